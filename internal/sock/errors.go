@@ -1,0 +1,17 @@
+package sock
+
+import (
+	"errors"
+	"syscall"
+)
+
+// Exhausted reports whether err is a lack of descriptors or of memory for
+// sockets, which passes when others are closed.
+func Exhausted(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) ||
+		errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM)
+}
+
+// TimedOut reports whether err is the kernel's own verdict that the peer gives
+// no sign of life (TCP_USER_TIMEOUT, keep-alive), not a deadline set here.
+func TimedOut(err error) bool { return errors.Is(err, syscall.ETIMEDOUT) }

@@ -1,0 +1,111 @@
+package sock
+
+import (
+	"context"
+	"net"
+	"os"
+	"syscall"
+)
+
+// Listener accepts connections on a TCP address. Accept is for one goroutine;
+// Close may come from another.
+type Listener struct {
+	file *os.File
+	raw  syscall.RawConn
+	addr net.Addr
+
+	accepted int
+	errno    syscall.Errno
+	try      func(uintptr) bool
+}
+
+// Listen announces a TCP address such as 127.0.0.1:3128; port 0 picks one.
+func Listen(ctx context.Context, address string) (*Listener, error) {
+	lc := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) error {
+		return setListenOptions(c)
+	}}
+	ln, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	defer ln.Close()
+	// The net package gives no raw Accept, so the listening socket lives on
+	// under a descriptor of our own.
+	l := &Listener{addr: ln.Addr()}
+	sc, err := ln.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	var dupErr error
+	if err := sc.Control(func(s uintptr) { fd, dupErr = dup(int(s)) }); err != nil {
+		return nil, err
+	}
+	if dupErr != nil {
+		return nil, os.NewSyscallError("dup", dupErr)
+	}
+	l.file = os.NewFile(uintptr(fd), "listener")
+	if l.raw, err = l.file.SyscallConn(); err != nil {
+		return nil, err
+	}
+	l.try = l.tryAccept
+	return l, nil
+}
+
+func dup(fd int) (int, error) {
+	n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_DUPFD_CLOEXEC, 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(n), nil
+}
+
+// setListenOptions sets what accepted sockets inherit or what spares them a
+// wait: TCP_NODELAY, and TCP_DEFER_ACCEPT, by which a connection is accepted
+// when its first bytes are there, so that the first read succeeds at once.
+func setListenOptions(c syscall.RawConn) error {
+	var err error
+	control := c.Control(func(fd uintptr) {
+		err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
+		if err == nil {
+			err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT, 1)
+		}
+	})
+	if control != nil {
+		return control
+	}
+	return os.NewSyscallError("setsockopt", err)
+}
+
+// Accept waits for the next connection and makes c its owner. c may be one
+// that was closed before. The error is net.ErrClosed after Close; others, such
+// as a lack of descriptors, may pass (see Exhausted).
+func (l *Listener) Accept(c *Conn) error {
+	if err := l.raw.Read(l.try); err != nil {
+		return err
+	}
+	if l.errno != 0 {
+		return os.NewSyscallError("accept4", l.errno)
+	}
+	c.reset(l.accepted)
+	return nil
+}
+
+func (l *Listener) tryAccept(fd uintptr) bool {
+	for {
+		l.accepted, l.errno = sysAccept(fd)
+		switch l.errno {
+		case syscall.EAGAIN:
+			return false
+		case syscall.EINTR, syscall.ECONNABORTED: // that one is gone: the next
+		default:
+			return true
+		}
+	}
+}
+
+// Addr returns the address that is listened on.
+func (l *Listener) Addr() net.Addr { return l.addr }
+
+// Close stops listening; connections not yet accepted are reset.
+func (l *Listener) Close() error { return l.file.Close() }

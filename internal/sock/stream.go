@@ -1,0 +1,87 @@
+// Package sock is the socket of both halves of carpool: a net.Conn that can
+// also read without holding a buffer while it waits.
+//
+// On Linux it talks to the kernel by raw, non-blocking system calls, because
+// the ordinary ones tell the Go scheduler about every call; at a sidecar's load
+// that wakes the runtime's monitor thread, which then costs more than the
+// proxying. See conn_linux.go. Everywhere else it is a plain net.Conn.
+package sock
+
+import (
+	"net"
+)
+
+// Stream is a connection that carries bytes in both directions: a Conn, or
+// TLS over one. One goroutine may read while another writes.
+type Stream interface {
+	net.Conn
+
+	// Fill waits for bytes and adds what one read gives to b, which must have
+	// room (see Buffer.Grow). b holds no memory while the call waits, unless
+	// there were bytes in it before. The error is io.EOF at the end of the
+	// stream; b is unchanged when there is one.
+	Fill(b *Buffer) error
+
+	// Writev writes a, then b, in one system call where that is possible. It
+	// returns how many bytes were accepted, all of them if err is nil.
+	Writev(a, b []byte) (int, error)
+
+	// CloseWrite ends this side of the stream, so that the peer reads EOF.
+	CloseWrite() error
+
+	// CloseRead ends the other side: nothing more is wanted.
+	CloseRead() error
+}
+
+// Over returns a Stream that reads and writes through c, a connection layered
+// over another (TLS), for instance.
+func Over(c net.Conn) Stream { return &layered{Conn: c} }
+
+type layered struct{ net.Conn }
+
+// Fill implements Stream. A layered connection cannot say when bytes are
+// there, so the buffer is held while it waits.
+func (l *layered) Fill(b *Buffer) error {
+	n, err := l.Read(b.space())
+	b.w += n
+	if n > 0 {
+		return nil
+	}
+	b.idle()
+	return err
+}
+
+// Writev implements Stream.
+func (l *layered) Writev(a, b []byte) (int, error) { return writeBoth(l.Conn, a, b) }
+
+// CloseWrite implements Stream: for TLS it sends close_notify.
+func (l *layered) CloseWrite() error {
+	if c, ok := l.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return l.Close()
+}
+
+// CloseRead implements Stream. There is no such thing in a layer.
+func (l *layered) CloseRead() error { return nil }
+
+// writeBoth is Writev for connections that can only Write: short messages are
+// joined so that they leave in one packet.
+func writeBoth(c net.Conn, a, b []byte) (int, error) {
+	if len(b) == 0 {
+		return c.Write(a)
+	}
+	if len(a) > 0 && len(a)+len(b) <= BufferSize {
+		m := pool.Get().(*memory)
+		defer pool.Put(m)
+		n := copy(m[:], a)
+		n += copy(m[n:], b)
+		return c.Write(m[:n])
+	}
+	n, err := c.Write(a)
+	if err != nil {
+		return n, err
+	}
+	k, err := c.Write(b)
+	return n + k, err
+}
