@@ -1,0 +1,347 @@
+package http1
+
+import "bytes"
+
+// Head is what requests and responses have in common. It refers to the bytes
+// it was parsed from, which must stay as they are while it is in use.
+type Head struct {
+	// Fields are the header lines in the order they came.
+	Fields []Field
+	// Minor is the minor version: 0 or 1.
+	Minor int
+	// Length is Content-Length, -1 if there is none.
+	Length int64
+	// Chunked says that the body is in chunks.
+	Chunked bool
+	// Close, KeepAlive, Upgrade and Nominated tell what the Connection field
+	// holds; Nominated, that it names other fields, which were marked Drop.
+	Close, KeepAlive, Upgrade bool
+	// Has tells which of the recognised fields are there at all.
+	Has Set
+
+	buf      []byte // the head, from its first line to its empty line
+	plain    bool   // every line can be copied as it stands
+	relength bool   // Content-Length has to be written anew
+	lengths  int
+	codings  int
+	hosts    int
+}
+
+// Set is a set of field names.
+type Set uint32
+
+// Of reports whether n is in the set.
+func (s Set) Of(n Name) bool { return s&(1<<n) != 0 }
+
+// Value returns the value of a field.
+func (h *Head) Value(f *Field) []byte { return h.buf[f.valueStart:f.valueEnd] }
+
+// FieldName returns the name of a field as it was written.
+func (h *Head) FieldName(f *Field) []byte { return h.buf[f.start:f.nameEnd] }
+
+// First returns the value of the first field called n, nil if there is none.
+func (h *Head) First(n Name) []byte {
+	if h.Has.Of(n) {
+		for i := range h.Fields {
+			if h.Fields[i].Name == n {
+				return h.Value(&h.Fields[i])
+			}
+		}
+	}
+	return nil
+}
+
+// DropAll marks every field called n.
+func (h *Head) DropAll(n Name) {
+	if !h.Has.Of(n) {
+		return
+	}
+	for i := range h.Fields {
+		if h.Fields[i].Name == n {
+			h.Fields[i].Drop = true
+		}
+	}
+}
+
+// AppendFields appends the header lines that are not dropped, byte for byte,
+// without the empty line behind them.
+func (h *Head) AppendFields(dst []byte) []byte {
+	if !h.plain {
+		return h.appendClean(dst)
+	}
+	start, end := uint32(0), uint32(0)
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		switch {
+		case f.Drop:
+		case f.start == end:
+			end = f.end
+		default:
+			dst = append(dst, h.buf[start:end]...)
+			start, end = f.start, f.end
+		}
+	}
+	dst = append(dst, h.buf[start:end]...)
+	return h.appendLength(dst)
+}
+
+// appendClean is AppendFields for heads with lines that were normalised.
+func (h *Head) appendClean(dst []byte) []byte {
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		if f.Drop {
+			continue
+		}
+		dst = append(dst, h.FieldName(f)...)
+		dst = append(dst, ": "...)
+		dst = append(dst, h.Value(f)...)
+		dst = append(dst, "\r\n"...)
+	}
+	return h.appendLength(dst)
+}
+
+func (h *Head) appendLength(dst []byte) []byte {
+	if h.relength {
+		dst = append(dst, "Content-Length: "...)
+		dst = AppendInt(dst, h.Length)
+		dst = append(dst, "\r\n"...)
+	}
+	return dst
+}
+
+// DropLength leaves Content-Length out when the head is written.
+func (h *Head) DropLength() {
+	h.DropAll(ContentLength)
+	h.relength = false
+}
+
+// AppendInt appends n, which is not negative, in decimal.
+func AppendInt(dst []byte, n int64) []byte {
+	var b [20]byte
+	i := len(b)
+	for {
+		i--
+		b[i] = byte('0' + n%10)
+		if n /= 10; n == 0 {
+			return append(dst, b[i:]...)
+		}
+	}
+}
+
+// headEnd returns the length of the head at the start of b, which ends with an
+// empty line, or 0 if it goes on. from is how much was looked at before.
+func headEnd(b []byte, from int) int {
+	for i := max(from-3, 0); ; {
+		k := bytes.IndexByte(b[i:], '\n')
+		if k < 0 {
+			return 0
+		}
+		i += k + 1
+		if i < len(b) && b[i] == '\n' {
+			return i + 1
+		}
+		if i+1 < len(b) && b[i] == '\r' && b[i+1] == '\n' {
+			return i + 2
+		}
+	}
+}
+
+// lines is what a head's lines are held to.
+type lines struct {
+	lenient bool // normalise what RFC 9112 lets a recipient of responses normalise
+}
+
+// cut returns the line at i and where the next begins. The line is without
+// its end.
+func (h *Head) cut(i int, mode lines) (line []byte, next int, err *Error) {
+	k := bytes.IndexByte(h.buf[i:], '\n')
+	if k < 0 {
+		return nil, 0, errBareLF // not reached: the head ends with an empty line
+	}
+	next = i + k + 1
+	if k > 0 && h.buf[i+k-1] == '\r' {
+		return h.buf[i : i+k-1], next, nil
+	}
+	if !mode.lenient {
+		return nil, 0, errBareLF
+	}
+	h.plain = false
+	return h.buf[i : i+k], next, nil
+}
+
+// parseFields parses the header lines from offset i to the end of the head.
+func (h *Head) parseFields(i int, mode lines) *Error {
+	for {
+		line, next, err := h.cut(i, mode)
+		if err != nil {
+			return err
+		}
+		if len(line) == 0 {
+			return h.finish()
+		}
+		if line[0] == ' ' || line[0] == '\t' {
+			if err := h.unfold(line, i, mode); err != nil {
+				return err
+			}
+			i = next
+			continue
+		}
+		if err := h.parseField(line, i, next, mode); err != nil {
+			return err
+		}
+		i = next
+	}
+}
+
+func (h *Head) parseField(line []byte, i, next int, mode lines) *Error {
+	if len(h.Fields) == maxFields {
+		return errTooManyFields
+	}
+	n := 0
+	for n < len(line) && class[line[n]]&isToken != 0 {
+		n++
+	}
+	colon := n
+	if mode.lenient {
+		for colon < len(line) && (line[colon] == ' ' || line[colon] == '\t') {
+			colon++
+			h.plain = false
+		}
+	}
+	if n == 0 || colon == len(line) || line[colon] != ':' {
+		return errFieldName
+	}
+	if !validValue(line[colon+1:]) {
+		return errFieldValue
+	}
+	v0, v1 := colon+1, len(line)
+	for v0 < v1 && (line[v0] == ' ' || line[v0] == '\t') {
+		v0++
+	}
+	for v1 > v0 && (line[v1-1] == ' ' || line[v1-1] == '\t') {
+		v1--
+	}
+	name := nameOf(line[:n])
+	h.Fields = append(h.Fields, Field{
+		start: uint32(i), end: uint32(next), nameEnd: uint32(i + n),
+		valueStart: uint32(i + v0), valueEnd: uint32(i + v1), Name: name,
+	})
+	h.Has |= 1 << name
+	return nil
+}
+
+// unfold joins a folded line to the value before it, spaces in place of the
+// line end (RFC 9112 section 5.2).
+func (h *Head) unfold(line []byte, i int, mode lines) *Error {
+	if !mode.lenient || len(h.Fields) == 0 {
+		return errFold
+	}
+	if !validValue(line) {
+		return errFieldValue
+	}
+	h.plain = false
+	f := &h.Fields[len(h.Fields)-1]
+	for k := int(f.valueEnd); k < i; k++ {
+		h.buf[k] = ' '
+	}
+	f.valueEnd = uint32(i + len(bytes.TrimRight(line, " \t")))
+	for f.valueStart < f.valueEnd && h.buf[f.valueStart] == ' ' {
+		f.valueStart++
+	}
+	f.end = uint32(i + len(line))
+	return nil
+}
+
+// finish looks at the fields that say how the message is framed and what the
+// connection is told.
+func (h *Head) finish() *Error {
+	if h.Has&(1<<Connection|1<<ContentLength|1<<TransferEncoding|1<<Host) == 0 {
+		return nil
+	}
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		var err *Error
+		switch f.Name {
+		case Connection:
+			err = h.parseConnection(h.Value(f))
+		case ContentLength:
+			err = h.parseLength(f)
+		case TransferEncoding:
+			h.codings++
+			h.Chunked = EqualFold(h.Value(f), "chunked")
+		case Host:
+			h.hosts++
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *Head) parseLength(f *Field) *Error {
+	n, ok := parseDecimal(h.Value(f))
+	if !ok || h.lengths > 0 && n != h.Length {
+		return errLength
+	}
+	h.lengths++
+	h.Length = n
+	if v := h.Value(f); h.lengths > 1 || len(v) > 1 && v[0] == '0' {
+		// One reader's decimal is another's octal: it leaves as one plain number.
+		h.relength = true
+		h.DropAll(ContentLength)
+	}
+	return nil
+}
+
+func (h *Head) parseConnection(list []byte) *Error {
+	// The two values that nearly every message has.
+	if EqualFold(list, "close") {
+		h.Close = true
+		return nil
+	}
+	if EqualFold(list, "keep-alive") {
+		h.KeepAlive = true
+		return nil
+	}
+	options, valid := 0, true
+	EachOption(list, func(o []byte) bool {
+		options++
+		valid = all(o, isToken) && options <= maxOptions
+		switch {
+		case EqualFold(o, "close"):
+			h.Close = true
+		case EqualFold(o, "keep-alive"):
+			h.KeepAlive = true
+		case EqualFold(o, "upgrade"):
+			h.Upgrade = true
+		default:
+			h.nominate(o)
+		}
+		return valid
+	})
+	if !valid {
+		return errConnection
+	}
+	return nil
+}
+
+// nominate drops the fields that the Connection field names (RFC 9110 section
+// 7.6.1), but not those that say whose the message is or where it ends.
+func (h *Head) nominate(option []byte) {
+	switch nameOf(option) {
+	case Host, ContentLength, TransferEncoding:
+		return
+	}
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		name := h.FieldName(f)
+		if len(name) == len(option) && bytes.EqualFold(name, option) {
+			f.Drop = true
+		}
+	}
+}
+
+func (h *Head) reset(buf []byte) {
+	*h = Head{Fields: h.Fields[:0], buf: buf, Length: -1, plain: true}
+}
