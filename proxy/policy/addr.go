@@ -1,0 +1,148 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+var (
+	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
+	broadcast   = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+)
+
+// metadataServices are the metadata services outside the link-local ranges. A range is listed only if nothing else
+// lives there: Google hands out networks all around its one address, so that one stands alone.
+var metadataServices = []netip.Prefix{
+	netip.MustParsePrefix("100.100.100.200/32"),     // Alibaba Cloud
+	netip.MustParsePrefix("fd00:100::100:200/128"),  // Alibaba Cloud
+	netip.MustParsePrefix("fd00:ec2::/32"),          // AWS: metadata, EKS pod identity, DNS, time
+	netip.MustParsePrefix("168.63.129.16/32"),       // Azure: the host's WireServer, on a public address
+	netip.MustParsePrefix("fd20:ce::254/128"),       // Google Cloud
+	netip.MustParsePrefix("fd00:a9fe:a9fe::1/128"),  // Linode (Akamai)
+	netip.MustParsePrefix("192.0.0.192/32"),         // Oracle Cloud
+	netip.MustParsePrefix("fd00:c1::a9fe:a9fe/128"), // Oracle Cloud
+	netip.MustParsePrefix("fd00:42::42/128"),        // Scaleway
+}
+
+// An embedding is a range of IPv6 whose addresses lead to an IPv4 address that is written inside them.
+type embedding struct {
+	prefix netip.Prefix
+	bytes  [4]int // where the IPv4 address stands among the sixteen bytes
+	xor    byte   // what each of its bytes is XORed with
+	guess  bool   // one of several places where it may stand: 0.0.0.0/8 means that it does not stand here
+}
+
+// embeddings leaves out IPv4-mapped addresses (see Unmap) and the NAT64 prefixes an operator took from their own
+// network, which cannot be known here.
+var embeddings = []embedding{
+	{prefix: netip.MustParsePrefix("::/96"), bytes: [4]int{12, 13, 14, 15}},                       // IPv4-compatible, RFC 4291 §2.5.5.1
+	{prefix: netip.MustParsePrefix("::ffff:0:0:0/96"), bytes: [4]int{12, 13, 14, 15}},             // IPv4-translated, RFC 2765 §2.1
+	{prefix: netip.MustParsePrefix("64:ff9b::/96"), bytes: [4]int{12, 13, 14, 15}},                // NAT64, RFC 6052 §2.1
+	{prefix: netip.MustParsePrefix("64:ff9b:1::/48"), bytes: [4]int{12, 13, 14, 15}, guess: true}, // local NAT64, RFC 8215, cut into
+	{prefix: netip.MustParsePrefix("64:ff9b:1::/48"), bytes: [4]int{6, 7, 9, 10}, guess: true},    // prefixes of any length that
+	{prefix: netip.MustParsePrefix("64:ff9b:1::/48"), bytes: [4]int{7, 9, 10, 11}, guess: true},   // RFC 6052 §2.2 has
+	{prefix: netip.MustParsePrefix("64:ff9b:1::/48"), bytes: [4]int{9, 10, 11, 12}, guess: true},
+	{prefix: netip.MustParsePrefix("2002::/16"), bytes: [4]int{2, 3, 4, 5}},                // 6to4, RFC 3056 §2
+	{prefix: netip.MustParsePrefix("2001::/32"), bytes: [4]int{4, 5, 6, 7}},                // Teredo server, RFC 4380 §4
+	{prefix: netip.MustParsePrefix("2001::/32"), bytes: [4]int{12, 13, 14, 15}, xor: 0xff}, // Teredo client
+}
+
+// Addr gives the verdict on an address that is about to be dialled, whatever led to it. The error, if any, is a
+// [*Denied] and calls for status 403.
+//
+// Refused are link-local addresses, the metadata services of clouds, multicast, broadcast and 0.0.0.0/8, also when they
+// are spelled as IPv6 (IPv4-mapped, -compatible or -translated, NAT64, 6to4, Teredo); a zone changes nothing. Loopback
+// addresses, of which 0.0.0.0 and :: are two more on most systems, are allowed only while carpool listens on loopback
+// itself: then whoever can ask is inside the pod and could go there without asking. Private ranges are what a cluster
+// is made of and are allowed, and so is 240.0.0.0/4, which some clusters use for pods.
+//
+// carpool's own DNS queries do not pass through here: node-local resolvers live on link-local addresses.
+func Addr(a netip.Addr, listenOnLoopback bool) error {
+	if !a.IsValid() {
+		return &Denied{ReasonAddrInvalid, "there is no address to go to; the resolver returned none"}
+	}
+	a = plain(a)
+	var buf [maxSpellings]netip.Addr
+	for _, s := range appendSpelled(buf[:0], a) {
+		reason := classify(s)
+		if reason == "" || reason == ReasonLoopback && listenOnLoopback {
+			continue
+		}
+		return denyAddr(reason, a, s)
+	}
+	return nil
+}
+
+// plain strips what changes how an address is written but not where it leads.
+func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
+
+// maxSpellings is the most that appendSpelled appends: a local NAT64 address and its four guesses.
+const maxSpellings = 5
+
+// appendSpelled appends a, which is plain, and the IPv4 addresses that are written inside it.
+func appendSpelled(dst []netip.Addr, a netip.Addr) []netip.Addr {
+	dst = append(dst, a)
+	if a.Is4() || a == netip.IPv6Loopback() { // ::1 lies in ::/96, and is not another 0.0.0.1
+		return dst
+	}
+	b := a.As16()
+	for _, e := range embeddings {
+		if !e.prefix.Contains(a) {
+			continue
+		}
+		var quad [4]byte
+		for i, at := range e.bytes {
+			quad[i] = b[at] ^ e.xor
+		}
+		if v4 := netip.AddrFrom4(quad); !e.guess || !thisNetwork.Contains(v4) {
+			dst = append(dst, v4)
+		}
+	}
+	return dst
+}
+
+// classify returns the reason why a, taken as it is written, is special; "" is an ordinary address.
+func classify(a netip.Addr) string {
+	switch {
+	case a.IsLoopback(), a.IsUnspecified():
+		return ReasonLoopback
+	case thisNetwork.Contains(a):
+		return ReasonThisNetwork
+	case a.IsLinkLocalUnicast():
+		return ReasonLinkLocal
+	case a.IsMulticast():
+		return ReasonMulticast
+	case a == broadcast:
+		return ReasonBroadcast
+	}
+	for _, p := range metadataServices {
+		if p.Contains(a) {
+			return ReasonMetadata
+		}
+	}
+	return ""
+}
+
+// denyAddr builds the refusal of a because of s, which is a itself or is written inside it.
+func denyAddr(reason string, a, s netip.Addr) *Denied {
+	subject := a.String() + " is"
+	if s != a {
+		subject = fmt.Sprintf("%s leads to %s,", a, s)
+	}
+	var why string
+	switch reason {
+	case ReasonLoopback:
+		why = "a loopback address, which is refused while carpool listens on other addresses too; let it listen on 127.0.0.1 only, or call the address without the proxy (NO_PROXY)"
+	case ReasonLinkLocal:
+		why = "a link-local address, where clouds keep their metadata services; what needs it must call it without the proxy (NO_PROXY)"
+	case ReasonMetadata:
+		why = "a cloud's metadata service; what needs it must call it without the proxy (NO_PROXY)"
+	case ReasonMulticast:
+		why = "a multicast address, which HTTP cannot reach; check the target's address records"
+	case ReasonBroadcast:
+		why = "the broadcast address, which HTTP cannot reach; check the target's address records"
+	case ReasonThisNetwork:
+		why = "in 0.0.0.0/8, which is no destination; check the target's address records"
+	}
+	return &Denied{reason, subject + " " + why}
+}

@@ -1,0 +1,36 @@
+// Package policy decides where egress may go: the part that is built in and that no setting is needed for.
+//
+// Everything here is a pure function, and the three questions come in the order in which a request meets them:
+// [Host] when the target is read, [Addr] on each address about to be dialled (the checked address must be the dialled
+// one, or a name that resolves differently the second time walks past the check), and [Self] beside it. Names are never
+// judged by what they resolve to, and addresses never by the name that led to them.
+package policy
+
+// The reasons a [Denied] gives. They are stable, few and free of request data: fit for a log field or a metric's label.
+const (
+	ReasonHostEmpty   = "host_empty"      // no host at all
+	ReasonHostByte    = "host_byte"       // a byte that no host name has
+	ReasonHostLabel   = "host_label"      // a label or the name is empty or too long
+	ReasonHostNumber  = "host_number"     // a number that some resolvers read as an IPv4 address
+	ReasonHostLiteral = "host_literal"    // brackets around something else than an IPv6 address
+	ReasonAddrInvalid = "address_invalid" // the zero netip.Addr
+	ReasonLoopback    = "loopback"        // this pod itself, also as 0.0.0.0 and ::
+	ReasonLinkLocal   = "link_local"      // 169.254.0.0/16 and fe80::/10
+	ReasonMetadata    = "metadata"        // a cloud's metadata service outside the link-local ranges
+	ReasonMulticast   = "multicast"       // 224.0.0.0/4 and ff00::/8
+	ReasonBroadcast   = "broadcast"       // 255.255.255.255
+	ReasonThisNetwork = "this_network"    // 0.0.0.0/8 except 0.0.0.0
+)
+
+// Denied is the error of every refusal in this package. [Host] refuses what is malformed (400), [Addr] what is
+// forbidden (403).
+type Denied struct {
+	// Reason is one of the Reason constants.
+	Reason string
+	// Message is one sentence for a person and says what to do. It may name the address, but never repeats bytes of
+	// the request, so it can go into an answer or a log line as it is.
+	Message string
+}
+
+// Error returns the Message.
+func (d *Denied) Error() string { return d.Message }
