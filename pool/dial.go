@@ -1,0 +1,314 @@
+package pool
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/carpoolproxy/carpool/internal/sock"
+)
+
+// attemptDelay is how long one address is tried alone before the next is
+// tried beside it (RFC 8305 section 5).
+const attemptDelay = 250 * time.Millisecond
+
+// DialError is why no connection could be opened. Nothing has been sent.
+type DialError struct {
+	// Stage is what failed: "dns", "connect", "tls" or "policy".
+	Stage string
+	Err   error
+}
+
+func (e *DialError) Error() string { return e.Stage + ": " + e.Err.Error() }
+func (e *DialError) Unwrap() error { return e.Err }
+
+// avoidFor is how long an address that was dead is tried last.
+const avoidFor = 30 * time.Second
+
+// dialer is what is kept for opening connections to one origin.
+type dialer struct {
+	config *tls.Config // nil without TLS
+
+	mu   sync.Mutex
+	dead map[netip.Addr]time.Duration // addresses to be tried last, until when
+}
+
+func (d *dialer) init(p *Pool, k Key) {
+	d.dead = map[netip.Addr]time.Duration{}
+	if k.TLS {
+		d.config = &tls.Config{
+			ServerName:         trimDot(k.Host),
+			RootCAs:            p.cfg.RootCAs,
+			MinVersion:         tls.VersionTLS12,
+			NextProtos:         []string{"http/1.1"},
+			ClientSessionCache: tls.NewLRUClientSessionCache(4),
+		}
+	}
+}
+
+func trimDot(host string) string {
+	if n := len(host); n > 1 && host[n-1] == '.' {
+		return host[:n-1]
+	}
+	return host
+}
+
+// open1 opens one connection.
+func (o *Origin) open1() (*Lease, error) {
+	p := o.pool
+	if err := p.reserve(p.ctx); err != nil {
+		return nil, err
+	}
+	l, err := o.connect()
+	if err != nil {
+		p.unreserve()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (o *Origin) connect() (*Lease, error) {
+	p := o.pool
+	start := p.now()
+	ctx, cancel := context.WithTimeout(p.ctx, p.cfg.DialTimeout)
+	defer cancel()
+	conn, addr, err := p.dialHost(ctx, &o.dialer, o.key.Host, o.key.Port)
+	if err != nil {
+		return nil, err
+	}
+	l := &Lease{Stream: conn, origin: o, conn: conn, addr: addr, maxLeft: -1}
+	l.node.value = l
+	if o.dialer.config != nil {
+		g := &gate{Conn: conn}
+		t := tls.Client(g, o.dialer.config)
+		if err := t.HandshakeContext(ctx); err != nil {
+			_ = conn.Close()
+			return nil, &DialError{"tls", err}
+		}
+		l.tls = &quietTLS{Conn: t, gate: g}
+		l.Stream = sock.Over(t)
+	}
+	if err := p.enlist(l); err != nil {
+		p.delist(l)
+		_ = conn.Close()
+		return nil, &DialError{"connect", err}
+	}
+	now := p.now()
+	l.handshake = now - start
+	p.dials.observe(l.handshake)
+	if age := p.cfg.MaxAge; age > 0 {
+		l.expires = now + age - time.Duration(rand.Float64()*p.cfg.AgeJitter*float64(age))
+	}
+	return l, nil
+}
+
+// Dial opens a connection that is not pooled: a tunnel's. It counts against
+// the pool's budget until the returned function is called, once, after the
+// connection was closed.
+func (p *Pool) Dial(ctx context.Context, host string, port uint16) (*sock.Conn, func(), error) {
+	if err := p.reserve(ctx); err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
+	defer cancel()
+	conn, _, err := p.dialHost(ctx, nil, host, port)
+	if err != nil {
+		p.unreserve()
+		return nil, nil, err
+	}
+	return conn, p.unreserve, nil
+}
+
+// dialHost resolves a host and connects to one of its addresses.
+func (p *Pool) dialHost(ctx context.Context, d *dialer, host string, port uint16) (*sock.Conn, netip.AddrPort, error) {
+	addrs, err := p.resolve(ctx, host)
+	if err != nil {
+		return nil, netip.AddrPort{}, &DialError{"dns", err}
+	}
+	targets := d.order(addrs, port, p.now())
+	c, addr, err := p.race(ctx, d, targets)
+	if err != nil {
+		return nil, addr, err
+	}
+	s, err := sock.FromTCP(c)
+	if err == nil && p.cfg.DeadTimeout > 0 {
+		err = s.SetDeadTimeout(p.cfg.DeadTimeout)
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, addr, &DialError{"connect", err}
+	}
+	return s, addr, nil
+}
+
+func (p *Pool) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{a}, nil
+	}
+	addrs, err := p.cfg.Resolver.LookupNetIP(ctx, "ip", host)
+	if err == nil && len(addrs) == 0 {
+		err = &net.DNSError{Err: "no addresses", Name: host, IsNotFound: true}
+	}
+	return addrs, err
+}
+
+// order puts addresses in the order they are tried in: the resolver's, with
+// the two families taking turns (RFC 8305 section 4), and those that were dead
+// a moment ago last.
+func (d *dialer) order(addrs []netip.Addr, port uint16, now time.Duration) []netip.AddrPort {
+	var families [2][]netip.AddrPort
+	var last []netip.AddrPort
+	first := 0
+	for i, a := range addrs {
+		a = a.Unmap()
+		f := 0
+		if a.Is6() {
+			f = 1
+		}
+		if i == 0 {
+			first = f
+		}
+		t := netip.AddrPortFrom(a, port)
+		if d.isDead(a, now) {
+			last = append(last, t)
+		} else {
+			families[f] = append(families[f], t)
+		}
+	}
+	out := make([]netip.AddrPort, 0, len(addrs))
+	a, b := families[first], families[1-first]
+	for len(a)+len(b) > 0 {
+		if len(a) > 0 {
+			out, a = append(out, a[0]), a[1:]
+		}
+		if len(b) > 0 {
+			out, b = append(out, b[0]), b[1:]
+		}
+	}
+	return append(out, last...)
+}
+
+func (d *dialer) isDead(a netip.Addr, now time.Duration) bool {
+	if d == nil {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	until, ok := d.dead[a]
+	if ok && now >= until {
+		delete(d.dead, a)
+		ok = false
+	}
+	return ok
+}
+
+// attempt is the outcome of trying one address.
+type attempt struct {
+	conn *net.TCPConn
+	addr netip.AddrPort
+	err  error
+}
+
+// race tries addresses one after the other, the next as soon as the one before
+// has failed or has taken attemptDelay. The first that connects wins.
+func (p *Pool) race(ctx context.Context, d *dialer, targets []netip.AddrPort) (*net.TCPConn, netip.AddrPort, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan attempt, len(targets))
+	var errs []error
+	started, running := 0, 0
+	for {
+		if started < len(targets) {
+			go p.try(ctx, targets[started], results)
+			started, running = started+1, running+1
+		}
+		var next <-chan time.Time
+		if started < len(targets) {
+			next = time.After(attemptDelay)
+		}
+		select {
+		case r := <-results:
+			running--
+			if r.err == nil {
+				cancel()
+				discardRest(results, running)
+				return r.conn, r.addr, nil
+			}
+			d.failed(r, ctx, p.now())
+			errs = append(errs, r.err)
+		case <-next:
+		}
+		if running == 0 && started == len(targets) {
+			return nil, netip.AddrPort{}, worst(errs)
+		}
+	}
+}
+
+// failed remembers an address that could not be connected to.
+func (d *dialer) failed(r attempt, ctx context.Context, now time.Duration) {
+	var denied *DialError
+	if d == nil || ctx.Err() == context.Canceled || errors.As(r.err, &denied) && denied.Stage == "policy" {
+		return
+	}
+	d.avoid(r.addr.Addr(), now)
+}
+
+func (d *dialer) avoid(a netip.Addr, now time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dead[a] = now + avoidFor
+}
+
+// discardRest waits for the attempts that lost and were canceled, and closes
+// what they connected.
+func discardRest(results <-chan attempt, n int) {
+	for ; n > 0; n-- {
+		if r := <-results; r.err == nil {
+			_ = r.conn.Close()
+		}
+	}
+}
+
+// try connects to one address, if it may be connected to.
+func (p *Pool) try(ctx context.Context, addr netip.AddrPort, results chan<- attempt) {
+	if p.cfg.CheckAddr != nil {
+		if err := p.cfg.CheckAddr(addr); err != nil {
+			results <- attempt{addr: addr, err: &DialError{"policy", err}}
+			return
+		}
+	}
+	d := net.Dialer{KeepAlive: -1} // SetDeadTimeout sets it
+	c, err := d.DialContext(ctx, "tcp", addr.String())
+	for sock.Exhausted(err) && p.EvictIdle() {
+		c, err = d.DialContext(ctx, "tcp", addr.String())
+	}
+	if err != nil {
+		results <- attempt{addr: addr, err: &DialError{"connect", err}}
+		return
+	}
+	results <- attempt{conn: c.(*net.TCPConn), addr: addr}
+}
+
+// worst picks the error to report when every address has failed: a refusal by
+// policy only if there was nothing else.
+func worst(errs []error) error {
+	slices.SortStableFunc(errs, func(a, b error) int { return stage(b) - stage(a) })
+	if len(errs) > 1 {
+		return &DialError{errs[0].(*DialError).Stage, fmt.Errorf("%w (and %d more addresses)", errors.Unwrap(errs[0]), len(errs)-1)}
+	}
+	return errs[0]
+}
+
+func stage(err error) int {
+	if e, ok := err.(*DialError); ok && e.Stage == "policy" {
+		return 0
+	}
+	return 1
+}

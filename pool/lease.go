@@ -1,0 +1,201 @@
+package pool
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/carpoolproxy/carpool/internal/sock"
+)
+
+// Reason says why a connection was closed. The values are the labels of the
+// metric, so they are few and do not change.
+type Reason string
+
+// Why connections are closed.
+const (
+	IdleTimeout    Reason = "idle_timeout"    // idle for IDLE_TIMEOUT, or nearly as long as the upstream said it may be
+	MaxAge         Reason = "max_age"         // MAX_CONN_AGE
+	MaxRequests    Reason = "max_requests"    // MAX_REQUESTS_PER_CONN, or as many as the upstream said
+	MaxIdle        Reason = "max_idle"        // MAX_IDLE_PER_HOST, or room was needed elsewhere
+	Evicted        Reason = "evicted"         // descriptors were short
+	UpstreamClosed Reason = "upstream_closed" // by the upstream while idle
+	ClosedOnReuse  Reason = "closed_on_reuse" // by the upstream as the next request came
+	StrayBytes     Reason = "stray_bytes"     // bytes that belong to no request
+	NotKept        Reason = "not_kept"        // the upstream said close, or cannot keep connections
+	ClientGone     Reason = "client_gone"     // the client gave up during the exchange
+	EarlyAnswer    Reason = "early_answer"    // answered before it had read the request
+	BadAnswer      Reason = "bad_answer"      // the upstream broke the protocol or off
+	TimedOut       Reason = "timeout"         // one of carpool's own
+	PeerDead       Reason = "peer_dead"       // no sign of life
+	PeerDeadToo    Reason = "peer_dead_too"   // idle, to a peer that was found dead by another
+	Upgraded       Reason = "upgraded"        // became a tunnel, which has ended
+	Pinned         Reason = "pinned"          // belonged to one client (NTLM), which has gone
+	Shutdown       Reason = "shutdown"        // carpool is stopping
+)
+
+// Lease is a connection. While it is lent it belongs to one borrower, who
+// gives it back by Release or Discard and does not touch it afterwards.
+type Lease struct {
+	// Stream carries the bytes.
+	sock.Stream
+
+	origin    *Origin
+	conn      *sock.Conn // the TCP connection under Stream
+	tls       *quietTLS  // nil without TLS
+	id        uint64
+	addr      netip.AddrPort
+	handshake time.Duration // what opening it took
+	expires   time.Duration // on the pool's clock; 0 is never
+	requests  int
+
+	hint    time.Duration // how long the upstream said it may idle; 0: it did not
+	maxLeft int64         // how many requests the upstream said it takes; -1: it did not
+
+	reused bool          // this exchange is not the first
+	idled  time.Duration // how long it was idle before this exchange
+
+	node      node[*Lease]
+	idleSince time.Duration
+}
+
+// Reused reports whether the connection was used before this exchange, or at
+// least idle, so that the upstream may have been closing it.
+func (l *Lease) Reused() bool { return l.requests > 0 || l.idled > 0 }
+
+// Addr returns the address that the connection leads to.
+func (l *Lease) Addr() netip.AddrPort { return l.addr }
+
+// Usable reports whether a connection that the borrower has kept after a whole
+// exchange can carry another one to this origin.
+func (l *Lease) Usable(o *Origin) bool {
+	l.requests++
+	return l.origin == o && l.check() == ""
+}
+
+// Hint notes what the upstream said of its connection in this exchange: how
+// many seconds it may idle, and how many more requests it takes; -1 where it
+// did not say.
+func (l *Lease) Hint(timeout, max int64) {
+	if timeout >= 0 {
+		// 0 is "not at all"; beyond an hour it makes no difference.
+		l.hint = clamp(time.Duration(min(timeout, 3600)) * time.Second)
+	}
+	if max >= 0 {
+		l.maxLeft = max
+	}
+}
+
+func clamp(d time.Duration) time.Duration { return max(d, time.Millisecond) }
+
+// Release gives the connection back after a whole exchange, for others to use.
+func (l *Lease) Release() {
+	l.requests++
+	if max := l.origin.pool.cfg.MaxRequests; l.maxLeft == 0 || max > 0 && l.requests >= max {
+		l.close(MaxRequests)
+		return
+	}
+	if l.expires > 0 && l.expired(l.origin.pool.now()) {
+		l.close(MaxAge)
+		return
+	}
+	l.putIdle()
+}
+
+func (l *Lease) putIdle() {
+	if !l.origin.give(l) {
+		l.close(MaxIdle)
+	}
+}
+
+// Discard gives the connection back to be closed.
+func (l *Lease) Discard(reason Reason) { l.close(reason) }
+
+// Dead turns the reason that an I/O error stands for: one that means a peer
+// without any sign of life, or else what the borrower takes it for.
+func Dead(err error, otherwise Reason) Reason {
+	if sock.TimedOut(err) {
+		return PeerDead
+	}
+	return otherwise
+}
+
+func (l *Lease) close(reason Reason) {
+	p := l.origin.pool
+	p.delist(l)
+	_ = l.conn.Close() // TLS needs no close_notify: the framing is HTTP's
+	p.unreserve()
+	l.origin.closed(l, reason)
+}
+
+func (l *Lease) expired(now time.Duration) bool { return l.expires > 0 && now >= l.expires }
+
+// Interrupt makes the reads and writes under way fail. It may be called from
+// any goroutine as long as the lease is not given back; it must be Discarded.
+func (l *Lease) Interrupt() { l.conn.Interrupt() }
+
+// check looks at a connection that is about to be used: the peer may have
+// closed it, and bytes that no request asked for would be taken for the answer
+// to the next one. It returns the reason why it cannot be used.
+func (l *Lease) check() Reason {
+	if !l.Reused() {
+		return "" // as new
+	}
+	if l.expired(l.origin.pool.now()) {
+		return MaxAge
+	}
+	pending, err := l.conn.Pending()
+	if pending && l.tls != nil {
+		pending, err = l.tls.pending()
+	}
+	switch {
+	case err != nil:
+		return Dead(err, UpstreamClosed)
+	case pending:
+		return StrayBytes
+	}
+	return ""
+}
+
+// quietTLS lets a TLS connection say whether there is application data: the
+// bytes on the wire may be a session ticket.
+type quietTLS struct {
+	*tls.Conn
+	gate *gate
+}
+
+// gate is the connection under a quietTLS. While it is shut a read finds
+// nothing where it would wait.
+type gate struct {
+	*sock.Conn
+	shut bool
+}
+
+func (g *gate) Read(p []byte) (int, error) {
+	if g.shut {
+		if pending, err := g.Pending(); err == nil && !pending {
+			return 0, os.ErrDeadlineExceeded // crypto/tls takes this for temporary
+		}
+	}
+	return g.Conn.Read(p)
+}
+
+func (q *quietTLS) pending() (bool, error) {
+	q.gate.shut = true
+	defer func() { q.gate.shut = false }()
+	var b [1]byte
+	n, err := q.Read(b[:])
+	if n > 0 {
+		return true, nil
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return false, nil
+	}
+	if err == nil {
+		err = io.EOF
+	}
+	return false, err
+}

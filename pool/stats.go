@@ -1,0 +1,145 @@
+package pool
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Stats are the figures of one origin. Times are sums.
+type Stats struct {
+	// Opened and Reused count exchanges on a new connection, and on one that
+	// was there.
+	Opened, Reused uint64
+	// DialErrors counts connections that could not be opened.
+	DialErrors uint64
+	// Closed counts connections closed, by reason.
+	Closed map[Reason]uint64
+	// HandshakeTime was spent on opening connections, name resolution and TLS
+	// included; SavedTime is what the reused ones would have cost on top.
+	HandshakeTime, SavedTime time.Duration
+	// Answers counts responses by the first digit of their status; those that
+	// carpool made itself are in Answers[0] too.
+	Answers [6]uint64
+	// InUse, Idle and Waiting are how many there are now.
+	InUse, Idle, Waiting int
+	// IdleLimit is after how long the upstream was seen to close idle
+	// connections; 0 if that is not known.
+	IdleLimit time.Duration
+
+	immediate uint64 // exchanges that had a connection without waiting
+}
+
+func (s *Stats) add(t *Stats) {
+	s.Opened += t.Opened
+	s.Reused += t.Reused
+	s.DialErrors += t.DialErrors
+	s.HandshakeTime += t.HandshakeTime
+	s.SavedTime += t.SavedTime
+	s.InUse += t.InUse
+	s.Idle += t.Idle
+	s.Waiting += t.Waiting
+	s.immediate += t.immediate
+	for i, n := range t.Answers {
+		s.Answers[i] += n
+	}
+	for r, n := range t.Closed {
+		if s.Closed == nil {
+			s.Closed = map[Reason]uint64{}
+		}
+		s.Closed[r] += n
+	}
+}
+
+// OriginStats are the figures of the origin called Origin. Those beyond the
+// first few hundred are together called "other".
+type OriginStats struct {
+	Origin string
+	Stats
+}
+
+// Snapshot is a copy of a pool's figures.
+type Snapshot struct {
+	Origins []OriginStats
+	// Waits is how long requests waited for a connection, Dials how long it took
+	// to open one.
+	Waits, Dials Histogram
+}
+
+// Snapshot returns the pool's figures as they are now.
+func (p *Pool) Snapshot() Snapshot {
+	s := Snapshot{Waits: p.waits.snapshot(), Dials: p.dials.snapshot()}
+	var other Stats
+	p.mu.Lock()
+	other.add(&p.other)
+	p.mu.Unlock()
+	unlabelled := other.Opened > 0
+	for _, o := range p.all() {
+		t := o.snapshot()
+		// Who found an idle connection has waited for nothing.
+		s.Waits.Counts[0] += t.immediate
+		s.Waits.Count += t.immediate
+		if o.label == "" {
+			unlabelled = true
+			other.add(&t)
+		} else {
+			s.Origins = append(s.Origins, OriginStats{o.label, t})
+		}
+	}
+	if unlabelled {
+		s.Origins = append(s.Origins, OriginStats{"other", other})
+	}
+	return s
+}
+
+func (o *Origin) snapshot() Stats {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var s Stats
+	s.add(&o.stats)
+	s.Idle, s.Waiting = o.idle.len, o.waiting.len
+	s.InUse = o.open - o.idle.len
+	s.IdleLimit = o.limit.learned
+	for i := range s.Answers {
+		s.Answers[i] = o.answers[i].Load()
+	}
+	return s
+}
+
+// Buckets are the upper bounds of a Histogram's buckets; one more is without
+// bound.
+var Buckets = [...]time.Duration{
+	500 * time.Microsecond, time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond,
+	25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
+	time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
+}
+
+// Histogram counts durations by bucket, not cumulatively.
+type Histogram struct {
+	Counts [len(Buckets) + 1]uint64
+	Count  uint64
+	Sum    time.Duration
+}
+
+// histogram is a Histogram in the making, safe for concurrent use.
+type histogram struct {
+	counts [len(Buckets) + 1]atomic.Uint64
+	sum    atomic.Int64
+}
+
+func (h *histogram) observe(d time.Duration) {
+	i := 0
+	for i < len(Buckets) && d > Buckets[i] {
+		i++
+	}
+	h.counts[i].Add(1)
+	h.sum.Add(int64(d))
+}
+
+func (h *histogram) snapshot() Histogram {
+	s := Histogram{Sum: time.Duration(h.sum.Load())}
+	for i := range h.counts {
+		s.Counts[i] = h.counts[i].Load()
+		s.Count += s.Counts[i]
+	}
+	return s
+}
