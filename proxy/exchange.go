@@ -1,0 +1,325 @@
+package proxy
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/pool"
+	"github.com/carpoolproxy/carpool/proxy/http1"
+)
+
+// exchange is one request and its answer. It is taken from a pool when the
+// first byte of a request is there, so that an idle session does without.
+type exchange struct {
+	start   time.Duration
+	req     http1.Request
+	headLen int
+	origin  *pool.Origin
+
+	// What is kept of the request after its bytes are gone.
+	isHead, isOptions bool
+	keepAlive         bool  // the client wants to go on after the answer
+	http10            bool  // the client speaks HTTP/1.0
+	upgrade           bool  // the client offers another protocol
+	replayable        bool  // may be sent twice, as far as the method goes
+	pin               bool  // authenticates the connection, not the request
+	forwards          int64 // Max-Forwards for the next hop, -1: none
+
+	reqHead []byte     // as it goes upstream; kept until the end, for a retry and the log
+	reqBody http1.Body // the framing of what is still to be read
+	ready   int        // bytes at the front of session.in that are body, as it goes upstream
+	keep    bool       // they stay there after they were sent, for a retry
+	pumping bool       // the rest of the body is being sent by another goroutine
+	broken  bool       // not the whole request was, or will be, sent
+	pumpErr error      // what the pump ended with
+	retried bool
+
+	resp     http1.Response
+	rb       sock.Buffer // what the upstream has sent and nobody has used yet
+	respHead []byte
+	respBody http1.Body
+	informed bool // a 1xx was passed on
+	// What the upstream said of its connection (pool.Lease.Hint).
+	hintTimeout, hintMax int64
+
+	received, sent int64 // bytes of body from the upstream, and of request body
+	status         int
+}
+
+// scratchSize is what the heads of an exchange may keep of memory.
+const scratchSize = 4 << 10
+
+var exchanges = sync.Pool{New: func() any {
+	return &exchange{reqHead: make([]byte, 0, scratchSize/2), respHead: make([]byte, 0, scratchSize/2)}
+}}
+
+// recycle makes x ready for another request.
+func (x *exchange) recycle() {
+	x.rb.Release()
+	x.req.Reset()
+	x.resp.Reset()
+	if cap(x.reqHead) > scratchSize || cap(x.respHead) > scratchSize || cap(x.req.Fields) > 128 || cap(x.resp.Fields) > 128 {
+		return // an unusual one: its memory goes
+	}
+	*x = exchange{
+		req: x.req, resp: x.resp,
+		reqHead: x.reqHead[:0], respHead: x.respHead[:0],
+	}
+	exchanges.Put(x)
+}
+
+// classify notes what the request's head says about how to treat it.
+func (x *exchange) classify(retryKeyed bool) {
+	r := &x.req
+	x.http10 = r.Minor == 0
+	x.keepAlive = !x.http10 && !r.Close || x.http10 && (r.KeepAlive || http1.EqualFold(r.First(http1.ProxyConnection), "keep-alive"))
+	x.forwards = -1
+	idempotent := false
+	switch string(r.Method) {
+	case "GET", "PUT", "DELETE":
+		idempotent = true
+	case "HEAD":
+		idempotent, x.isHead = true, true
+	case "OPTIONS":
+		idempotent, x.isOptions = true, true
+		x.forwards, _ = maxForwards(r)
+	case "TRACE":
+		idempotent = true
+		x.forwards, _ = maxForwards(r)
+	}
+	// Upgrading to HTTP/2 would only take the connection out of the pool.
+	x.upgrade = r.Upgrade && !x.http10 && r.Has.Of(http1.Upgrade) && !http1.EqualFold(r.First(http1.Upgrade), "h2c")
+	x.replayable = !x.upgrade && (idempotent || retryKeyed && r.Has.Of(http1.IdempotencyKey))
+	x.pin = pins(r.First(http1.Authorization))
+	x.reqBody = r.Body()
+}
+
+// pins reports whether credentials are of a scheme that authenticates the
+// connection instead of the request (RFC 4559): such a connection is for this
+// client only.
+func pins(credentials []byte) bool {
+	for _, scheme := range [...]string{"ntlm", "negotiate"} {
+		if n := len(scheme); len(credentials) >= n && http1.EqualFold(credentials[:n], scheme) &&
+			(len(credentials) == n || credentials[n] == ' ') {
+			return true
+		}
+	}
+	return false
+}
+
+// maxReplay is how much of a request body is kept for a retry.
+const maxReplay = 64 << 10
+
+// exchange carries the request in x upstream and brings the answer back.
+func (s *session) exchange(x *exchange) (again bool) {
+	s.in.Consume(x.headLen)
+	x.keep = x.replayable && x.reqBody.Left() <= maxReplay
+	if err := s.decodeBody(x); err != nil {
+		return s.refuse(x, err)
+	}
+	s.p.inFlight.Add(1)
+	s.mu.Lock()
+	s.phase, s.sweeps, s.waiting = carrying, 0, x.origin
+	gone := s.gone
+	s.mu.Unlock()
+	if !gone {
+		again = s.carry(x)
+	}
+	s.p.inFlight.Add(-1)
+	return s.enter(busy) && again
+}
+
+// carry is the retry loop: at most one retry, on a fresh connection.
+func (s *session) carry(x *exchange) bool {
+	for {
+		lease, err := s.acquire(x)
+		if err != nil {
+			if errors.Is(err, pool.ErrCanceled) {
+				return s.clientLeft(x)
+			}
+			return s.fail(x, dialProblem(err))
+		}
+		again, retry := s.attempt(x, lease)
+		if !retry {
+			return again
+		}
+		x.retried = true
+		x.broken = false
+		x.rb.Release()
+		x.resp.Reset()
+		s.p.retries.Add(1)
+	}
+}
+
+// acquire borrows a connection: the one that belongs to this client, or one
+// from the pool.
+func (s *session) acquire(x *exchange) (*pool.Lease, error) {
+	if l := s.pinned; l != nil {
+		s.pinned = nil
+		if !x.retried && l.Usable(x.origin) {
+			s.hold(l)
+			return l, nil
+		}
+		l.Discard(pool.Pinned)
+	}
+	s.ticket.Replayable, s.ticket.Fresh = x.replayable && x.keep, x.retried
+	if x.retried {
+		s.mu.Lock()
+		s.waiting = x.origin
+		s.mu.Unlock()
+	}
+	l, err := x.origin.Acquire(&s.ticket)
+	s.hold(l)
+	return l, err
+}
+
+// attempt sends the request on a connection and relays the answer. It asks for
+// a retry where the rule allows one: no byte of an answer has come, and either
+// none of the request was accepted, or the connection was a kept one and the
+// request can be sent twice.
+func (s *session) attempt(x *exchange, lease *pool.Lease) (again, retry bool) {
+	n, err := lease.Writev(x.reqHead, s.in.Bytes()[:x.ready])
+	if err != nil && n == 0 && !x.retried && !s.isGone() {
+		s.giveBack(lease, diedOf(lease, err))
+		return false, true
+	}
+	if err != nil {
+		x.broken = true // there may be an answer all the same, an early one
+	} else {
+		s.sendRest(x, lease)
+	}
+	if err := s.readResponse(x, lease); err != nil {
+		return s.noAnswer(x, lease, err)
+	}
+	return s.answer(x, lease), false
+}
+
+// giveBack returns a lease to the pool to be closed.
+func (s *session) giveBack(lease *pool.Lease, reason pool.Reason) {
+	s.hold(nil)
+	lease.Discard(reason)
+}
+
+// noAnswer deals with an exchange that has no final response.
+func (s *session) noAnswer(x *exchange, lease *pool.Lease, err error) (again, retry bool) {
+	pumped := s.joinPump(x, lease)
+	var malformed *http1.Error
+	switch {
+	case isClientError(pumped) && errors.Is(pumped, os.ErrDeadlineExceeded) && !s.isGone():
+		s.giveBack(lease, pool.ClientGone)
+		return s.fail(x, &problemBodyTimeout), false
+	case s.isGone() || isClientError(pumped):
+		s.giveBack(lease, pool.ClientGone)
+		return s.clientLeft(x), false
+	case errors.As(pumped, &malformed):
+		s.giveBack(lease, pool.ClientGone)
+		return s.fail(x, badRequest(malformed)), false
+	case errors.As(err, &malformed):
+		s.giveBack(lease, pool.BadAnswer)
+		return s.fail(x, badResponse(malformed)), false
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		s.giveBack(lease, pool.TimedOut)
+		return s.fail(x, &problemTimeout), false
+	case x.rb.Len() > 0 || x.informed:
+		s.giveBack(lease, pool.Dead(err, pool.BadAnswer))
+		return s.fail(x, &problemIncomplete), false
+	}
+	return s.died(x, lease, err)
+}
+
+// died deals with a connection that ended without a byte of an answer.
+func (s *session) died(x *exchange, lease *pool.Lease, err error) (again, retry bool) {
+	reused, reason := lease.Reused(), diedOf(lease, err)
+	s.giveBack(lease, reason)
+	switch {
+	case reused && x.replayable && x.keep && !x.retried:
+		return false, true
+	case reason == pool.PeerDead:
+		return s.fail(x, &problemDead), false
+	case reused && !x.replayable:
+		return s.fail(x, &problemReuse), false
+	}
+	return s.fail(x, &problemTerminated), false
+}
+
+// diedOf is the reason for closing a connection that ended, by err, without a
+// byte of an answer.
+func diedOf(lease *pool.Lease, err error) pool.Reason {
+	if lease.Reused() {
+		return pool.Dead(err, pool.ClosedOnReuse)
+	}
+	return pool.Dead(err, pool.BadAnswer)
+}
+
+// clientLeft ends an exchange that nobody waits for any more.
+func (s *session) clientLeft(x *exchange) bool {
+	s.log(x, 499, "client_gone")
+	return false
+}
+
+// readResponse reads until the head of the final response is in x.resp. 1xx
+// responses go to the client as they come.
+func (s *session) readResponse(x *exchange, lease *pool.Lease) error {
+	if t := s.p.cfg.ResponseHeaderTimeout; t > 0 && !x.pumping {
+		if err := s.deadline(lease, t); err != nil {
+			return err
+		}
+	}
+	for {
+		n, err := x.resp.Parse(x.rb.Bytes(), s.p.cfg.MaxHeaderBytes)
+		switch {
+		case err == nil && (x.resp.Status >= 200 || x.resp.Status == 101):
+			x.headLen = n
+			if s.p.cfg.ResponseHeaderTimeout > 0 {
+				return lease.SetReadDeadline(time.Time{})
+			}
+			return nil
+		case err == nil:
+			if err := s.inform(x); err != nil {
+				return err
+			}
+			x.rb.Consume(n)
+			continue
+		case err != http1.ErrIncomplete:
+			return err
+		}
+		if !x.rb.Grow(2 * s.p.cfg.MaxHeaderBytes) { // the parser's own limit comes first
+			return &problemHeadSize
+		}
+		if err := lease.Fill(&x.rb); err != nil {
+			return err
+		}
+	}
+}
+
+// deadline bounds the next reads from the upstream. A cut that came before
+// stays in force.
+func (s *session) deadline(lease *pool.Lease, t time.Duration) error {
+	if err := lease.SetReadDeadline(time.Now().Add(t)); err != nil {
+		return err
+	}
+	if s.isGone() {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// inform passes a 1xx response on (RFC 9110 section 15.2).
+func (s *session) inform(x *exchange) error {
+	x.informed = true
+	if x.http10 {
+		return nil
+	}
+	r := &x.resp
+	r.DropLength()
+	r.DropAll(http1.TransferEncoding)
+	b := x.buildResponse(s.p.cfg.Via)
+	x.respHead = append(b, "\r\n"...)
+	if _, err := s.client.Write(x.respHead); err != nil {
+		return &clientError{err}
+	}
+	return nil
+}

@@ -1,0 +1,173 @@
+package proxy
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/carpoolproxy/carpool/proxy/http1"
+	"github.com/carpoolproxy/carpool/proxy/policy"
+)
+
+// Record tells of one exchange. It holds nothing that could be secret: no
+// query, no user information, no field values, no bytes of a request that was
+// refused.
+type Record struct {
+	// Method and Path are as the client sent them, and empty if the request could
+	// not be read; they may hold any printable byte.
+	Method, Path string
+	// Origin is scheme://host:port, or host:port for CONNECT.
+	Origin string
+	// Status is what the client was answered; 499 if it left before.
+	Status int
+	// Error is the error type of RFC 9209, or client_gone; "" for an exchange
+	// that went well.
+	Error string
+	// Detail says more about the error.
+	Detail string
+	// Sent and Received count bytes of body, to and from the upstream.
+	Sent, Received int64
+	// Duration is from the first byte of the request to the last of the answer.
+	Duration time.Duration
+	// Retried says that the request was sent twice.
+	Retried bool
+}
+
+// log tells of an exchange with an upstream.
+func (s *session) log(x *exchange, status int, kind string) { s.logDetail(x, status, kind, "") }
+
+func (s *session) logDetail(x *exchange, status int, kind, detail string) {
+	cfg := &s.p.cfg
+	if cfg.Log == nil || !cfg.LogAll && kind == "" && status < 500 {
+		return
+	}
+	r := Record{
+		Status: status, Error: kind, Detail: detail, Sent: x.sent, Received: x.received,
+		Duration: s.p.now() - x.start, Retried: x.retried,
+	}
+	if x.origin != nil {
+		r.Origin = x.origin.Key().String()
+	}
+	if head := string(x.reqHead); head != "" {
+		line, _, _ := strings.Cut(head, " HTTP/1.1\r\n")
+		r.Method, r.Path, _ = strings.Cut(line, " ")
+		r.Path, _, _ = strings.Cut(r.Path, "?")
+	}
+	cfg.Log(&r)
+}
+
+// refuse answers a request that is malformed or not allowed, and closes: what
+// follows on the connection cannot be trusted to be what it seems.
+func (s *session) refuse(x *exchange, err error) bool {
+	s.p.refused.Add(1)
+	p := asProblem(err)
+	x.keepAlive = false
+	s.replyProblem(x, p)
+	s.logDetail(x, p.status, p.kind, p.text)
+	return false
+}
+
+func asProblem(err error) *problem {
+	var p *problem
+	var bad *http1.Error
+	var denied *policy.Denied
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.As(err, &bad):
+		return badRequest(bad)
+	case errors.As(err, &denied):
+		return &problem{400, "http_request_error", denied.Message}
+	}
+	return &problemTarget
+}
+
+// fail answers a request that could not be carried out.
+func (s *session) fail(x *exchange, p *problem) (again bool) {
+	x.origin.Answered(0)
+	x.origin.Answered(p.status)
+	if !x.reqBody.Done() || x.broken || p.status < 500 {
+		x.keepAlive = false
+	}
+	again = s.replyProblem(x, p)
+	s.logDetail(x, p.status, p.kind, p.text)
+	s.in.Consume(x.ready)
+	x.ready = 0
+	return again
+}
+
+// replyProblem answers with p.
+func (s *session) replyProblem(x *exchange, p *problem) (again bool) {
+	fields := "Content-Type: text/plain; charset=utf-8\r\nProxy-Status: carpool; error=" + p.kind + "\r\n"
+	return s.reply(x, p.status, fields, "carpool: "+p.text+"\n")
+}
+
+// reply writes an answer of carpool's own, with more header lines and a body,
+// and reports whether another request may follow.
+func (s *session) reply(x *exchange, status int, fields, body string) (again bool) {
+	x.keepAlive = x.keepAlive && !s.p.draining.Load()
+	b := append(x.respHead[:0], "HTTP/1.1 "...)
+	b = http1.AppendInt(b, int64(status))
+	b = append(b, " "+reasons[status]+"\r\n"+fields+"Content-Length: "...)
+	b = http1.AppendInt(b, int64(len(body)))
+	b = append(b, "\r\n"...)
+	switch {
+	case !x.keepAlive:
+		b = append(b, "Connection: close\r\n"...)
+	case x.http10:
+		b = append(b, "Connection: keep-alive\r\n"...)
+	}
+	b = append(b, "\r\n"...)
+	if !x.isHead {
+		b = append(b, body...)
+	}
+	x.respHead = b
+	_, err := s.client.Write(b)
+	s.linger = !x.keepAlive
+	return err == nil && x.keepAlive
+}
+
+// reasons are the reason phrases of the statuses that carpool answers itself.
+var reasons = map[int]string{
+	200: "OK", 400: "Bad Request", 403: "Forbidden", 408: "Request Timeout", 414: "URI Too Long",
+	431: "Request Header Fields Too Large", 501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable",
+	504: "Gateway Timeout", 505: "HTTP Version Not Supported", 508: "Loop Detected",
+}
+
+// answerHere answers TRACE and OPTIONS whose Max-Forwards ends here (RFC 9110
+// section 7.6.2).
+func (s *session) answerHere(x *exchange) (done, again bool) {
+	r := &x.req
+	trace := string(r.Method) == "TRACE"
+	if !trace && !x.isOptions {
+		return false, false
+	}
+	if _, here := maxForwards(r); !here {
+		return false, false
+	}
+	fields, body := "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE, CONNECT\r\n", ""
+	if trace {
+		fields, body = "Content-Type: message/http\r\n", string(traced(r))
+	}
+	x.keepAlive = x.keepAlive && x.reqBody.Done()
+	s.in.Consume(x.headLen)
+	again = s.reply(x, 200, fields, body)
+	s.log(x, 200, "")
+	return true, again
+}
+
+// traced is the head of a request as a TRACE answer shows it: without what
+// must not be told (RFC 9110 section 9.3.8).
+func traced(r *http1.Request) []byte {
+	for i := range r.Fields {
+		f := &r.Fields[i]
+		f.Drop = f.Name == http1.Authorization || f.Name == http1.ProxyAuthorization ||
+			http1.EqualFold(r.FieldName(f), "cookie")
+	}
+	b := append([]byte(nil), r.Method...)
+	b = append(append(b, ' '), r.Target...)
+	b = append(b, " HTTP/1."...)
+	b = http1.AppendInt(b, int64(r.Minor))
+	b = r.AppendFields(append(b, "\r\n"...))
+	return append(b, "\r\n"...)
+}

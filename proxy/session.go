@@ -1,0 +1,310 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/pool"
+	"github.com/carpoolproxy/carpool/proxy/http1"
+)
+
+// session serves one client connection: a loop that reads a request, carries
+// it upstream and the answer back. One goroutine runs it; only a request body
+// that does not arrive at once, and tunnels, take a second.
+type session struct {
+	p      *Proxy
+	conn   sock.Conn   // the accepted connection
+	client sock.Stream // what HTTP is spoken on: conn, or a layer over it
+	in     sock.Buffer // what the client has sent and nobody has used yet
+
+	origin    *pool.Origin // of the last request,
+	authority []byte       // which named it like this
+	tls       bool
+
+	ticket   pool.Ticket
+	pinned   *pool.Lease // belongs to this client alone (connection-based authentication)
+	pumpDone chan error  // made when first needed; holds one
+	linger   bool        // let the client read the answer before closing
+	abort    bool        // close so that the client sees a broken answer
+
+	next, prev *session // guarded by Proxy.mu
+
+	// mu guards what other goroutines look at. Holding it keeps the session from
+	// closing its connection or giving back its lease. It is never held across
+	// I/O that can wait.
+	mu      sync.Mutex
+	phase   phase
+	since   time.Duration // in this phase
+	sweeps  int           // seen in this exchange
+	gone    bool          // the client is, or the proxy is closing
+	lease   *pool.Lease
+	waiting *pool.Origin
+	tunnel  *tunnel
+}
+
+type phase uint8
+
+const (
+	busy     phase = iota // with its own affairs
+	idle                  // waiting for the next request
+	carrying              // in an exchange
+	tunnelling
+)
+
+var sessions = sync.Pool{New: func() any { return new(session) }}
+
+func (p *Proxy) newSession() *session {
+	s := sessions.Get().(*session)
+	s.p, s.client = p, &s.conn
+	return s
+}
+
+func (s *session) serve() {
+	defer s.end()
+	for s.turn() {
+	}
+}
+
+// turn serves one request and reports whether another may follow. It waits
+// here, and not deeper, for that takes the least stack.
+func (s *session) turn() bool {
+	if s.in.Len() == 0 && !s.await() {
+		return false
+	}
+	x := exchanges.Get().(*exchange)
+	again := s.handle(x)
+	x.recycle()
+	return again
+}
+
+// await waits for the first bytes of a request.
+func (s *session) await() bool {
+	if t := s.p.cfg.ClientIdleTimeout; t > 0 {
+		_ = s.client.SetReadDeadline(time.Now().Add(t))
+	}
+	if !s.enter(idle) {
+		return false
+	}
+	err := s.client.Fill(&s.in)
+	if !s.enter(busy) || err != nil {
+		return false
+	}
+	if s.p.cfg.ClientIdleTimeout > 0 {
+		_ = s.client.SetReadDeadline(time.Time{})
+	}
+	return true
+}
+
+// enter changes the phase and reports whether the session may go on.
+func (s *session) enter(ph phase) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.phase, s.sweeps = ph, 0
+	if ph == idle {
+		s.since = s.p.now()
+	}
+	return !s.gone
+}
+
+// end closes the connection and makes the session ready to serve another.
+func (s *session) end() {
+	if r := recover(); r != nil {
+		s.p.panics.Add(1)
+		s.p.cfg.Fault("panic in a session", fmt.Errorf("%v", r))
+		s.abandon()
+	}
+	if s.pinned != nil {
+		s.pinned.Discard(pool.Pinned)
+	}
+	if s.linger {
+		s.lingerOn()
+	}
+	s.p.remove(s)
+	s.mu.Lock()
+	if s.abort {
+		_ = s.conn.Abort()
+	} else {
+		_ = s.conn.Close()
+	}
+	s.phase, s.gone, s.lease, s.waiting, s.tunnel = busy, false, nil, nil, nil
+	s.mu.Unlock()
+	s.in.Release()
+	p := s.p
+	s.origin, s.authority = nil, s.authority[:0]
+	s.pinned, s.linger, s.abort, s.client, s.p = nil, false, false, nil, nil
+	sessions.Put(s)
+	p.work.Done()
+}
+
+// abandon gives up, after a panic, what the session had borrowed.
+func (s *session) abandon() {
+	s.mu.Lock()
+	lease := s.lease
+	carried := s.phase == carrying
+	s.lease = nil
+	s.mu.Unlock()
+	if lease != nil {
+		lease.Discard(pool.BadAnswer)
+	}
+	if carried {
+		s.p.inFlight.Add(-1)
+	}
+	s.abort = true
+}
+
+// Bounds on reading what a client still sends after the last answer (RFC 9112
+// section 9.6): closing with bytes unread resets the connection, and the
+// client might never see the answer.
+const (
+	lingerTime  = time.Second
+	lingerBytes = 256 << 10
+)
+
+func (s *session) lingerOn() {
+	if s.client.CloseWrite() != nil || s.client.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	for n := 0; n < lingerBytes; {
+		s.in.Release()
+		if s.client.Fill(&s.in) != nil {
+			return
+		}
+		n += s.in.Len()
+	}
+}
+
+// idleSince returns since when the session has been waiting for a request.
+func (s *session) idleSince() (time.Duration, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.since, s.phase == idle && !s.gone
+}
+
+// evict ends an idle session.
+func (s *session) evict() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != idle || !s.conn.Interrupt() {
+		return false
+	}
+	s.gone = true
+	return true
+}
+
+// cut ends whatever the session is doing.
+func (s *session) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone = true
+	s.conn.Interrupt()
+	s.interruptLocked()
+}
+
+// interruptLocked ends the exchange or tunnel under way.
+func (s *session) interruptLocked() {
+	if s.lease != nil {
+		s.lease.Interrupt()
+	}
+	if s.waiting != nil {
+		s.waiting.Cancel(&s.ticket)
+	}
+	if s.tunnel != nil {
+		s.tunnel.interrupt()
+	}
+}
+
+// lookAfter is called once per sweep: it ends an exchange whose client has
+// gone.
+func (s *session) lookAfter() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != carrying {
+		return
+	}
+	if s.sweeps++; s.sweeps > 1 && (s.gone || s.conn.PeerGone()) {
+		s.gone = true
+		s.interruptLocked()
+	}
+}
+
+// isGone reports whether nobody waits for the answer any more.
+func (s *session) isGone() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gone
+}
+
+// hold makes a lease, nil for none, known to those who may interrupt it.
+func (s *session) hold(l *pool.Lease) {
+	s.mu.Lock()
+	s.lease, s.waiting = l, nil
+	s.mu.Unlock()
+}
+
+// handle serves the request that begins in s.in.
+func (s *session) handle(x *exchange) bool {
+	x.start = s.p.now()
+	if err := s.readHead(x); err != nil {
+		return s.refuseHead(x, err)
+	}
+	if string(x.req.Method) == "CONNECT" {
+		return s.serveConnect(x)
+	}
+	if err := s.route(x); err != nil {
+		return s.refuse(x, err)
+	}
+	if done, again := s.answerHere(x); done {
+		return again
+	}
+	return s.exchange(x)
+}
+
+// readHead reads until the head of a request is there.
+func (s *session) readHead(x *exchange) error {
+	timed := false
+	for {
+		n, err := x.req.Parse(s.in.Bytes(), s.p.cfg.MaxHeaderBytes)
+		if err == nil {
+			x.headLen = n
+			if timed {
+				return s.client.SetReadDeadline(time.Time{})
+			}
+			return nil
+		}
+		if err != http1.ErrIncomplete {
+			return err
+		}
+		if t := s.p.cfg.ClientHeaderTimeout; t > 0 && !timed {
+			timed = true
+			if err := s.client.SetReadDeadline(time.Now().Add(t)); err != nil {
+				return err
+			}
+		}
+		if !s.in.Grow(2 * s.p.cfg.MaxHeaderBytes) { // the parser's own limit comes first
+			return &problemHeadSize
+		}
+		if err := s.client.Fill(&s.in); err != nil {
+			return err
+		}
+	}
+}
+
+// refuseHead answers a head that could not be read, if there is anybody to
+// answer.
+func (s *session) refuseHead(x *exchange, err error) bool {
+	var bad *http1.Error
+	var p *problem
+	switch {
+	case errors.As(err, &bad):
+		return s.refuse(x, badRequest(bad))
+	case errors.As(err, &p):
+		return s.refuse(x, p)
+	case errors.Is(err, os.ErrDeadlineExceeded) && !s.isGone():
+		return s.refuse(x, &problemHeadTimeout)
+	}
+	return false // the client left, or was cut off, in the middle of a head
+}

@@ -1,0 +1,139 @@
+package proxy
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"github.com/carpoolproxy/carpool/pool"
+)
+
+// clientError is an error of the client's connection, told from one of the
+// upstream's.
+type clientError struct{ err error }
+
+func (e *clientError) Error() string { return "client: " + e.err.Error() }
+func (e *clientError) Unwrap() error { return e.err }
+
+func isClientError(err error) bool {
+	var e *clientError
+	return errors.As(err, &e)
+}
+
+// decodeBody goes on through the request body as far as it is in s.in: what is
+// right moves up behind the bytes that are ready.
+func (s *session) decodeBody(x *exchange) error {
+	out, used, err := x.reqBody.Decode(s.in.Bytes()[x.ready:])
+	s.in.Cut(x.ready+out, x.ready+used)
+	x.ready += out
+	x.sent += int64(out)
+	return err
+}
+
+// sendRest sees to the rest of a request body after its beginning was sent. If
+// there is one, another goroutine sends it, for the upstream may answer before
+// it is all there.
+func (s *session) sendRest(x *exchange, lease *pool.Lease) {
+	if x.reqBody.Done() {
+		s.dropSent(x)
+		return
+	}
+	if err := s.conn.Register(); err != nil {
+		x.broken = true
+		return
+	}
+	if s.pumpDone == nil {
+		s.pumpDone = make(chan error, 1)
+	}
+	x.pumping = true
+	go func() { s.pumpDone <- s.pump(x, lease) }()
+}
+
+// dropSent gives up body bytes that were sent and need not be kept.
+func (s *session) dropSent(x *exchange) {
+	if !x.keep {
+		s.in.Consume(x.ready)
+		x.ready = 0
+	}
+}
+
+// pump sends the rest of a request body as it comes. While it runs, s.in and
+// the request's half of x are its own. A failure of the client's ends the
+// exchange; one of the upstream's does not, for there may be an answer.
+func (s *session) pump(x *exchange, lease *pool.Lease) error {
+	for !x.reqBody.Done() {
+		s.dropSent(x)
+		if x.ready > maxReplay || s.in.Free() == 0 {
+			x.keep = false // too long to be kept
+			s.dropSent(x)
+		}
+		sent := x.ready
+		if err := s.fillBody(x); err != nil {
+			lease.Interrupt()
+			return err
+		}
+		if _, err := lease.Write(s.in.Bytes()[sent:x.ready]); err != nil {
+			return err
+		}
+	}
+	s.dropSent(x)
+	if t := s.p.cfg.ResponseHeaderTimeout; t > 0 {
+		return s.deadline(lease, t)
+	}
+	return nil
+}
+
+// fillBody reads and decodes the next part of a request body.
+func (s *session) fillBody(x *exchange) error {
+	if t := s.p.cfg.BodyIdleTimeout; t > 0 {
+		if err := s.client.SetReadDeadline(time.Now().Add(t)); err != nil {
+			return &clientError{err}
+		}
+	}
+	if err := s.client.Fill(&s.in); err != nil {
+		return &clientError{err}
+	}
+	return s.decodeBody(x)
+}
+
+// joinPump stops the pump, if it runs, and returns what went wrong on the
+// client's side of it. x.broken then tells whether the whole request was sent.
+func (s *session) joinPump(x *exchange, lease *pool.Lease) error {
+	if x.pumping && !s.pumpEnded(x) {
+		past := time.Unix(1, 0)
+		_ = s.client.SetReadDeadline(past)
+		_ = lease.SetWriteDeadline(past)
+		err := <-s.pumpDone
+		_ = lease.SetWriteDeadline(time.Time{})
+		s.pumped(x, err)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			x.pumpErr = nil // it was stopped, it did not fail
+		}
+	}
+	return x.pumpErr
+}
+
+// pumpEnded reports whether the pump has come to its end by itself.
+func (s *session) pumpEnded(x *exchange) bool {
+	select {
+	case err := <-s.pumpDone:
+		s.pumped(x, err)
+		return true
+	default:
+		return false
+	}
+}
+
+// pumped notes how the pump ended.
+func (s *session) pumped(x *exchange, err error) {
+	x.pumping, x.pumpErr = false, err
+	_ = s.client.SetReadDeadline(time.Time{})
+	if err != nil {
+		x.broken = true
+	}
+}
+
+// uploaded reports whether the whole request has been sent by now.
+func (s *session) uploaded(x *exchange) bool {
+	return (!x.pumping || s.pumpEnded(x)) && !x.broken
+}
