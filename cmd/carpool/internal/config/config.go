@@ -1,0 +1,146 @@
+// Package config reads carpool's settings from environment variables.
+//
+// The struct [Config] is the one table of them: a field's type says how its variable is read, its tags hold the name,
+// the default, the help and the option of Node's agentkeepalive that it takes the place of. README, the Helm chart and
+// its schema are generated from this table or tested against it.
+package config
+
+import (
+	"time"
+
+	"go.uber.org/zap/zapcore"
+)
+
+// prefix begins the name of every variable. No setting may have the shape of a Kubernetes service link (see
+// serviceLink), such as CARPOOL_PORT.
+const prefix = "CARPOOL_"
+
+// Config holds every setting, in the order in which they are shown. It is plain data: [Load] makes it, nothing changes
+// it. The variables' names are the envconfig tags behind CARPOOL_. Durations are never negative.
+type Config struct {
+	// Listen is the proxy's address: an IP address, localhost or nothing, and a port, of which 0 is any free one.
+	Listen string `envconfig:"LISTEN" default:"127.0.0.1:3128" help:"Address and port of the proxy. Keep it on loopback: whoever reaches it can send requests through it."`
+
+	// AdminListen is the address of health, metrics and the status page, in the form of Listen, and never the same.
+	AdminListen string `envconfig:"ADMIN_LISTEN" default:":9128" help:"Address and port of /healthz, /readyz, /metrics and the status page. The kubelet must reach it, so it is not on loopback."`
+
+	// LogLevel is the least severe level that is logged.
+	LogLevel zapcore.Level `envconfig:"LOG_LEVEL" default:"info" help:"Least severe level that is logged: debug, info, warn or error."`
+
+	// LogFormat is the form of log lines.
+	LogFormat LogFormat `envconfig:"LOG_FORMAT" default:"json" help:"Form of log lines: json for machines, console for people."`
+
+	// AccessLog says which requests get a log line.
+	AccessLog AccessLog `envconfig:"ACCESS_LOG" default:"errors" help:"Which requests get a log line: off, errors or all."`
+
+	// IdleTimeout is more than 0: the ceiling on how long an upstream connection stays pooled without a request.
+	IdleTimeout time.Duration `envconfig:"IDLE_TIMEOUT" default:"50s" help:"Longest time an upstream connection is kept without a request. It is shorter where the server announces less or was seen to close sooner." agentkeepalive:"freeSocketTimeout"`
+
+	// MaxConnAge is the age at which an upstream connection is retired, between requests only; 0 is no limit.
+	MaxConnAge time.Duration `envconfig:"MAX_CONN_AGE" default:"2m" help:"Age at which an upstream connection is replaced, never under a request. New pods behind a Service get traffic this way. 0: no limit." agentkeepalive:"socketActiveTTL"`
+
+	// MaxConnAgeJitter is the share of MaxConnAge, 0 to 1, by which the ages of connections differ; 0 is none.
+	MaxConnAgeJitter float64 `envconfig:"MAX_CONN_AGE_JITTER" default:"0.2" help:"Share of MAX_CONN_AGE, from 0 to 1, that is varied at random so that connections are not replaced all at once. 0: none."`
+
+	// MaxRequestsPerConn is the number of requests after which an upstream connection is retired; 0 is no limit.
+	MaxRequestsPerConn int `envconfig:"MAX_REQUESTS_PER_CONN" default:"0" help:"Number of requests after which an upstream connection is replaced. 0: no limit."`
+
+	// MaxConnsPerHost is the most connections to one origin, idle ones included; 0 leaves it to the descriptor budget.
+	MaxConnsPerHost int `envconfig:"MAX_CONNS_PER_HOST" default:"0" help:"Most connections to one upstream at a time. Further requests wait. 0: as many as the process may open files." agentkeepalive:"maxSockets"`
+
+	// MaxPendingPerHost is the most requests that wait for a connection to one origin; 0 lets none wait.
+	MaxPendingPerHost int `envconfig:"MAX_PENDING_PER_HOST" default:"1024" help:"Most requests that wait for a connection to one upstream. Further ones get 503 at once. 0: none waits."`
+
+	// PendingTimeout is more than 0: the longest such wait.
+	PendingTimeout time.Duration `envconfig:"PENDING_TIMEOUT" default:"10s" help:"Longest time a request waits for a connection. Then it gets 503."`
+
+	// MaxIdlePerHost is the most idle connections kept to one origin; 0 keeps none.
+	MaxIdlePerHost int `envconfig:"MAX_IDLE_PER_HOST" default:"1024" help:"Most connections to one upstream that are kept without a request. 0: none is kept and nothing is reused." agentkeepalive:"maxFreeSockets"`
+
+	// DialTimeout is more than 0: the longest time for connecting and the TLS handshake together.
+	DialTimeout time.Duration `envconfig:"DIAL_TIMEOUT" default:"5s" help:"Longest time for connecting to an upstream, TLS handshake included. Then the request gets 504."`
+
+	// ResponseHeaderTimeout is the longest wait for a response head, counted from the end of the request; 0 is no limit.
+	ResponseHeaderTimeout time.Duration `envconfig:"RESPONSE_HEADER_TIMEOUT" default:"0" help:"Longest time an upstream may take to begin its answer to a request. Then the request gets 504. 0: no limit, the app's own timeout decides." agentkeepalive:"timeout"`
+
+	// BodyIdleTimeout is the longest silence inside a body, in either direction; 0 is no limit.
+	BodyIdleTimeout time.Duration `envconfig:"BODY_IDLE_TIMEOUT" default:"0" help:"Longest silence inside a body. Then the request is aborted. 0: no limit, so that quiet event streams live." agentkeepalive:"timeout"`
+
+	// UpstreamDeadTimeout is for TCP_USER_TIMEOUT and TCP keep-alive on upstream connections; 0 keeps the system's own.
+	UpstreamDeadTimeout time.Duration `envconfig:"UPSTREAM_DEAD_TIMEOUT" default:"15s" help:"Time after which a connection whose other end no longer acknowledges anything is given up (a lost node, a forgotten NAT entry). 0: the system's limits, which is about 15 minutes."`
+
+	// ClientHeaderTimeout is the longest time from a request's first byte to the end of its head; 0 is no limit.
+	ClientHeaderTimeout time.Duration `envconfig:"CLIENT_HEADER_TIMEOUT" default:"10s" help:"Longest time a client may take to send the head of a request it has begun. Then it gets 408. 0: no limit."`
+
+	// ClientIdleTimeout is the time after which a client connection without a request is closed; 0 is never.
+	ClientIdleTimeout time.Duration `envconfig:"CLIENT_IDLE_TIMEOUT" default:"0" help:"Time after which a client connection without a request is closed. 0: never, unless files or memory run short. Node.js reports such a close as socket hang up."`
+
+	// MaxHeaderBytes is from 1KiB to 1MiB: the largest head, of a request as of a response.
+	MaxHeaderBytes Bytes `envconfig:"MAX_HEADER_BYTES" default:"64KiB" help:"Largest head of a request or a response, from 1KiB to 1MiB."`
+
+	// CAFile is the path of a PEM file; empty is none. Load does not open it.
+	CAFile string `envconfig:"CA_FILE" help:"PEM file of certificate authorities that are trusted for https upstreams besides the system's. Empty: none."`
+
+	// ConnectPorts are the ports that CONNECT may ask for; nil is any.
+	ConnectPorts Ports `envconfig:"CONNECT_PORTS" help:"Ports that CONNECT may go to, such as 443,8443. Empty: any."`
+
+	// Via says whether Via is sent, to upstreams and to clients.
+	Via bool `envconfig:"VIA" default:"false" help:"Send Via to upstreams and clients. Some upstreams, such as nginx, do not compress for requests that have it."`
+
+	// RetryIdempotencyKey allows the one retry also for POST and PATCH that carry Idempotency-Key.
+	RetryIdempotencyKey bool `envconfig:"RETRY_IDEMPOTENCY_KEY" default:"false" help:"Send a POST or PATCH with an Idempotency-Key header once more when a reused connection died under it. Set it only if every upstream honours that header."`
+
+	// DrainDelay is at most DrainTimeout: how long after SIGTERM carpool serves on in any case; 0 is not at all.
+	DrainDelay time.Duration `envconfig:"DRAIN_DELAY" default:"0" help:"Time after SIGTERM in which carpool serves on even if nothing is open, for an app that is still shutting down. At most DRAIN_TIMEOUT. 0: none."`
+
+	// DrainTimeout is the longest time from SIGTERM to exit; 0 is at once.
+	DrainTimeout time.Duration `envconfig:"DRAIN_TIMEOUT" default:"25s" help:"Longest time from SIGTERM to exit, while open requests and tunnels end. Keep it below the pod's terminationGracePeriodSeconds. 0: exit at once."`
+}
+
+// A rule is what a type alone cannot say about a setting.
+type rule struct {
+	name string             // the setting that is wrong if the rule is broken
+	with string             // another setting that the rule reads, or ""
+	ok   func(*Config) bool // may rely on name and with being well-formed and keeping the rules before
+	want string             // what is expected, with an example
+}
+
+const wantListen = "an IP address or localhost or nothing, and a port, e.g. 127.0.0.1:3128 or :9128"
+
+var rules = []rule{
+	{
+		name: "LISTEN",
+		ok:   func(c *Config) bool { _, ok := listenAddr(c.Listen); return ok },
+		want: wantListen,
+	}, {
+		name: "ADMIN_LISTEN",
+		ok:   func(c *Config) bool { _, ok := listenAddr(c.AdminListen); return ok },
+		want: wantListen,
+	}, {
+		name: "ADMIN_LISTEN",
+		with: "LISTEN",
+		ok:   func(c *Config) bool { return !overlap(c.Listen, c.AdminListen) },
+		want: "another port than that of CARPOOL_LISTEN, e.g. 127.0.0.1:3128 for the proxy and :9128 here",
+	}, {
+		name: "IDLE_TIMEOUT",
+		ok:   func(c *Config) bool { return c.IdleTimeout > 0 },
+		want: "more than 0, e.g. 50s (CARPOOL_MAX_IDLE_PER_HOST=0 keeps no idle connection)",
+	}, {
+		name: "PENDING_TIMEOUT",
+		ok:   func(c *Config) bool { return c.PendingTimeout > 0 },
+		want: "more than 0, e.g. 10s (CARPOOL_MAX_PENDING_PER_HOST=0 lets no request wait)",
+	}, {
+		name: "DIAL_TIMEOUT",
+		ok:   func(c *Config) bool { return c.DialTimeout > 0 },
+		want: "more than 0, e.g. 5s",
+	}, {
+		name: "MAX_HEADER_BYTES",
+		ok:   func(c *Config) bool { return KiB <= c.MaxHeaderBytes && c.MaxHeaderBytes <= MiB },
+		want: "from 1KiB to 1MiB, e.g. 64KiB",
+	}, {
+		name: "DRAIN_DELAY",
+		with: "DRAIN_TIMEOUT",
+		ok:   func(c *Config) bool { return c.DrainDelay <= c.DrainTimeout },
+		want: "at most CARPOOL_DRAIN_TIMEOUT, e.g. 5s and 25s",
+	},
+}
