@@ -1,0 +1,87 @@
+// Package admin is the listener for the kubelet and for Prometheus: health and
+// metrics. It reads figures and decides nothing.
+package admin
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/carpoolproxy/carpool/pool"
+	"github.com/carpoolproxy/carpool/proxy"
+)
+
+// Server serves /healthz, /readyz and /metrics.
+type Server struct {
+	listener net.Listener
+	server   http.Server
+	failed   chan error
+	ready    atomic.Bool
+	serving  bool
+}
+
+// Listen announces the address. Nothing is served before Serve.
+func Listen(ctx context.Context, address string) (*Server, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{listener: l, failed: make(chan error, 1)}, nil
+}
+
+// Addr returns the address that is listened on.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Failed receives the error that ended serving, if it was not Close.
+func (s *Server) Failed() <-chan error { return s.failed }
+
+// Pool and Proxy are where the figures come from.
+type (
+	Pool  interface{ Snapshot() pool.Snapshot }
+	Proxy interface{ Stats() proxy.Stats }
+)
+
+// Serve begins to serve, and to say that carpool is ready.
+func (s *Server) Serve(pool Pool, proxy Proxy) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(&collector{pool, proxy},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !s.ready.Load() {
+			http.Error(w, "draining", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = io.WriteString(w, "ok\n")
+	})
+	s.server = http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	s.ready.Store(true)
+	s.serving = true
+	go func() {
+		if err := s.server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+			s.failed <- err
+		}
+	}()
+}
+
+// NotReady makes /readyz say so.
+func (s *Server) NotReady() { s.ready.Store(false) }
+
+// Close stops at once: nobody loses more than a scrape.
+func (s *Server) Close() error {
+	if !s.serving {
+		return s.listener.Close()
+	}
+	return s.server.Close()
+}

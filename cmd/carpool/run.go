@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/demo"
+)
+
+// Exit codes.
+const (
+	exitOK    = 0
+	exitFault = 1 // something failed
+	exitUsage = 2 // bad arguments or settings
+)
+
+const usage = `carpool pools an app's outbound HTTP connections. Without a command it serves,
+configured by environment variables only.
+
+Usage:
+  carpool                 serve until SIGTERM
+  carpool demo            see what it does, in ten seconds and without a network
+  carpool config          print the settings in force
+  carpool config --table  print the table of settings, in Markdown
+  carpool version
+`
+
+// run is the program.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	command := "serve"
+	if len(args) > 0 {
+		command, args = args[0], args[1:]
+	}
+	switch {
+	case command == "demo":
+		return demo.Run(ctx, args, stdout, stderr, func(ctx context.Context, environ []string, stderr io.Writer) error {
+			return serve(ctx, environ, stderr)
+		})
+	case command == "serve" && len(args) == 0:
+		return exitCode(serve(ctx, environ, stderr), stderr)
+	case command == "config" && len(args) == 0:
+		return exitCode(printConfig(environ, stdout, stderr), stderr)
+	case command == "config" && len(args) == 1 && args[0] == "--table":
+		return exitCode(config.WriteTable(stdout), stderr)
+	case command == "version" && len(args) == 0:
+		fmt.Fprintln(stdout, "carpool", version())
+		return exitOK
+	case command == "help" || command == "-h" || command == "--help":
+		fmt.Fprint(stdout, usage)
+		return exitOK
+	}
+	fmt.Fprintf(stderr, "carpool: no such command or argument: %q\n\n%s", append([]string{command}, args...), usage)
+	return exitUsage
+}
+
+// settingsError is what is wrong with the environment.
+type settingsError struct{ error }
+
+// exitCode reports err, if it is one, and turns it into an exit code.
+func exitCode(err error, stderr io.Writer) int {
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(stderr, "carpool: %v\n", err)
+	if _, ok := err.(settingsError); ok {
+		return exitUsage
+	}
+	return exitFault
+}
+
+func printConfig(environ []string, stdout, stderr io.Writer) error {
+	cfg, warnings, err := config.Load(environ)
+	for _, w := range warnings {
+		fmt.Fprintln(stderr, "carpool: warning:", w)
+	}
+	if err != nil {
+		return settingsError{err}
+	}
+	return cfg.WriteEffective(stdout)
+}
+
+// version is what the build says of itself.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(unknown)"
+}

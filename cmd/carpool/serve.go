@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/admin"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
+	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/pool"
+	"github.com/carpoolproxy/carpool/proxy"
+)
+
+// sidecar is all of a running carpool.
+type sidecar struct {
+	cfg      config.Config
+	log      *zap.Logger
+	pool     *pool.Pool
+	proxy    *proxy.Proxy
+	admin    *admin.Server
+	listener *sock.Listener
+}
+
+// serve runs carpool with the settings of an environment until ctx ends, and
+// then drains it. The error is a settingsError if the settings are to blame.
+func serve(ctx context.Context, environ []string, stderr io.Writer) error {
+	cfg, warnings, err := config.Load(environ)
+	if err != nil {
+		return settingsError{err}
+	}
+	oneThread(environ)
+	log, flush := newLogger(cfg, stderr)
+	defer flush()
+	for _, w := range warnings {
+		log.Warn(w)
+	}
+	s, err := start(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	log.Info("serving", zap.String("version", version()), zap.String("listen", s.listener.Addr().String()),
+		zap.String("admin", s.admin.Addr().String()))
+	select {
+	case <-ctx.Done():
+	case err := <-s.admin.Failed():
+		return fmt.Errorf("admin listener: %w", err)
+	}
+	s.drain()
+	return nil
+}
+
+// oneThread lets one thread at a time run Go code, unless GOMAXPROCS says
+// otherwise: a proxy that waits for the network most of the time spends less
+// on one than on waking others, and one carries tens of thousands of requests
+// a second.
+func oneThread(environ []string) {
+	for _, e := range environ {
+		if v, ok := strings.CutPrefix(e, "GOMAXPROCS="); ok && v != "" {
+			return
+		}
+	}
+	runtime.GOMAXPROCS(1)
+}
+
+// start brings everything up, or nothing.
+func start(ctx context.Context, cfg config.Config, log *zap.Logger) (_ *sidecar, err error) {
+	s := &sidecar{cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	roots, err := rootCAs(cfg.CAFile)
+	if err != nil {
+		return nil, settingsError{fmt.Errorf("CARPOOL_CA_FILE: %w", err)}
+	}
+	if s.listener, err = sock.Listen(ctx, cfg.Listen); err != nil {
+		return nil, fmt.Errorf("cannot listen on CARPOOL_LISTEN=%s: %w", cfg.Listen, err)
+	}
+	if s.admin, err = admin.Listen(ctx, cfg.AdminListen); err != nil {
+		return nil, fmt.Errorf("cannot listen on CARPOOL_ADMIN_LISTEN=%s: %w", cfg.AdminListen, err)
+	}
+	own := []netip.AddrPort{addrPort(s.listener.Addr()), addrPort(s.admin.Addr())}
+	upstreams, clients := budget()
+	if s.pool, err = pool.New(pool.Config{
+		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
+		MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
+		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxConns: upstreams,
+		MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
+		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
+		CheckAddr: proxy.Egress(own, own[0].Addr().IsLoopback()),
+	}); err != nil {
+		return nil, err
+	}
+	s.proxy = proxy.New(proxy.Config{
+		Upstreams: s.pool, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
+		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout, BodyIdleTimeout: cfg.BodyIdleTimeout,
+		MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
+		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectPorts: cfg.ConnectPorts,
+		Log: accessLog(cfg, log), LogAll: cfg.AccessLog == config.AccessAll,
+		Fault: func(what string, err error) { log.Error(what, zap.Error(err)) },
+	})
+	s.admin.Serve(s.pool, s.proxy)
+	go func() { _ = s.proxy.Serve(s.listener) }() // ends with proxy.Close
+	return s, nil
+}
+
+func (s *sidecar) close() {
+	if s.proxy != nil {
+		_ = s.proxy.Close()
+	}
+	if s.listener != nil {
+		_ = s.listener.Close()
+	}
+	if s.pool != nil {
+		_ = s.pool.Close()
+	}
+	if s.admin != nil {
+		_ = s.admin.Close()
+	}
+}
+
+// drain serves on until nothing is open, DRAIN_DELAY at least and
+// DRAIN_TIMEOUT at most. New connections are taken until the end: in a pod the
+// app is still at work.
+func (s *sidecar) drain() {
+	begin := time.Now()
+	s.log.Info("draining", zap.Duration("delay", s.cfg.DrainDelay), zap.Duration("timeout", s.cfg.DrainTimeout))
+	s.admin.NotReady()
+	s.proxy.Drain()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		passed := time.Since(begin)
+		if passed >= s.cfg.DrainTimeout {
+			break
+		}
+		if passed >= s.cfg.DrainDelay && !s.proxy.Busy() {
+			break
+		}
+	}
+	s.log.Info("stopped", zap.Duration("after", time.Since(begin)), zap.Bool("cut_off", s.proxy.Busy()))
+}
+
+// budget divides the descriptors that the process may open: a part for
+// upstream connections, a part for clients, and some for itself.
+func budget() (upstreams, clients int) {
+	const own = 64
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
+		return 0, 0
+	}
+	n := int(min(limit.Cur, 1<<20)) - own
+	return max(n*2/5, 8), max(n*3/5, 8)
+}
+
+// rootCAs returns the system's roots and those in a file, or nil, which means
+// the system's, if there is no file.
+func rootCAs(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, errors.New(file + " holds no PEM certificate")
+	}
+	return roots, nil
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		panic("bug: a listener's address is not IP and port: " + a.String())
+	}
+	return ap
+}
