@@ -1,0 +1,33 @@
+// Package clients runs real HTTP clients through a real carpool process.
+//
+// Its tests are the check that carpool does what it is for: applications that
+// open a connection per request, written against the HTTP libraries of the
+// last ten years, get right answers and share a few upstream connections.
+//
+//	cd .ci/clients && go test ./...
+//
+// Every client program in the folder programs is called the same way:
+//
+//	PROGRAM BASE_URL CALLS TAG UPLOAD_FILE UPLOAD_SHA256 DOWNLOAD_SHA256
+//
+// and does, in this order, by default each on a connection of its own:
+//
+//   - CALLS times GET BASE_URL/echo?tag=TAG&n=N, N counting from 1, whose
+//     answer has to be "TAG N" and nothing else;
+//   - POST BASE_URL/upload with the bytes of UPLOAD_FILE, whose answer has to
+//     be the SHA-256 in hex of what arrived, so UPLOAD_SHA256;
+//   - GET BASE_URL/download, a chunked body, whose SHA-256 has to be
+//     DOWNLOAD_SHA256.
+//
+// It exits 0 if all of that was so, and otherwise says on stderr what was not.
+// The upstreams count what they see; the tests believe those counts rather
+// than the programs.
+//
+// What the tests need beyond Go: nginx, curl, ruby, a JDK, python3 with venv,
+// and npm 7 or later; install.sh installs them on Debian. A test whose tool is
+// missing is skipped, or fails if CARPOOL_CLIENTS_REQUIRED is set. Node.js in
+// all its versions and the client libraries are installed on first use (about
+// 1 GB) below CARPOOL_CLIENTS_CACHE, by default carpool-clients in the user's
+// cache directory. CARPOOL_BIN names a carpool binary to test; without it the
+// tests build one.
+package clients

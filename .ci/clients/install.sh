@@ -1,0 +1,30 @@
+#!/bin/sh
+# Installs the Debian packages that the tests in this folder need and this
+# machine lacks. Run as root.
+set -eu
+
+missing=
+need() { # need PACKAGE COMMAND...: PACKAGE is missing unless COMMAND succeeds
+	package=$1
+	shift
+	"$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+
+need nginx-light sh -c 'PATH=$PATH:/usr/sbin command -v nginx'
+need curl command -v curl
+need ruby command -v ruby
+need python3-venv python3 -c 'import ensurepip, venv'
+need default-jdk-headless command -v javac
+need npm command -v npm
+
+if [ -z "$missing" ]; then
+	echo "nothing to install"
+	exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive
+# At run level 1 a package does not start its service: nginx is wanted as a
+# program here, not on port 80.
+export RUNLEVEL=1
+apt-get update
+# shellcheck disable=SC2086 # a list
+apt-get install --yes --no-install-recommends $missing

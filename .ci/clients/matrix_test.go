@@ -1,0 +1,129 @@
+package clients
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+var (
+	nodeMajors    = []int{10, 12, 14, 16, 18, 20, 22, 24}
+	nodeLibraries = []string{"axios-0.21", "axios-1.6", "axios-latest", "request"}
+)
+
+// A client is one HTTP library on one version of its language.
+type client struct {
+	name string
+	// host is the address by which it calls upstreams.
+	host string
+	// program returns what to run. It fails where that is not installed.
+	program func(proxyPort int) (program, error)
+	// absoluteHTTPS says that it asks a proxy for https by "GET https://…",
+	// which carpool can pool, and not by CONNECT, which it can only tunnel.
+	absoluteHTTPS bool
+}
+
+// A program is a file in the folder programs with what it takes to run it.
+type program struct {
+	argv []string // up to the arguments that all programs share
+	env  []string // beyond what all programs get
+}
+
+// matrix returns all clients that are tested. They open a connection per call,
+// except those whose name says keep-alive.
+func matrix() []client {
+	const loopback = "127.0.0.1"
+	var all []client
+	for _, major := range nodeMajors {
+		for _, library := range nodeLibraries {
+			all = append(all, client{
+				name:          fmt.Sprintf("node%d %s", major, library),
+				host:          loopback,
+				program:       nodeProgram(major, library, "closing-agent"),
+				absoluteHTTPS: library == "axios-0.21" || library == "axios-1.6",
+			})
+		}
+	}
+	return append(all,
+		client{name: "node24 axios-latest keep-alive", host: loopback,
+			program: nodeProgram(24, "axios-latest", "default-agent")},
+		client{name: "curl", host: loopback, program: curlProgram},
+		client{name: "python urllib", host: loopback, program: pythonProgram("urllib")},
+		client{name: "python requests", host: loopback, program: pythonProgram("requests")},
+		// Ruby asks no proxy for 127.0.0.0/8, whatever the environment says.
+		client{name: "ruby", host: "0.0.0.0", program: rubyProgram},
+		client{name: "java", host: loopback, program: javaProgram(false)},
+		client{name: "java keep-alive", host: loopback, program: javaProgram(true)},
+	)
+}
+
+// available returns nil if the client's program can be run here.
+func (c client) available() error {
+	_, err := c.program(0)
+	return err
+}
+
+// clientEnv is what all client programs get. The tests' own environment passes
+// on only what finds programs.
+func clientEnv(proxyPort int, caFile string) []string {
+	proxy := "http://" + address(proxyPort)
+	return []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "LANG=C.UTF-8",
+		"HTTP_PROXY=" + proxy, "http_proxy=" + proxy,
+		"HTTPS_PROXY=" + proxy, "https_proxy=" + proxy,
+		"SSL_CERT_FILE=" + caFile, // urllib, Ruby, Client.java
+		"CURL_CA_BUNDLE=" + caFile,
+		"REQUESTS_CA_BUNDLE=" + caFile,
+		"NODE_EXTRA_CA_CERTS=" + caFile,
+	}
+}
+
+func nodeProgram(major int, library, agent string) func(int) (program, error) {
+	return func(int) (program, error) {
+		modules, err := libraries()
+		if err != nil {
+			return program{}, err
+		}
+		node, err := nodeBinary(major)
+		return program{
+			argv: []string{node, filepath.Join("programs", "client.js"), library, agent},
+			env:  []string{"NODE_PATH=" + filepath.Join(modules, "node_modules")},
+		}, err
+	}
+}
+
+func pythonProgram(library string) func(int) (program, error) {
+	return func(int) (program, error) {
+		python, err := pythonBinary()
+		return program{argv: []string{python, filepath.Join("programs", "client.py"), library}}, err
+	}
+}
+
+func curlProgram(int) (program, error) {
+	_, err := tool("curl", "curl")
+	return program{argv: []string{filepath.Join("programs", "client.sh")}}, err
+}
+
+func rubyProgram(int) (program, error) {
+	ruby, err := tool("ruby", "ruby")
+	return program{argv: []string{ruby, filepath.Join("programs", "client.rb")}}, err
+}
+
+func javaProgram(keepAlive bool) func(int) (program, error) {
+	return func(proxyPort int) (program, error) {
+		// java alone cannot run a source file.
+		if _, err := tool("javac", "default-jdk-headless"); err != nil {
+			return program{}, err
+		}
+		java, err := tool("java", "default-jdk-headless")
+		port := strconv.Itoa(proxyPort)
+		return program{argv: []string{java,
+			"-Dhttp.proxyHost=127.0.0.1", "-Dhttp.proxyPort=" + port,
+			"-Dhttps.proxyHost=127.0.0.1", "-Dhttps.proxyPort=" + port,
+			"-Dhttp.nonProxyHosts=", // by default all of 127.0.0.0/8
+			"-Dhttp.keepAlive=" + strconv.FormatBool(keepAlive),
+			filepath.Join("programs", "Client.java"),
+		}}, err
+	}
+}

@@ -1,0 +1,41 @@
+"""The client program for Python; ../doc.go says what it does.
+
+Its first argument names the library: urllib or requests.
+"""
+import hashlib
+import sys
+import urllib.request
+
+library, base, calls, tag, upload_file, upload_hash, download_hash = sys.argv[1:]
+
+
+def with_urllib(url, body=None):
+    with urllib.request.urlopen(url, data=body) as response:
+        return response.read()
+
+
+def with_requests(url, body=None):
+    import requests
+
+    # Without a Session, requests opens and closes a connection per call.
+    response = requests.post(url, data=body) if body else requests.get(url)
+    if response.status_code != 200:
+        sys.exit(f"status {response.status_code}: {response.text}")
+    return response.content
+
+
+def same(what, got, want):
+    if got != want:
+        sys.exit(f"{what}: got {got[:200]!r}, want {want!r}")
+
+
+send = {"urllib": with_urllib, "requests": with_requests}[library]
+
+for n in range(1, int(calls) + 1):
+    same(f"call {n}", send(f"{base}/echo?tag={tag}&n={n}").decode(), f"{tag} {n}")
+
+with open(upload_file, "rb") as f:
+    same("upload", send(f"{base}/upload", f.read()).decode(), upload_hash)
+
+downloaded = send(f"{base}/download")
+same(f"download of {len(downloaded)} bytes", hashlib.sha256(downloaded).hexdigest(), download_hash)

@@ -1,0 +1,35 @@
+# The commands of everyday work. Only Go is needed for build and test; the
+# others say what they miss.
+
+GO ?= go
+FUZZTIME ?= 30m
+SOAK ?= 20m
+
+.PHONY: build test race lint fuzz soak test-clients bench ci
+
+build: ## the binary, in this folder
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o carpool ./cmd/carpool
+
+test: ## what the README says
+	$(GO) test ./...
+
+race:
+	$(GO) test -race ./...
+
+lint: ## formatting, vet (also for macOS), staticcheck
+	.ci/lint
+
+fuzz: ## each fuzz target for FUZZTIME
+	.ci/fuzz $(FUZZTIME)
+
+soak: ## mixed clients against misbehaving upstreams, for SOAK
+	$(GO) test ./cmd/carpool -run 'TestSoak$$' -soak $(SOAK) -timeout 2h -v
+
+test-clients: ## real clients: Node 10 to 24, curl, Python, Ruby, Java
+	cd .ci/clients && $(GO) test -count=1 ./...
+
+bench: ## allocations and time per request, in one process
+	$(GO) test ./proxy ./proxy/http1 ./pool ./internal/sock -run '^$$' -bench . -benchmem
+
+ci:
+	bash .ci/run
