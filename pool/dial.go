@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -239,11 +240,15 @@ func (p *Pool) race(ctx context.Context, d *dialer, targets []netip.AddrPort) (*
 			if r.err == nil {
 				cancel()
 				discardRest(results, running)
+				d.won(r.addr, targets[:started], p.now())
 				return r.conn, r.addr, nil
 			}
 			d.failed(r, ctx, p.now())
 			errs = append(errs, r.err)
 		case <-next:
+		}
+		if ctx.Err() != nil {
+			targets = targets[:started]
 		}
 		if running == 0 && started == len(targets) {
 			return nil, netip.AddrPort{}, worst(errs)
@@ -260,9 +265,24 @@ func (d *dialer) failed(r attempt, ctx context.Context, now time.Duration) {
 	d.avoid(r.addr.Addr(), now)
 }
 
+// won remembers that an address could be connected to, before those that were
+// tried earlier: one that gives no answer at all is dead, too.
+func (d *dialer) won(addr netip.AddrPort, started []netip.AddrPort, now time.Duration) {
+	if d == nil {
+		return
+	}
+	for _, earlier := range started[:slices.Index(started, addr)] {
+		d.avoid(earlier.Addr(), now)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.dead, addr.Addr())
+}
+
 func (d *dialer) avoid(a netip.Addr, now time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	maps.DeleteFunc(d.dead, func(_ netip.Addr, until time.Duration) bool { return now >= until })
 	d.dead[a] = now + avoidFor
 }
 

@@ -58,8 +58,10 @@ type Lease struct {
 	reused bool          // this exchange is not the first
 	idled  time.Duration // how long it was idle before this exchange
 
+	// Guarded by the origin's mutex.
 	node      node[*Lease]
 	idleSince time.Duration
+	hungUp    bool // the peer has closed it while it was in use
 }
 
 // Reused reports whether the connection was used before this exchange, or at
@@ -73,7 +75,11 @@ func (l *Lease) Addr() netip.AddrPort { return l.addr }
 // exchange can carry another one to this origin.
 func (l *Lease) Usable(o *Origin) bool {
 	l.requests++
-	return l.origin == o && l.check() == ""
+	if l.origin != o || l.check() != "" {
+		return false
+	}
+	o.keptOn(l)
+	return true
 }
 
 // Hint notes what the upstream said of its connection in this exchange: how
@@ -84,8 +90,11 @@ func (l *Lease) Hint(timeout, max int64) {
 		// 0 is "not at all"; beyond an hour it makes no difference.
 		l.hint = clamp(time.Duration(min(timeout, 3600)) * time.Second)
 	}
-	if max >= 0 {
+	switch {
+	case max >= 0:
 		l.maxLeft = max
+	case l.maxLeft > 0:
+		l.maxLeft-- // this was one of those it spoke of before
 	}
 }
 
@@ -106,8 +115,8 @@ func (l *Lease) Release() {
 }
 
 func (l *Lease) putIdle() {
-	if !l.origin.give(l) {
-		l.close(MaxIdle)
+	if surplus, reason := l.origin.give(l); surplus != nil {
+		surplus.close(reason)
 	}
 }
 
@@ -147,8 +156,11 @@ func (l *Lease) check() Reason {
 	if l.expired(l.origin.pool.now()) {
 		return MaxAge
 	}
-	pending, err := l.conn.Pending()
-	if pending && l.tls != nil {
+	var pending bool
+	var err error
+	if l.tls == nil {
+		pending, err = l.conn.Pending()
+	} else {
 		pending, err = l.tls.pending()
 	}
 	switch {
@@ -160,11 +172,13 @@ func (l *Lease) check() Reason {
 	return ""
 }
 
-// quietTLS lets a TLS connection say whether there is application data: the
-// bytes on the wire may be a session ticket.
+// quietTLS lets a TLS connection say whether there is application data. The
+// socket cannot tell: what waits in it may be a session ticket, and crypto/tls
+// may have read records ahead.
 type quietTLS struct {
 	*tls.Conn
 	gate *gate
+	b    [1]byte
 }
 
 // gate is the connection under a quietTLS. While it is shut a read finds
@@ -186,8 +200,7 @@ func (g *gate) Read(p []byte) (int, error) {
 func (q *quietTLS) pending() (bool, error) {
 	q.gate.shut = true
 	defer func() { q.gate.shut = false }()
-	var b [1]byte
-	n, err := q.Read(b[:])
+	n, err := q.Read(q.b[:])
 	if n > 0 {
 		return true, nil
 	}

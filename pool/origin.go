@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/carpoolproxy/carpool/internal/sock"
 )
 
 // What Acquire can fail with, apart from the errors of dialling.
@@ -77,9 +79,10 @@ type Ticket struct {
 	// Fresh asks for a new connection.
 	Fresh bool
 
-	ch    chan grant // made when first needed; holds one
-	node  node[*Ticket]
-	since time.Duration
+	ch     chan grant // made when first needed; holds one
+	node   node[*Ticket]
+	since  time.Duration
+	waited bool // in this Acquire
 }
 
 type grant struct {
@@ -90,18 +93,24 @@ type grant struct {
 // Acquire borrows a connection: an idle one, or the next that comes free or
 // has been opened. It must be given back by Release or Discard.
 func (o *Origin) Acquire(t *Ticket) (*Lease, error) {
-	for {
-		l, err := o.acquire(t)
-		if err != nil {
-			return nil, err
-		}
+	t.waited = false
+	l, err := o.acquire(t)
+	for err == nil {
 		reason := l.check()
 		if reason == "" {
-			return l, nil
+			break
 		}
 		l.reused = false
 		l.Discard(reason)
+		l, err = o.acquire(t)
 	}
+	switch {
+	case t.waited:
+		o.pool.waits.observe(o.pool.now() - t.since)
+	case err == nil:
+		o.pool.waits.observe(0)
+	}
+	return l, err
 }
 
 func (o *Origin) acquire(t *Ticket) (*Lease, error) {
@@ -123,7 +132,7 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 			back.value.close(MaxIdle)
 			return o.acquire(t)
 		}
-		if o.waiting.len-o.dialing >= o.pool.cfg.MaxPendingPerHost {
+		if !t.waited && o.waiting.len-o.dialing >= o.pool.cfg.MaxPendingPerHost {
 			o.mu.Unlock()
 			return nil, ErrFull
 		}
@@ -131,9 +140,13 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 	if t.ch == nil {
 		t.ch = make(chan grant, 1)
 	}
-	t.since = now
 	t.node.value = t
-	o.waiting.pushBack(&t.node)
+	if t.waited { // its turn had come, but the connection it got was dead
+		o.waiting.pushFront(&t.node)
+	} else {
+		t.since, t.waited = now, true
+		o.waiting.pushBack(&t.node)
+	}
 	o.dialLocked()
 	o.mu.Unlock()
 	return o.wait(t)
@@ -151,7 +164,6 @@ func (o *Origin) pickLocked(t *Ticket, now time.Duration) *Lease {
 	}
 	o.idle.remove(&l.node)
 	l.idled, l.reused = now-l.idleSince, l.requests > 0
-	o.stats.immediate++
 	return l
 }
 
@@ -193,12 +205,11 @@ func (o *Origin) dialLocked() {
 // wait waits for a grant. A dial has a time limit of its own, so only a
 // request that no dial is under way for runs into this one.
 func (o *Origin) wait(t *Ticket) (*Lease, error) {
-	timer := time.NewTimer(o.pool.cfg.PendingTimeout)
+	timer := time.NewTimer(o.pool.cfg.PendingTimeout - (o.pool.now() - t.since))
 	defer timer.Stop()
 	for {
 		select {
 		case g := <-t.ch:
-			o.pool.waits.observe(o.pool.now() - t.since)
 			return g.lease, g.err
 		case <-timer.C:
 			o.mu.Lock()
@@ -254,26 +265,51 @@ func (o *Origin) dial() {
 }
 
 // give hands a connection that came free to the first request that waits and
-// takes a used one, or keeps it idle. It reports false if it can do neither.
-func (o *Origin) give(l *Lease) bool {
+// takes a used one, or keeps it idle. It returns the connection that has to be
+// closed instead, if there is one, and why.
+func (o *Origin) give(l *Lease) (*Lease, Reason) {
 	now := o.pool.now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.settleLocked(l)
+	if l.hungUp {
+		return l, UpstreamClosed
+	}
+	fresh := 0
 	for n := o.waiting.front; n != nil; n = n.next {
 		if !n.value.Fresh {
 			o.waiting.remove(n)
-			l.idled, l.reused = 0, true
+			l.idled, l.reused = 0, l.requests > 0
 			n.value.ch <- grant{lease: l}
-			return true
+			return nil, ""
+		}
+		if fresh++; fresh > o.dialing { // the limit keeps this one from its new connection
+			return l, MaxIdle
 		}
 	}
-	if o.idle.len >= o.pool.cfg.MaxIdlePerHost || o.pool.starved.Load() > 0 || o.pool.ctx.Err() != nil {
-		return false
+	switch {
+	case o.pool.ctx.Err() != nil:
+		return l, Shutdown
+	case o.pool.cfg.MaxIdlePerHost == 0, o.pool.starved.Load() > 0, o.gone.Load():
+		return l, MaxIdle
 	}
 	l.idleSince = now
 	o.idle.pushFront(&l.node)
-	return true
+	if o.idle.len <= o.pool.cfg.MaxIdlePerHost {
+		return nil, ""
+	}
+	back := o.idle.back
+	o.idle.remove(back)
+	return back.value, MaxIdle
+}
+
+// keptOn accounts for a connection that its borrower uses again without having
+// given it back.
+func (o *Origin) keptOn(l *Lease) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.settleLocked(l)
+	l.idled, l.reused = 0, true
 }
 
 // settleLocked accounts for the exchange that a connection has done.
@@ -291,9 +327,14 @@ func (o *Origin) settleLocked(l *Lease) {
 // closed accounts for a connection that is no more, in use or idle.
 func (o *Origin) closed(l *Lease, reason Reason) {
 	now := o.pool.now()
+	if reason == PeerDead {
+		o.dialer.avoid(l.addr.Addr(), now)
+	}
 	o.mu.Lock()
 	if reason == ClosedOnReuse {
-		o.limit.closedAfter(l.idled, now)
+		if l.idled > 0 { // else it had not been idle
+			o.limit.closedAfter(l.idled, now)
+		}
 		l.reused = false
 	}
 	o.settleLocked(l)
@@ -303,24 +344,34 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 	o.mu.Unlock()
 	if reason == PeerDead {
 		addr := l.addr
-		o.dialer.avoid(addr.Addr(), now)
 		o.drop(func(l *Lease) bool { return l.addr == addr }, PeerDeadToo)
 	}
 }
 
-// hungUp removes an idle connection that the peer has closed.
+// hungUp removes an idle connection that the peer has closed, or that the
+// kernel has given up because the peer is dead. Who uses one finds out by
+// itself, or has done with it: then it is not kept.
 func (o *Origin) hungUp(l *Lease) {
 	now := o.pool.now()
 	o.mu.Lock()
 	idle := o.idle.has(&l.node)
 	if idle {
 		o.idle.remove(&l.node)
-		o.limit.closedAfter(now-l.idleSince, now)
+	} else {
+		l.hungUp = true
 	}
 	o.mu.Unlock()
-	if idle { // who uses it finds out by itself
-		l.close(UpstreamClosed)
+	if !idle {
+		return
 	}
+	_, err := l.conn.Pending()
+	reason := Dead(err, UpstreamClosed)
+	if reason == UpstreamClosed {
+		o.mu.Lock()
+		o.limit.closedAfter(now-l.idleSince, now)
+		o.mu.Unlock()
+	}
+	l.close(reason)
 }
 
 // tidy retires idle connections that are too old, or idle for too long. Those
@@ -329,7 +380,9 @@ func (o *Origin) hungUp(l *Lease) {
 func (o *Origin) tidy(now time.Duration) {
 	cfg := &o.pool.cfg
 	o.drop(func(l *Lease) bool {
-		o.limit.survived(now - l.idleSince)
+		if sock.CanWatch { // or it may have been closed long ago
+			o.limit.survived(now - l.idleSince)
+		}
 		return cfg.IdleTimeout > 0 && now-l.idleSince >= cfg.IdleTimeout ||
 			l.hint > 0 && now-l.idleSince >= l.hint-margin(l.hint)
 	}, IdleTimeout)
@@ -339,23 +392,21 @@ func (o *Origin) tidy(now time.Duration) {
 // drop closes the idle connections that which says, longest idle first, and
 // returns how many they were. It calls which with o.mu held.
 func (o *Origin) drop(which func(*Lease) bool, reason Reason) int {
-	var gone list[*Lease]
+	var gone []*Lease
 	o.mu.Lock()
 	for n := o.idle.back; n != nil; {
 		prev := n.prev
 		if which(n.value) {
 			o.idle.remove(n)
-			gone.pushBack(n)
+			gone = append(gone, n.value)
 		}
 		n = prev
 	}
 	o.mu.Unlock()
-	count := gone.len
-	for n := gone.front; n != nil; n = gone.front {
-		gone.remove(n)
-		n.value.close(reason)
+	for _, l := range gone {
+		l.close(reason)
 	}
-	return count
+	return len(gone)
 }
 
 // failWaiting ends the wait of all who wait.

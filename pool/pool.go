@@ -43,9 +43,10 @@ type Config struct {
 	// MaxPendingPerHost bounds the requests that wait although no connection is
 	// being opened for them; 0 lets none wait.
 	MaxPendingPerHost int
-	// PendingTimeout is how long such a request waits.
+	// PendingTimeout is how long such a request waits; more than 0.
 	PendingTimeout time.Duration
-	// DialTimeout bounds resolving, connecting and the TLS handshake together.
+	// DialTimeout bounds resolving, connecting and the TLS handshake together;
+	// more than 0.
 	DialTimeout time.Duration
 	// DeadTimeout is after how long a peer that answers nothing at all, not even
 	// keep-alive probes, is given up.
@@ -178,6 +179,10 @@ func (p *Pool) Origin(tls bool, host []byte, port uint16) *Origin {
 func (p *Pool) all() []*Origin {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.allLocked()
+}
+
+func (p *Pool) allLocked() []*Origin {
 	list := make([]*Origin, 0, len(p.origins))
 	for _, o := range p.origins {
 		list = append(list, o)
@@ -236,22 +241,26 @@ func (p *Pool) janitor() {
 // origin, and reports whether there was one. It is called when descriptors
 // are short.
 func (p *Pool) EvictIdle() bool {
-	var oldest *Origin
-	since := time.Duration(1<<63 - 1)
-	for _, o := range p.all() {
-		if t, ok := o.idleSince(); ok && t < since {
-			oldest, since = o, t
+	for {
+		var oldest *Origin
+		since := time.Duration(1<<63 - 1)
+		for _, o := range p.all() {
+			if t, ok := o.idleSince(); ok && t < since {
+				oldest, since = o, t
+			}
 		}
+		if oldest == nil {
+			return false
+		}
+		done := false
+		if oldest.drop(func(*Lease) bool {
+			first := !done
+			done = true
+			return first
+		}, Evicted) > 0 {
+			return true
+		} // else somebody has just taken it: look again
 	}
-	if oldest == nil {
-		return false
-	}
-	done := false
-	return oldest.drop(func(*Lease) bool {
-		first := !done
-		done = true
-		return first
-	}, Evicted) > 0
 }
 
 // reserve takes a slot for a connection to be opened; idle connections make
@@ -260,19 +269,22 @@ func (p *Pool) reserve(ctx context.Context) error {
 	if p.slots == nil {
 		return nil
 	}
-	for {
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	// While somebody is starved, connections that come back are not kept: that
+	// comes first, or one could become idle unseen between the look and the wait.
+	p.starved.Add(1)
+	defer p.starved.Add(-1)
+	for p.EvictIdle() {
 		select {
 		case p.slots <- struct{}{}:
 			return nil
 		default:
 		}
-		if !p.EvictIdle() {
-			break
-		}
 	}
-	// While somebody is starved, connections that come back are not kept.
-	p.starved.Add(1)
-	defer p.starved.Add(-1)
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.PendingTimeout)
 	defer cancel()
 	select {

@@ -25,8 +25,6 @@ type Stats struct {
 	// IdleLimit is after how long the upstream was seen to close idle
 	// connections; 0 if that is not known.
 	IdleLimit time.Duration
-
-	immediate uint64 // exchanges that had a connection without waiting
 }
 
 func (s *Stats) add(t *Stats) {
@@ -38,7 +36,6 @@ func (s *Stats) add(t *Stats) {
 	s.InUse += t.InUse
 	s.Idle += t.Idle
 	s.Waiting += t.Waiting
-	s.immediate += t.immediate
 	for i, n := range t.Answers {
 		s.Answers[i] += n
 	}
@@ -71,13 +68,11 @@ func (p *Pool) Snapshot() Snapshot {
 	var other Stats
 	p.mu.Lock()
 	other.add(&p.other)
+	origins := p.allLocked() // under the same lock, or one forgotten meanwhile would be in neither
 	p.mu.Unlock()
 	unlabelled := other.Opened > 0
-	for _, o := range p.all() {
+	for _, o := range origins {
 		t := o.snapshot()
-		// Who found an idle connection has waited for nothing.
-		s.Waits.Counts[0] += t.immediate
-		s.Waits.Count += t.immediate
 		if o.label == "" {
 			unlabelled = true
 			other.add(&t)

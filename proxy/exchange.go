@@ -160,6 +160,7 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	if l := s.pinned; l != nil {
 		s.pinned = nil
 		if !x.retried && l.Usable(x.origin) {
+			x.pin = true // it knows this client, also where a request has no credentials
 			s.hold(l)
 			return l, nil
 		}

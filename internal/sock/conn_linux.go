@@ -13,9 +13,10 @@ import (
 
 // Raw system calls keep the runtime's monitor asleep, and the monitor is who
 // preempts a goroutine that never parks and who polls the network when run
-// queues are never empty. So a connection has credit for so many raw calls
-// and bytes since it last parked; beyond, it makes ordinary calls, which wake
-// the monitor.
+// queues are never empty. So each direction of a connection has credit for so
+// many raw calls and bytes since either of them last parked; beyond, it makes
+// ordinary calls, which wake the monitor. Either, because a connection that
+// carries one short exchange after the other parks only in its reads.
 const (
 	creditCalls = 64
 	creditBytes = 256 << 10
@@ -38,6 +39,8 @@ type Conn struct {
 	raw syscall.RawConn
 	// registered is set with file, for Interrupt, which comes from elsewhere.
 	registered atomic.Bool
+	// parks counts how often a read or a write found that it has to wait.
+	parks atomic.Uint32
 
 	in  reader
 	out writer
@@ -63,10 +66,18 @@ type writer struct {
 	credit credit
 }
 
-type credit struct{ calls, bytes int }
+type credit struct {
+	calls, bytes int    // used
+	parks        uint32 // since so many
+}
 
 // spent reports whether raw calls are used up.
-func (k *credit) spent() bool { return k.calls >= creditCalls || k.bytes >= creditBytes }
+func (k *credit) spent(parks uint32) bool {
+	if k.parks != parks {
+		*k = credit{parks: parks}
+	}
+	return k.calls >= creditCalls || k.bytes >= creditBytes
+}
 
 func (k *credit) use(n int) {
 	k.calls++
@@ -180,12 +191,12 @@ func (c *Conn) readable(fd uintptr) bool {
 	if in.buf != nil {
 		p = in.buf.space()
 	}
-	n, errno := sysRead(fd, p, in.credit.spent())
+	n, errno := sysRead(fd, p, in.credit.spent(c.parks.Load()))
 	if errno == syscall.EAGAIN {
-		in.credit = credit{}
 		if in.buf != nil {
 			in.buf.idle()
 		}
+		c.parks.Add(1)
 		return false
 	}
 	in.credit.use(n)
@@ -237,9 +248,9 @@ func (c *Conn) write() error {
 func (c *Conn) writable(fd uintptr) bool {
 	out := &c.out
 	for len(out.a)+len(out.b) > 0 {
-		n, errno := sysWrite(fd, out.a, out.b, out.credit.spent())
+		n, errno := sysWrite(fd, out.a, out.b, out.credit.spent(c.parks.Load()))
 		if errno == syscall.EAGAIN {
-			out.credit = credit{}
+			c.parks.Add(1)
 			return false
 		}
 		if errno != 0 {
@@ -358,6 +369,7 @@ func (c *Conn) PeerGone() bool {
 // idle connection, keep-alive probes.
 func (c *Conn) SetDeadTimeout(d time.Duration) error {
 	const probes = 3
+	d = min(d, 24*time.Hour) // TCP_KEEPIDLE takes no more than 9 hours
 	interval := max(int(d.Seconds())/(probes+1), 1)
 	for _, o := range [...]struct{ level, name, value int }{
 		{syscall.IPPROTO_TCP, tcpUserTimeout, int(d.Milliseconds())},

@@ -12,6 +12,10 @@ func Exhausted(err error) bool {
 		errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM)
 }
 
-// TimedOut reports whether err is the kernel's own verdict that the peer gives
-// no sign of life (TCP_USER_TIMEOUT, keep-alive), not a deadline set here.
-func TimedOut(err error) bool { return errors.Is(err, syscall.ETIMEDOUT) }
+// TimedOut reports whether err, of an established connection, is the kernel's
+// own verdict that the peer gives no sign of life (TCP_USER_TIMEOUT,
+// keep-alive), not a deadline set here. Where routers or ARP said meanwhile
+// that the peer cannot be reached, the verdict carries their words.
+func TimedOut(err error) bool {
+	return errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)
+}

@@ -4,15 +4,17 @@ import (
 	"context"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 )
 
 // Listener accepts connections on a TCP address. Accept is for one goroutine;
 // Close may come from another.
 type Listener struct {
-	file *os.File
-	raw  syscall.RawConn
-	addr net.Addr
+	file   *os.File
+	raw    syscall.RawConn
+	addr   net.Addr
+	closed atomic.Bool
 
 	accepted int
 	errno    syscall.Errno
@@ -82,6 +84,9 @@ func setListenOptions(c syscall.RawConn) error {
 // as a lack of descriptors, may pass (see Exhausted).
 func (l *Listener) Accept(c *Conn) error {
 	if err := l.raw.Read(l.try); err != nil {
+		if l.closed.Load() {
+			return net.ErrClosed // os has no name for its own
+		}
 		return err
 	}
 	if l.errno != 0 {
@@ -108,4 +113,7 @@ func (l *Listener) tryAccept(fd uintptr) bool {
 func (l *Listener) Addr() net.Addr { return l.addr }
 
 // Close stops listening; connections not yet accepted are reset.
-func (l *Listener) Close() error { return l.file.Close() }
+func (l *Listener) Close() error {
+	l.closed.Store(true)
+	return l.file.Close()
+}

@@ -139,16 +139,17 @@ func (b *Body) line(p []byte) (n, keep int, err error) {
 	return k + 1, keep, err
 }
 
-// unended judges a line that has not ended yet.
+// unended judges a line that has not ended yet. Its last byte may be the CR of
+// its end.
 func (b *Body) unended(p []byte) error {
 	switch {
 	case b.state == atDataEnd && (len(p) > 1 || len(p) == 1 && p[0] != '\r'):
 		return errChunkEnd
-	case b.state == atSize && len(p) > maxChunkLine:
+	case b.state == atSize && len(p) > maxChunkLine+1:
 		return errChunkSize
 	case b.state == atSize && len(p) > 0 && hexValue(p[0]) < 0:
 		return errChunkSize
-	case b.state == atTrailer && b.trailer+len(p) > maxTrailer:
+	case b.state == atTrailer && b.trailer+len(p) > maxTrailer+1:
 		return errTrailer
 	}
 	return nil

@@ -13,8 +13,8 @@ type Head struct {
 	Length int64
 	// Chunked says that the body is in chunks.
 	Chunked bool
-	// Close, KeepAlive, Upgrade and Nominated tell what the Connection field
-	// holds; Nominated, that it names other fields, which were marked Drop.
+	// Close, KeepAlive and Upgrade tell what the Connection fields hold. Other
+	// fields that they name were marked Drop.
 	Close, KeepAlive, Upgrade bool
 	// Has tells which of the recognised fields are there at all.
 	Has Set
@@ -25,6 +25,7 @@ type Head struct {
 	lengths  int
 	codings  int
 	hosts    int
+	options  int // of the Connection fields
 }
 
 // Set is a set of field names.
@@ -179,7 +180,7 @@ func (h *Head) parseFields(i int, mode lines) *Error {
 		if len(line) == 0 {
 			return h.finish()
 		}
-		if line[0] == ' ' || line[0] == '\t' {
+		if isSpace(line[0]) {
 			if err := h.unfold(line, i, mode); err != nil {
 				return err
 			}
@@ -203,7 +204,7 @@ func (h *Head) parseField(line []byte, i, next int, mode lines) *Error {
 	}
 	colon := n
 	if mode.lenient {
-		for colon < len(line) && (line[colon] == ' ' || line[colon] == '\t') {
+		for colon < len(line) && isSpace(line[colon]) {
 			colon++
 			h.plain = false
 		}
@@ -215,10 +216,10 @@ func (h *Head) parseField(line []byte, i, next int, mode lines) *Error {
 		return errFieldValue
 	}
 	v0, v1 := colon+1, len(line)
-	for v0 < v1 && (line[v0] == ' ' || line[v0] == '\t') {
+	for v0 < v1 && isSpace(line[v0]) {
 		v0++
 	}
-	for v1 > v0 && (line[v1-1] == ' ' || line[v1-1] == '\t') {
+	for v1 > v0 && isSpace(line[v1-1]) {
 		v1--
 	}
 	name := nameOf(line[:n])
@@ -244,11 +245,14 @@ func (h *Head) unfold(line []byte, i int, mode lines) *Error {
 	for k := int(f.valueEnd); k < i; k++ {
 		h.buf[k] = ' '
 	}
-	f.valueEnd = uint32(i + len(bytes.TrimRight(line, " \t")))
-	for f.valueStart < f.valueEnd && h.buf[f.valueStart] == ' ' {
+	f.valueEnd = uint32(i + len(line))
+	f.end = f.valueEnd
+	for f.valueStart < f.valueEnd && isSpace(h.buf[f.valueEnd-1]) {
+		f.valueEnd--
+	}
+	for f.valueStart < f.valueEnd && isSpace(h.buf[f.valueStart]) {
 		f.valueStart++
 	}
-	f.end = uint32(i + len(line))
 	return nil
 }
 
@@ -304,10 +308,10 @@ func (h *Head) parseConnection(list []byte) *Error {
 		h.KeepAlive = true
 		return nil
 	}
-	options, valid := 0, true
+	valid := true
 	EachOption(list, func(o []byte) bool {
-		options++
-		valid = all(o, isToken) && options <= maxOptions
+		h.options++
+		valid = all(o, isToken) && h.options <= maxOptions
 		switch {
 		case EqualFold(o, "close"):
 			h.Close = true

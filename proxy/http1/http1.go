@@ -55,7 +55,7 @@ const (
 	maxFields = 1000
 	// maxMethod bounds the length of a method name.
 	maxMethod = 64
-	// maxOptions bounds the number of options in the Connection field.
+	// maxOptions bounds the number of options in the Connection fields of a head.
 	maxOptions = 64
 	// maxChunkLine bounds a chunk-size line, extensions included.
 	maxChunkLine = 1 << 10
@@ -144,11 +144,13 @@ func EqualFold(b []byte, s string) bool {
 	return true
 }
 
+func isSpace(c byte) bool { return c == ' ' || c == '\t' }
+
 func trim(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+	for len(b) > 0 && isSpace(b[0]) {
 		b = b[1:]
 	}
-	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+	for len(b) > 0 && isSpace(b[len(b)-1]) {
 		b = b[:len(b)-1]
 	}
 	return b

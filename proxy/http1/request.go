@@ -25,11 +25,14 @@ func (r *Request) Parse(b []byte, limit int) (int, error) {
 	}
 	b = b[skip:]
 	n := headEnd(b, r.scanned)
-	if n == 0 || n > limit {
-		r.scanned = len(b)
-		return 0, r.incomplete(b, limit)
-	}
 	r.scanned = 0
+	if n == 0 || n > limit {
+		err := r.incomplete(b, limit)
+		if err == ErrIncomplete {
+			r.scanned = len(b)
+		}
+		return 0, err
+	}
 	r.reset(b[:n])
 	line, next, err := r.cut(0, lines{})
 	if err == nil {
@@ -59,13 +62,10 @@ func (r *Request) incomplete(b []byte, limit int) error {
 		}
 		return ErrIncomplete
 	}
-	if k > limit {
+	if k >= limit {
 		return errTargetTooLong
 	}
 	if k == 0 || b[k-1] != '\r' {
-		if r.parseLine(b[:k]) == errVersion {
-			return errVersion
-		}
 		return errBareLF
 	}
 	if err := r.parseLine(b[:k-1]); err != nil {

@@ -23,11 +23,14 @@ func (r *Response) Reset() { r.scanned = 0 }
 // that end with LF alone, and spaces before a colon are normalised, in b.
 func (r *Response) Parse(b []byte, limit int) (int, error) {
 	n := headEnd(b, r.scanned)
-	if n == 0 || n > limit {
-		r.scanned = len(b)
-		return 0, r.incomplete(b, limit)
-	}
 	r.scanned = 0
+	if n == 0 || n > limit {
+		err := r.incomplete(b, limit)
+		if err == ErrIncomplete {
+			r.scanned = len(b)
+		}
+		return 0, err
+	}
 	r.reset(b[:n])
 	r.Suspect = false
 	line, next, err := r.cut(0, lines{lenient: true})
@@ -65,7 +68,7 @@ func (r *Response) parseLine(line []byte) *Error {
 	}
 	minor, err := parseVersion(line[:code-1])
 	if err != nil {
-		return err
+		return errStatusLine
 	}
 	rest := line[code+3:]
 	if len(rest) > 0 && (rest[0] != ' ' || !validValue(rest)) {
