@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,10 +76,15 @@ type Proxy struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // sessions, accept loops, the sweeper
 
+	watcher *sock.Watcher // wakes sessions that sleep
+
 	// mu guards the lists. A session's mutex may be taken while it is held, never
-	// the other way round; it is never held across I/O.
+	// the other way round; it is never held across I/O that can wait.
 	mu        sync.Mutex
-	sessions  *session // the first of a doubly linked list
+	sessions  *session            // awake: the first of a doubly linked list
+	asleep    map[uint64]*session // idle, without a goroutine
+	lastID    uint64
+	stacks    int // that sessions which fell asleep have left behind
 	clients   int
 	accepted  uint64
 	listeners map[*sock.Listener]struct{}
@@ -95,20 +101,28 @@ type Stats struct {
 
 const defaultMaxHeaderBytes = 64 << 10
 
-// New returns a Proxy.
-func New(cfg Config) *Proxy {
+// New returns a Proxy, which runs until Close.
+func New(cfg Config) (*Proxy, error) {
 	if cfg.MaxHeaderBytes == 0 {
 		cfg.MaxHeaderBytes = defaultMaxHeaderBytes
 	}
 	if cfg.Fault == nil {
 		cfg.Fault = func(string, error) {}
 	}
-	p := &Proxy{cfg: cfg, start: time.Now(), listeners: map[*sock.Listener]struct{}{}}
+	p := &Proxy{
+		cfg: cfg, start: time.Now(),
+		asleep: map[uint64]*session{}, listeners: map[*sock.Listener]struct{}{},
+	}
+	w, err := sock.NewWatcher(p.wakeID)
+	if err != nil {
+		return nil, err
+	}
+	p.watcher = w
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.connect = newConnectLane(p)
 	p.work.Add(1)
 	go p.sweep()
-	return p
+	return p, nil
 }
 
 // ErrClosed is returned by Serve after Close.
@@ -175,12 +189,27 @@ func (p *Proxy) evictIdleClient() bool {
 	defer p.mu.Unlock()
 	var oldest *session
 	var since time.Duration
-	for s := p.sessions; s != nil; s = s.next {
+	consider := func(s *session) {
 		if t, idle := s.idleSince(); idle && (oldest == nil || t < since) {
 			oldest, since = s, t
 		}
 	}
-	return oldest != nil && oldest.evict()
+	for s := p.sessions; s != nil; s = s.next {
+		consider(s)
+	}
+	for _, s := range p.asleep {
+		consider(s)
+	}
+	return oldest != nil && p.evictLocked(oldest)
+}
+
+// evictLocked ends an idle session.
+func (p *Proxy) evictLocked(s *session) bool {
+	if !s.evict() {
+		return false
+	}
+	p.wakeLocked(s)
+	return true
 }
 
 // now is the proxy's clock: time since it began, which no clock step changes.
@@ -190,10 +219,7 @@ func (p *Proxy) add(s *session) {
 	p.work.Add(1)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.next = p.sessions; s.next != nil {
-		s.next.prev = s
-	}
-	p.sessions = s
+	p.linkLocked(s)
 	p.clients++
 	p.accepted++
 }
@@ -201,6 +227,18 @@ func (p *Proxy) add(s *session) {
 func (p *Proxy) remove(s *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.unlinkLocked(s)
+	p.clients--
+}
+
+func (p *Proxy) linkLocked(s *session) {
+	if s.next = p.sessions; s.next != nil {
+		s.next.prev = s
+	}
+	p.sessions = s
+}
+
+func (p *Proxy) unlinkLocked(s *session) {
 	if s.prev != nil {
 		s.prev.next = s.next
 	} else {
@@ -210,7 +248,43 @@ func (p *Proxy) remove(s *session) {
 		s.next.prev = s.prev
 	}
 	s.next, s.prev = nil, nil
-	p.clients--
+}
+
+// sleep lets an idle session wait without a goroutine: its stack is most of
+// what an idle client costs. It is the last thing that goroutine does. If the
+// session cannot be watched it goes on awake.
+func (p *Proxy) sleep(s *session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lastID++
+	s.id = p.lastID
+	s.rest()
+	if p.watcher.Arm(&s.conn, s.id) != nil {
+		go s.serve()
+		return
+	}
+	p.unlinkLocked(s)
+	p.asleep[s.id] = s
+	p.stacks++
+}
+
+// wakeID is told by the watcher that there is something to read for a session.
+func (p *Proxy) wakeID(id uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.asleep[id]; s != nil {
+		p.wakeLocked(s)
+	}
+}
+
+// wakeLocked gives a session that sleeps a goroutine again.
+func (p *Proxy) wakeLocked(s *session) {
+	if p.asleep[s.id] != s {
+		return
+	}
+	delete(p.asleep, s.id)
+	p.linkLocked(s)
+	go s.serve()
 }
 
 // Stats returns the figures as they are now.
@@ -250,7 +324,7 @@ func (p *Proxy) Close() error {
 		p.cutAll()
 		select {
 		case <-ended:
-			return nil
+			return p.watcher.Close()
 		case <-tick.C:
 		}
 	}
@@ -262,38 +336,66 @@ func (p *Proxy) cutAll() {
 	for s := p.sessions; s != nil; s = s.next {
 		s.cut()
 	}
+	for _, s := range p.asleep {
+		s.cut()
+		p.wakeLocked(s)
+	}
 }
 
-// sweepPeriod is how often exchanges are looked over for clients that have
-// gone. An exchange is looked at from its second sweep on, so fast ones are
-// never.
-const sweepPeriod = 500 * time.Millisecond
+// sweepPeriod is how often sessions are looked over. An exchange is looked at
+// from its second sweep on, so fast ones are never; a session that is idle for
+// so many sweeps goes to sleep.
+const (
+	sweepPeriod   = 250 * time.Millisecond
+	sweepsToSleep = 4
+)
 
-// sweep looks whether the clients of exchanges under way are still there:
-// nobody reads from them while their upstream thinks.
+// sweep looks whether the clients of exchanges under way are still there, for
+// nobody reads from them while their upstream thinks; and it sends sessions
+// that have been idle for a while to sleep.
 func (p *Proxy) sweep() {
 	defer p.work.Done()
 	tick := time.NewTicker(sweepPeriod)
 	defer tick.Stop()
 	var list []*session
+	stacks := 0
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if p.inFlight.Load() == 0 {
-			continue
-		}
+		stacks = p.freeStacks(stacks)
 		p.mu.Lock()
 		for s := p.sessions; s != nil; s = s.next {
 			list = append(list, s)
 		}
 		p.mu.Unlock()
-		for i, s := range list { // one that has ended meanwhile is not in an exchange
+		for _, s := range list { // what has ended meanwhile is in no phase that matters
 			s.lookAfter()
-			list[i] = nil
 		}
+		clear(list)
 		list = list[:0]
 	}
+}
+
+// manyStacks is how many stacks are worth a garbage collection.
+const manyStacks = 512
+
+// freeStacks gives the memory of stacks back to the system when many sessions
+// have fallen asleep and no more do. The runtime itself would keep it for
+// minutes, for there is next to no garbage here that makes it collect. It
+// takes how many stacks there were before, and returns how many there are now.
+func (p *Proxy) freeStacks(before int) int {
+	p.mu.Lock()
+	now := p.stacks
+	quiet := now >= manyStacks && now == before
+	if quiet {
+		p.stacks, now = 0, 0
+	}
+	p.mu.Unlock()
+	if quiet {
+		debug.FreeOSMemory()
+	}
+	return now
 }

@@ -31,7 +31,9 @@ type session struct {
 	linger   bool        // let the client read the answer before closing
 	abort    bool        // close so that the client sees a broken answer
 
-	next, prev *session // guarded by Proxy.mu
+	// Guarded by Proxy.mu.
+	next, prev *session
+	id         uint64 // while asleep
 
 	// mu guards what other goroutines look at. Holding it keeps the session from
 	// closing its connection or giving back its lease. It is never held across
@@ -41,6 +43,7 @@ type session struct {
 	since   time.Duration // in this phase
 	sweeps  int           // seen in this exchange
 	gone    bool          // the client is, or the proxy is closing
+	drowsy  bool          // idle long enough to go to sleep
 	lease   *pool.Lease
 	waiting *pool.Origin
 	tunnel  *tunnel
@@ -90,13 +93,24 @@ func (s *session) await() bool {
 		return false
 	}
 	err := s.client.Fill(&s.in)
-	if !s.enter(busy) || err != nil {
+	if !s.enter(busy) {
 		return false
 	}
-	if s.p.cfg.ClientIdleTimeout > 0 {
-		_ = s.client.SetReadDeadline(time.Time{})
+	if s.drowsy || s.p.cfg.ClientIdleTimeout > 0 {
+		_ = s.client.SetDeadline(time.Time{})
 	}
+	if err != nil {
+		return false
+	}
+	s.drowsy = false // woken as it fell asleep
 	return true
+}
+
+// rest makes the session idle again, since when it was before.
+func (s *session) rest() {
+	s.mu.Lock()
+	s.phase = idle
+	s.mu.Unlock()
 }
 
 // enter changes the phase and reports whether the session may go on.
@@ -110,12 +124,17 @@ func (s *session) enter(ph phase) bool {
 	return !s.gone
 }
 
-// end closes the connection and makes the session ready to serve another.
+// end closes the connection and makes the session ready to serve another one;
+// or it lets it sleep.
 func (s *session) end() {
 	if r := recover(); r != nil {
 		s.p.panics.Add(1)
 		s.p.cfg.Fault("panic in a session", fmt.Errorf("%v", r))
 		s.abandon()
+	} else if s.drowsy && !s.isGone() {
+		s.drowsy = false
+		s.p.sleep(s)
+		return
 	}
 	if s.pinned != nil {
 		s.pinned.Discard(pool.Pinned)
@@ -130,7 +149,7 @@ func (s *session) end() {
 	} else {
 		_ = s.conn.Close()
 	}
-	s.phase, s.gone, s.lease, s.waiting, s.tunnel = busy, false, nil, nil, nil
+	s.phase, s.gone, s.drowsy, s.lease, s.waiting, s.tunnel = busy, false, false, nil, nil, nil
 	s.mu.Unlock()
 	s.in.Release()
 	p := s.p
@@ -184,7 +203,7 @@ func (s *session) idleSince() (time.Duration, bool) {
 	return s.since, s.phase == idle && !s.gone
 }
 
-// evict ends an idle session.
+// evict ends an idle session that is awake; one that sleeps has to be woken.
 func (s *session) evict() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -218,16 +237,17 @@ func (s *session) interruptLocked() {
 }
 
 // lookAfter is called once per sweep: it ends an exchange whose client has
-// gone.
+// gone, and sends an idle session to sleep.
 func (s *session) lookAfter() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.phase != carrying {
-		return
-	}
-	if s.sweeps++; s.sweeps > 1 && (s.gone || s.conn.PeerGone()) {
+	s.sweeps++
+	switch {
+	case s.phase == carrying && s.sweeps >= 2 && (s.gone || s.conn.PeerGone()):
 		s.gone = true
 		s.interruptLocked()
+	case s.phase == idle && s.sweeps >= sweepsToSleep && sock.CanWatch && s.p.cfg.ClientIdleTimeout == 0 && !s.gone:
+		s.drowsy = s.conn.Interrupt()
 	}
 }
 

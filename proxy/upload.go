@@ -27,6 +27,7 @@ func (s *session) decodeBody(x *exchange) error {
 	s.in.Cut(x.ready+out, x.ready+used)
 	x.ready += out
 	x.sent += int64(out)
+	x.keep = x.keep && x.ready <= maxReplay // chunks do not say how many will come
 	return err
 }
 
@@ -62,11 +63,10 @@ func (s *session) dropSent(x *exchange) {
 // exchange; one of the upstream's does not, for there may be an answer.
 func (s *session) pump(x *exchange, lease *pool.Lease) error {
 	for !x.reqBody.Done() {
-		s.dropSent(x)
-		if x.ready > maxReplay || s.in.Free() == 0 {
-			x.keep = false // too long to be kept
-			s.dropSent(x)
+		if s.in.Free() == 0 {
+			x.keep = false // no room to keep it
 		}
+		s.dropSent(x)
 		sent := x.ready
 		if err := s.fillBody(x); err != nil {
 			lease.Interrupt()

@@ -105,14 +105,16 @@ func start(ctx context.Context, cfg config.Config, log *zap.Logger) (_ *sidecar,
 	}); err != nil {
 		return nil, err
 	}
-	s.proxy = proxy.New(proxy.Config{
+	if s.proxy, err = proxy.New(proxy.Config{
 		Upstreams: s.pool, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
 		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout, BodyIdleTimeout: cfg.BodyIdleTimeout,
 		MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
 		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectPorts: cfg.ConnectPorts,
 		Log: accessLog(cfg, log), LogAll: cfg.AccessLog == config.AccessAll,
 		Fault: func(what string, err error) { log.Error(what, zap.Error(err)) },
-	})
+	}); err != nil {
+		return nil, err
+	}
 	s.admin.Serve(s.pool, s.proxy)
 	go func() { _ = s.proxy.Serve(s.listener) }() // ends with proxy.Close
 	return s, nil

@@ -111,18 +111,21 @@ func (l *Listener) Accept(c *Conn) error {
 	return nil
 }
 
-// Watcher notices when peers hang up; not here.
+// Watcher notices what happens on connections that nobody reads; not here.
 type Watcher struct{}
 
 // CanWatch says whether Watcher works here; where it does not, hang-ups are
 // found by Conn.Pending.
 const CanWatch = false
 
-// NewWatcher returns a Watcher that never calls gone.
-func NewWatcher(gone func(id uint64)) (*Watcher, error) { return &Watcher{}, nil }
+// NewWatcher returns a Watcher that never calls wake.
+func NewWatcher(wake func(id uint64)) (*Watcher, error) { return &Watcher{}, nil }
 
 // Add does nothing here.
 func (w *Watcher) Add(c *Conn, id uint64) error { return nil }
+
+// Arm is not to be used here.
+func (w *Watcher) Arm(c *Conn, id uint64) error { return errors.ErrUnsupported }
 
 // Close does nothing here.
 func (w *Watcher) Close() error { return nil }
