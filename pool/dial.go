@@ -61,20 +61,7 @@ func trimDot(host string) string {
 	return host
 }
 
-// open1 opens one connection.
-func (o *Origin) open1() (*Lease, error) {
-	p := o.pool
-	if err := p.reserve(p.ctx); err != nil {
-		return nil, err
-	}
-	l, err := o.connect()
-	if err != nil {
-		p.unreserve()
-		return nil, err
-	}
-	return l, nil
-}
-
+// connect opens one connection.
 func (o *Origin) connect() (*Lease, error) {
 	p := o.pool
 	start := p.now()
@@ -120,6 +107,13 @@ func (p *Pool) Dial(ctx context.Context, host string, port uint16) (*sock.Conn, 
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
 	conn, _, err := p.dialHost(ctx, nil, host, port)
+	if err == nil && p.cfg.DeadTimeout > 0 {
+		// What is in a tunnel may wait for its reader; keep-alive probes remain.
+		if err = conn.SetUserTimeout(0); err != nil {
+			_ = conn.Close()
+			err = &DialError{"connect", err}
+		}
+	}
 	if err != nil {
 		p.unreserve()
 		return nil, nil, err
@@ -224,36 +218,44 @@ func (p *Pool) race(ctx context.Context, d *dialer, targets []netip.AddrPort) (*
 	defer cancel()
 	results := make(chan attempt, len(targets))
 	var errs []error
-	started, running := 0, 0
+	var running []netip.AddrPort // in the order they were started in
 	for {
-		if started < len(targets) {
-			go p.try(ctx, targets[started], results)
-			started, running = started+1, running+1
+		if len(targets) > 0 {
+			go p.try(ctx, targets[0], results)
+			running, targets = append(running, targets[0]), targets[1:]
 		}
 		var next <-chan time.Time
-		if started < len(targets) {
+		if len(targets) > 0 {
 			next = time.After(attemptDelay)
 		}
 		select {
 		case r := <-results:
-			running--
+			i := slices.Index(running, r.addr)
+			running = slices.Delete(running, i, i+1)
 			if r.err == nil {
 				cancel()
-				discardRest(results, running)
-				d.won(r.addr, targets[:started], p.now())
+				discardRest(results, len(running))
+				d.won(r.addr, running[:i], p.now())
 				return r.conn, r.addr, nil
 			}
 			d.failed(r, ctx, p.now())
 			errs = append(errs, r.err)
 		case <-next:
 		}
-		if ctx.Err() != nil {
-			targets = targets[:started]
+		if over(ctx) {
+			targets = nil // nothing is known of the rest
 		}
-		if running == 0 && started == len(targets) {
+		if len(running)+len(targets) == 0 {
 			return nil, netip.AddrPort{}, worst(errs)
 		}
 	}
+}
+
+// over reports whether ctx has ended. The dialer may see the deadline pass
+// before ctx does.
+func over(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 // failed remembers an address that could not be connected to.
@@ -265,14 +267,14 @@ func (d *dialer) failed(r attempt, ctx context.Context, now time.Duration) {
 	d.avoid(r.addr.Addr(), now)
 }
 
-// won remembers that an address could be connected to, before those that were
-// tried earlier: one that gives no answer at all is dead, too.
-func (d *dialer) won(addr netip.AddrPort, started []netip.AddrPort, now time.Duration) {
+// won remembers that an address could be connected to while others, tried
+// earlier, gave no answer at all: those are as good as dead.
+func (d *dialer) won(addr netip.AddrPort, silent []netip.AddrPort, now time.Duration) {
 	if d == nil {
 		return
 	}
-	for _, earlier := range started[:slices.Index(started, addr)] {
-		d.avoid(earlier.Addr(), now)
+	for _, s := range silent {
+		d.avoid(s.Addr(), now)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

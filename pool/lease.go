@@ -146,6 +146,25 @@ func (l *Lease) expired(now time.Duration) bool { return l.expires > 0 && now >=
 // any goroutine as long as the lease is not given back; it must be Discarded.
 func (l *Lease) Interrupt() { l.conn.Interrupt() }
 
+// SetPatient, with true, lets the upstream stay busy for as long as it likes with
+// what was sent, as long as it shows signs of life (see Silent); TCP's own limit
+// cannot tell a peer that does not read from one that is dead.
+func (l *Lease) SetPatient(patient bool) {
+	if d := l.origin.pool.cfg.DeadTimeout; d > 0 {
+		if patient {
+			d = 0
+		}
+		_ = l.conn.SetUserTimeout(d) // fails with the connection only
+	}
+}
+
+// Silent reports whether the upstream has shown no sign of life for DeadTimeout.
+// It may be called from any goroutine as long as the lease is not given back.
+func (l *Lease) Silent() bool {
+	d := l.origin.pool.cfg.DeadTimeout
+	return d > 0 && l.conn.Unacknowledged() > d
+}
+
 // check looks at a connection that is about to be used: the peer may have
 // closed it, and bytes that no request asked for would be taken for the answer
 // to the next one. It returns the reason why it cannot be used.

@@ -237,8 +237,19 @@ func (o *Origin) Cancel(t *Ticket) {
 
 // dial opens one connection for whoever waits first by then.
 func (o *Origin) dial() {
-	defer o.pool.work.Done()
-	l, err := o.open1()
+	p := o.pool
+	defer p.work.Done()
+	var l *Lease
+	err := p.reserve(p.ctx)
+	if err == nil {
+		if !o.wanted() {
+			p.unreserve()
+			return
+		}
+		if l, err = o.connect(); err != nil {
+			p.unreserve()
+		}
+	}
 	o.mu.Lock()
 	o.dialing--
 	if err != nil {
@@ -262,6 +273,18 @@ func (o *Origin) dial() {
 	}
 	o.mu.Unlock()
 	l.putIdle() // what it was opened for took one that came free meanwhile
+}
+
+// wanted reports whether a dial that had to wait for a slot is still needed,
+// and ends it if not: those it was begun for may have got others meanwhile.
+func (o *Origin) wanted() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.dialing <= o.waiting.len {
+		return true
+	}
+	o.dialing--
+	return false
 }
 
 // give hands a connection that came free to the first request that waits and

@@ -50,9 +50,9 @@ and Upgrade.
     intermediary do so).
   - TRACE that ends here shows the request as it came, less Authorization,
     Proxy-Authorization and Cookie.
-  - An upstream that takes none of a request's bytes for UPSTREAM_DEAD_TIMEOUT,
-    although it is alive, is given up, too: TCP_USER_TIMEOUT does not tell the
-    two apart.
+  - TCP_USER_TIMEOUT is lifted for long uploads and in tunnels: it takes a peer
+    that does not read for one that is dead. For uploads the sweeper looks for
+    acknowledgements instead; in tunnels only keep-alive probes are left.
 
 # Not met
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
@@ -28,13 +29,14 @@ type exchange struct {
 	pin               bool  // authenticates the connection, not the request
 	forwards          int64 // Max-Forwards for the next hop, -1: none
 
-	reqHead []byte     // as it goes upstream; kept until the end, for a retry and the log
-	reqBody http1.Body // the framing of what is still to be read
-	ready   int        // bytes at the front of session.in that are body, as it goes upstream
-	keep    bool       // they stay there after they were sent, for a retry
-	pumping bool       // the rest of the body is being sent by another goroutine
-	broken  bool       // not the whole request was, or will be, sent
-	pumpErr error      // what the pump ended with
+	reqHead []byte      // as it goes upstream; kept until the end, for a retry and the log
+	reqBody http1.Body  // the framing of what is still to be read
+	ready   int         // bytes at the front of session.in that are body, as it goes upstream
+	keep    bool        // they stay there after they were sent, for a retry
+	pumping bool        // the rest of the body is being sent by another goroutine
+	allRead atomic.Bool // which has read the last of it
+	broken  bool        // not the whole request was, or will be, sent
+	pumpErr error       // what the pump ended with
 	retried bool
 
 	resp     http1.Response
@@ -42,6 +44,7 @@ type exchange struct {
 	respHead []byte
 	respBody http1.Body
 	informed bool // a 1xx was passed on
+	answered bool // the head of the final response is there; guarded by session.mu
 	// What the upstream said of its connection (pool.Lease.Hint).
 	hintTimeout, hintMax int64
 
@@ -121,6 +124,7 @@ func (s *session) exchange(x *exchange) (again bool) {
 		return s.refuse(x, err)
 	}
 	s.p.inFlight.Add(1)
+	defer s.p.inFlight.Add(-1) // after a panic too
 	s.mu.Lock()
 	s.phase, s.sweeps, s.waiting = carrying, 0, x.origin
 	gone := s.gone
@@ -128,7 +132,6 @@ func (s *session) exchange(x *exchange) (again bool) {
 	if !gone {
 		again = s.carry(x)
 	}
-	s.p.inFlight.Add(-1)
 	return s.enter(busy) && again
 }
 
@@ -212,7 +215,7 @@ func (s *session) noAnswer(x *exchange, lease *pool.Lease, err error) (again, re
 	case isClientError(pumped) && errors.Is(pumped, os.ErrDeadlineExceeded) && !s.isGone():
 		s.giveBack(lease, pool.ClientGone)
 		return s.fail(x, &problemBodyTimeout), false
-	case s.isGone() || isClientError(pumped):
+	case s.isGone() || isClientError(pumped) || isClientError(err):
 		s.giveBack(lease, pool.ClientGone)
 		return s.clientLeft(x), false
 	case errors.As(pumped, &malformed):
@@ -221,6 +224,9 @@ func (s *session) noAnswer(x *exchange, lease *pool.Lease, err error) (again, re
 	case errors.As(err, &malformed):
 		s.giveBack(lease, pool.BadAnswer)
 		return s.fail(x, badResponse(malformed)), false
+	case s.foundDead():
+		s.giveBack(lease, pool.PeerDead)
+		return s.fail(x, &problemDead), false
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.giveBack(lease, pool.TimedOut)
 		return s.fail(x, &problemTimeout), false
@@ -275,7 +281,7 @@ func (s *session) readResponse(x *exchange, lease *pool.Lease) error {
 		case err == nil && (x.resp.Status >= 200 || x.resp.Status == 101):
 			x.headLen = n
 			if s.p.cfg.ResponseHeaderTimeout > 0 {
-				return lease.SetReadDeadline(time.Time{})
+				return s.headCame(x, lease)
 			}
 			return nil
 		case err == nil:
@@ -294,6 +300,28 @@ func (s *session) readResponse(x *exchange, lease *pool.Lease) error {
 			return err
 		}
 	}
+}
+
+// awaitHead bounds the wait for a response head after a request of which the
+// last part went out late: the head may be there already.
+func (s *session) awaitHead(x *exchange, lease *pool.Lease) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone || x.answered {
+		return nil
+	}
+	return lease.SetReadDeadline(time.Now().Add(s.p.cfg.ResponseHeaderTimeout))
+}
+
+// headCame lifts the bound that awaitHead has set, or keeps it from being set.
+func (s *session) headCame(x *exchange, lease *pool.Lease) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x.answered = true
+	if s.gone {
+		return os.ErrDeadlineExceeded
+	}
+	return lease.SetReadDeadline(time.Time{})
 }
 
 // deadline bounds the next reads from the upstream. A cut that came before

@@ -142,7 +142,7 @@ func (p *Proxy) Serve(l *sock.Listener) error {
 	defer p.work.Done()
 	s := p.newSession()
 	for {
-		if p.full() && !p.makeRoom() {
+		if p.full() && !p.evictIdleClient() {
 			p.pause()
 			continue
 		}

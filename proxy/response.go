@@ -155,12 +155,14 @@ func (s *session) fillAnswer(x *exchange, lease *pool.Lease) error {
 func (s *session) settle(x *exchange, lease *pool.Lease, clean bool) {
 	_ = s.joinPump(x, lease)
 	whole := !x.broken
-	s.hold(nil)
+	interrupted := s.hold(nil)
 	r := &x.resp
 	if whole && clean && s.p.cfg.BodyIdleTimeout > 0 {
 		_ = lease.SetReadDeadline(time.Time{})
 	}
 	switch {
+	case interrupted: // as the answer came: the connection is of no use any more
+		lease.Discard(pool.ClientGone)
 	case !clean:
 		lease.Discard(pool.StrayBytes)
 	case !whole:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
@@ -28,6 +29,7 @@ type session struct {
 	ticket   pool.Ticket
 	pinned   *pool.Lease // belongs to this client alone (connection-based authentication)
 	pumpDone chan error  // made when first needed; holds one
+	stopping atomic.Bool // the pump is to end
 	linger   bool        // let the client read the answer before closing
 	abort    bool        // close so that the client sees a broken answer
 
@@ -45,6 +47,8 @@ type session struct {
 	gone    bool          // the client is, or the proxy is closing
 	drowsy  bool          // idle long enough to go to sleep
 	lease   *pool.Lease
+	patient bool // the lease's peer is to be looked after
+	dead    bool // and was found dead
 	waiting *pool.Origin
 	tunnel  *tunnel
 }
@@ -127,7 +131,8 @@ func (s *session) enter(ph phase) bool {
 // end closes the connection and makes the session ready to serve another one;
 // or it lets it sleep.
 func (s *session) end() {
-	if r := recover(); r != nil {
+	r := recover()
+	if r != nil {
 		s.p.panics.Add(1)
 		s.p.cfg.Fault("panic in a session", fmt.Errorf("%v", r))
 		s.abandon()
@@ -151,8 +156,12 @@ func (s *session) end() {
 	}
 	s.phase, s.gone, s.drowsy, s.lease, s.waiting, s.tunnel = busy, false, false, nil, nil, nil
 	s.mu.Unlock()
-	s.in.Release()
 	p := s.p
+	if r != nil { // a pump may still be at it: its memory serves nobody else
+		p.work.Done()
+		return
+	}
+	s.in.Release()
 	s.origin, s.authority = nil, s.authority[:0]
 	s.pinned, s.linger, s.abort, s.client, s.p = nil, false, false, nil, nil
 	sessions.Put(s)
@@ -163,16 +172,12 @@ func (s *session) end() {
 func (s *session) abandon() {
 	s.mu.Lock()
 	lease := s.lease
-	carried := s.phase == carrying
 	s.lease = nil
 	s.mu.Unlock()
 	if lease != nil {
 		lease.Discard(pool.BadAnswer)
 	}
-	if carried {
-		s.p.inFlight.Add(-1)
-	}
-	s.abort = true
+	s.abort, s.linger = true, false
 }
 
 // Bounds on reading what a client still sends after the last answer (RFC 9112
@@ -246,6 +251,9 @@ func (s *session) lookAfter() {
 	case s.phase == carrying && s.sweeps >= 2 && (s.gone || s.conn.PeerGone()):
 		s.gone = true
 		s.interruptLocked()
+	case s.phase == carrying && s.patient && s.lease != nil && s.lease.Silent():
+		s.dead = true
+		s.lease.Interrupt()
 	case s.phase == idle && s.sweeps >= sweepsToSleep && sock.CanWatch && s.p.cfg.ClientIdleTimeout == 0 && !s.gone:
 		s.drowsy = s.conn.Interrupt()
 	}
@@ -258,11 +266,22 @@ func (s *session) isGone() bool {
 	return s.gone
 }
 
-// hold makes a lease, nil for none, known to those who may interrupt it.
-func (s *session) hold(l *pool.Lease) {
+// foundDead reports whether the lease was interrupted because its peer gives no
+// sign of life.
+func (s *session) foundDead() bool {
 	s.mu.Lock()
-	s.lease, s.waiting = l, nil
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	return s.dead
+}
+
+// hold makes a lease, nil for none, known to those who may interrupt it. It
+// reports whether they may have interrupted the one before.
+func (s *session) hold(l *pool.Lease) (interrupted bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	interrupted = s.gone || s.dead
+	s.lease, s.waiting, s.patient, s.dead = l, nil, false, false
+	return interrupted
 }
 
 // handle serves the request that begins in s.in.
@@ -275,6 +294,7 @@ func (s *session) handle(x *exchange) bool {
 		return s.serveConnect(x)
 	}
 	if err := s.route(x); err != nil {
+		x.isHead = string(x.req.Method) == "HEAD" // it may not have come that far
 		return s.refuse(x, err)
 	}
 	if done, again := s.answerHere(x); done {

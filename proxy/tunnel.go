@@ -23,6 +23,7 @@ func (s *session) switchProtocols(x *exchange, lease *pool.Lease) bool {
 	if _, err := s.client.Write(x.respHead); err != nil {
 		return s.brokenOff(x, lease, &clientError{err}, false)
 	}
+	lease.SetPatient(true)
 	s.mu.Lock()
 	s.phase = tunnelling // either side may be silent, or closed for writing
 	s.mu.Unlock()

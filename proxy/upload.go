@@ -47,7 +47,17 @@ func (s *session) sendRest(x *exchange, lease *pool.Lease) {
 		s.pumpDone = make(chan error, 1)
 	}
 	x.pumping = true
+	s.watchLease(lease, true)
 	go func() { s.pumpDone <- s.pump(x, lease) }()
+}
+
+// watchLease begins or ends the time in which the upstream may take the request
+// as slowly as it likes: the sweeper sees to it that it lives.
+func (s *session) watchLease(lease *pool.Lease, on bool) {
+	lease.SetPatient(on)
+	s.mu.Lock()
+	s.patient = on
+	s.mu.Unlock()
 }
 
 // dropSent gives up body bytes that were sent and need not be kept.
@@ -72,25 +82,36 @@ func (s *session) pump(x *exchange, lease *pool.Lease) error {
 			lease.Interrupt()
 			return err
 		}
+		if x.reqBody.Done() {
+			x.allRead.Store(true) // before the upstream can answer
+		}
 		if _, err := lease.Write(s.in.Bytes()[sent:x.ready]); err != nil {
 			return err
 		}
 	}
 	s.dropSent(x)
-	if t := s.p.cfg.ResponseHeaderTimeout; t > 0 {
-		return s.deadline(lease, t)
+	s.watchLease(lease, false)
+	if s.p.cfg.ResponseHeaderTimeout > 0 {
+		return s.awaitHead(x, lease)
 	}
 	return nil
 }
 
-// fillBody reads and decodes the next part of a request body.
+// fillBody reads and decodes the next part of a request body. If joinPump stops
+// it, that is no failure of the client's.
 func (s *session) fillBody(x *exchange) error {
 	if t := s.p.cfg.BodyIdleTimeout; t > 0 {
 		if err := s.client.SetReadDeadline(time.Now().Add(t)); err != nil {
 			return &clientError{err}
 		}
+		if s.stopping.Load() { // by a deadline that may just have been overwritten
+			return os.ErrDeadlineExceeded
+		}
 	}
 	if err := s.client.Fill(&s.in); err != nil {
+		if s.stopping.Load() {
+			return os.ErrDeadlineExceeded
+		}
 		return &clientError{err}
 	}
 	return s.decodeBody(x)
@@ -101,12 +122,14 @@ func (s *session) fillBody(x *exchange) error {
 func (s *session) joinPump(x *exchange, lease *pool.Lease) error {
 	if x.pumping && !s.pumpEnded(x) {
 		past := time.Unix(1, 0)
+		s.stopping.Store(true)
 		_ = s.client.SetReadDeadline(past)
 		_ = lease.SetWriteDeadline(past)
 		err := <-s.pumpDone
+		s.stopping.Store(false)
 		_ = lease.SetWriteDeadline(time.Time{})
 		s.pumped(x, err)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		if errors.Is(err, os.ErrDeadlineExceeded) && !isClientError(err) {
 			x.pumpErr = nil // it was stopped, it did not fail
 		}
 	}
@@ -133,7 +156,11 @@ func (s *session) pumped(x *exchange, err error) {
 	}
 }
 
-// uploaded reports whether the whole request has been sent by now.
+// uploaded reports whether the client has sent its whole request by now, so
+// that another can follow.
 func (s *session) uploaded(x *exchange) bool {
-	return (!x.pumping || s.pumpEnded(x)) && !x.broken
+	if x.pumping && !s.pumpEnded(x) {
+		return x.allRead.Load()
+	}
+	return !x.broken
 }

@@ -385,6 +385,29 @@ func (c *Conn) SetDeadTimeout(d time.Duration) error {
 	return nil
 }
 
+// SetUserTimeout bounds how long sent data may stay unacknowledged, or, and this
+// is not told apart, unaccepted because the peer's window is closed
+// (TCP_USER_TIMEOUT). 0 is the system's limit.
+func (c *Conn) SetUserTimeout(d time.Duration) error {
+	return os.NewSyscallError("setsockopt",
+		syscall.SetsockoptInt(c.fd, syscall.IPPROTO_TCP, tcpUserTimeout, int(d.Milliseconds())))
+}
+
+// Unacknowledged returns for how long the peer has acknowledged nothing
+// although there is something to acknowledge; 0 if there is not. A peer that is
+// only slow to read does acknowledge. The caller sees to it that nobody closes c
+// meanwhile.
+func (c *Conn) Unacknowledged() time.Duration {
+	var info syscall.TCPInfo
+	size := uint32(unsafe.Sizeof(info))
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_GETSOCKOPT, uintptr(c.fd), syscall.IPPROTO_TCP, syscall.TCP_INFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 || info.Unacked == 0 && info.Probes == 0 {
+		return 0
+	}
+	return time.Duration(info.Last_ack_recv) * time.Millisecond
+}
+
 const (
 	tcpUserTimeout = 18
 	pollERR        = 0x8

@@ -88,6 +88,12 @@ func (c *Conn) SetDeadTimeout(d time.Duration) error {
 	return c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: interval, Interval: interval, Count: probes})
 }
 
+// SetUserTimeout does nothing here.
+func (c *Conn) SetUserTimeout(d time.Duration) error { return nil }
+
+// Unacknowledged is not known here.
+func (c *Conn) Unacknowledged() time.Duration { return 0 }
+
 // Listener accepts connections on a TCP address.
 type Listener struct{ *net.TCPListener }
 

@@ -65,7 +65,8 @@ func (h *Head) DropAll(n Name) {
 }
 
 // AppendFields appends the header lines that are not dropped, byte for byte,
-// without the empty line behind them.
+// without the empty line behind them. Only where one had to be normalised, all
+// go with one space before their values.
 func (h *Head) AppendFields(dst []byte) []byte {
 	if !h.plain {
 		return h.appendClean(dst)
@@ -269,8 +270,10 @@ func (h *Head) finish() *Error {
 		case Connection:
 			err = h.parseConnection(h.Value(f))
 		case ContentLength:
+			h.tidy(f)
 			err = h.parseLength(f)
 		case TransferEncoding:
+			h.tidy(f)
 			h.codings++
 			h.Chunked = EqualFold(h.Value(f), "chunked")
 		case Host:
@@ -281,6 +284,15 @@ func (h *Head) finish() *Error {
 		}
 	}
 	return nil
+}
+
+// tidy sees to it that a line about framing goes on with no white space but a
+// space before its value: readers exist that do not know "chunked" with a tab
+// behind it, and then see the message end elsewhere (nodejs/llhttp#876).
+func (h *Head) tidy(f *Field) {
+	if f.end-f.valueEnd > 2 || f.valueStart-f.nameEnd > 2 || h.buf[f.valueStart-1] == '\t' {
+		h.plain = false
+	}
 }
 
 func (h *Head) parseLength(f *Field) *Error {

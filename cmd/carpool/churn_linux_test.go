@@ -1,0 +1,240 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A client that opens a connection for each request is whom carpool is for. It
+// must not wear out the ports: neither towards the upstream nor on loopback,
+// where each of its connections leaves a port in TIME_WAIT behind.
+func TestX17ClientThatOpensAConnectionEach(t *testing.T) {
+	requests := *x17Requests
+	if testing.Short() {
+		requests = min(requests, 500)
+	}
+	const workers = 16
+	up := newPlain(t)
+	c := startCarpool(t)
+	request := head("GET", "http://"+up.Addr().String()+"/", "Connection: close")
+	var next, failed atomic.Int64
+	var work sync.WaitGroup
+	begin := time.Now()
+	for range workers {
+		work.Go(func() {
+			buffer := make([]byte, 4096)
+			for next.Add(1) <= int64(requests) {
+				if err := onceRaw(c.proxy, request, buffer); err != nil && failed.Add(1) < 5 {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	work.Wait()
+	took := time.Since(begin)
+	t.Logf("%d requests, %d failed, %.0f/s, %d upstream connections; %s",
+		requests, failed.Load(), float64(requests)/took.Seconds(), up.accepted.Load(), socketStates(t))
+	if n := failed.Load(); n > 0 {
+		t.Errorf("%d of %d requests failed", n, requests)
+	}
+	if n := up.accepted.Load(); n >= 100 {
+		t.Errorf("%d upstream connections", n)
+	}
+	if n := c.metric("carpool_client_connections_accepted_total"); int(n) != requests {
+		t.Errorf("%v client connections for %d requests", n, requests)
+	}
+}
+
+// onceRaw does a request on a connection of its own, with as little as it takes:
+// the client shares the machine with what is tested.
+func onceRaw(addr, request string, buffer []byte) error {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(c, request); err != nil {
+		return err
+	}
+	n := 0
+	for {
+		k, err := c.Read(buffer[n:])
+		n += k
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if got := string(buffer[:n]); !strings.HasPrefix(got, "HTTP/1.1 200 ") || !strings.HasSuffix(got, "\r\n\r\nok") {
+		return fmt.Errorf("the answer is %q", got)
+	}
+	return nil
+}
+
+// socketStates is what the kernel says of all of the machine's sockets.
+func socketStates(t testing.TB) string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/net/sockstat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "TCP: ")
+	line, _, _ := strings.Cut(rest, "\n")
+	return "sockets: " + line
+}
+
+// plain is an upstream that answers "ok" to requests without bodies and does
+// next to nothing else.
+type plain struct {
+	net.Listener
+	accepted atomic.Int64
+	work     sync.WaitGroup
+	conns    sync.Map
+}
+
+func newPlain(t testing.TB) *plain {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &plain{Listener: l}
+	p.work.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.accepted.Add(1)
+			p.conns.Store(c, nil)
+			p.work.Go(func() { p.serve(c) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		p.conns.Range(func(c, _ any) bool { _ = c.(net.Conn).Close(); return true })
+		p.work.Wait()
+	})
+	return p
+}
+
+// serve relies on getting one whole head at a time: carpool waits for the
+// answer before it sends another.
+func (p *plain) serve(c net.Conn) {
+	defer p.conns.Delete(c)
+	defer c.Close()
+	buffer := make([]byte, 4096)
+	n := 0
+	for {
+		k, err := c.Read(buffer[n:])
+		if err != nil {
+			return
+		}
+		if n += k; !strings.HasSuffix(string(buffer[:n]), "\r\n\r\n") {
+			continue
+		}
+		n = 0
+		if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"); err != nil {
+			return
+		}
+	}
+}
+
+// Both ends of the clients' connections are on this machine: carpool's in its
+// process, the clients' in the test's.
+func TestX15IdleClientsAreServedAndCostLittle(t *testing.T) {
+	clients := 10_000
+	if testing.Short() {
+		clients = 1000
+	}
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if need := uint64(clients*5/3 + 100); limit.Cur < need { // carpool keeps two fifths for upstreams
+		t.Skipf("may open %d files (of at most %d), and %d are needed", limit.Cur, limit.Max, need)
+	}
+	up := newPlain(t)
+	c := startCarpool(t)
+	url := "http://" + up.Addr().String() + "/"
+	r, err := once(c.proxy, "GET", url)
+	want(t, http.StatusOK, r, err)
+	before := c.pss(t)
+	request := head("GET", url)
+	var all []net.Conn
+	defer func() {
+		for _, conn := range all {
+			_ = conn.Close()
+		}
+	}()
+	for n := range clients {
+		conn, err := net.Dial("tcp", c.proxy)
+		if err != nil {
+			t.Fatalf("client %d: %v", n, err)
+		}
+		all = append(all, conn)
+		askRaw(t, n, conn, request)
+	}
+	if n := c.metric("carpool_client_connections"); int(n) != clients {
+		t.Errorf("%v of %d clients are connected", n, clients)
+	}
+	each := (c.pss(t) - before) / clients
+	t.Logf("%d idle clients take %d bytes of carpool's memory each", clients, each)
+	if each > 12<<10 && !raceEnabled {
+		t.Errorf("an idle client takes %d bytes", each)
+	}
+	for n, conn := range all {
+		askRaw(t, n, conn, request)
+	}
+	if n := up.accepted.Load(); n > 10 {
+		t.Errorf("%d upstream connections for requests one after the other", n)
+	}
+}
+
+// askRaw has a client do a request on its connection.
+func askRaw(t testing.TB, n int, c net.Conn, request string) {
+	t.Helper()
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(c, request); err != nil {
+		t.Fatalf("client %d: %v", n, err)
+	}
+	var buffer [512]byte
+	for k := 0; !strings.HasSuffix(string(buffer[:k]), "\r\n\r\nok"); {
+		m, err := c.Read(buffer[k:])
+		if err != nil {
+			t.Fatalf("client %d: after %q: %v", n, buffer[:k], err)
+		}
+		k += m
+	}
+	if !strings.HasPrefix(string(buffer[:]), "HTTP/1.1 200 ") {
+		t.Fatalf("client %d is answered %q", n, buffer)
+	}
+}
+
+// pss is the memory of the process in bytes; what it shares with others counts
+// in part.
+func (c *carpool) pss(t testing.TB) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", c.cmd.Process.Pid))
+	if err != nil {
+		t.Skipf("the system does not tell: %v", err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\nPss:")
+	kb := 0
+	if _, err := fmt.Sscan(rest, &kb); err != nil {
+		t.Fatal(err)
+	}
+	return kb << 10
+}

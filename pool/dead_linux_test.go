@@ -1,0 +1,137 @@
+package pool_test
+
+import (
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/pool"
+)
+
+// vanish makes a connection deaf and dumb without ending it: its kernel drops
+// whatever arrives, unacknowledged.
+func vanish(t testing.TB, c *net.TCPConn) {
+	t.Helper()
+	const soAttachFilter = 26
+	drop := syscall.SockFilter{Code: syscall.BPF_RET | syscall.BPF_K} // return 0 bytes of the packet
+	program := syscall.SockFprog{Len: 1, Filter: &drop}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var errno syscall.Errno
+	if err := raw.Control(func(fd uintptr) {
+		_, _, errno = syscall.Syscall6(syscall.SYS_SETSOCKOPT, fd, syscall.SOL_SOCKET, soAttachFilter,
+			uintptr(unsafe.Pointer(&program)), unsafe.Sizeof(program), 0)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+}
+
+// twoAddresses returns an origin with an upstream on each of two addresses, the
+// first of which is tried first.
+func twoAddresses(t *testing.T, deadTimeout time.Duration) (*pool.Pool, *pool.Origin, *upstream, *upstream) {
+	t.Helper()
+	first := newUpstream(t)
+	second := newUpstreamAt(t, netip.AddrPortFrom(loopback(5)[0], first.addr.Port()).String())
+	p := newPool(t, func(c *pool.Config) {
+		c.DeadTimeout = deadTimeout
+		c.Resolver = names{"two.test": {first.addr.Addr(), second.addr.Addr()}}
+	})
+	return p, p.Origin(false, []byte("two.test"), first.addr.Port()), first, second
+}
+
+// X21 of the catalogue.
+func TestAnUpstreamThatVanishesIsNoticedInSeconds(t *testing.T) {
+	t.Parallel()
+	p, o, first, second := twoAddresses(t, 2*time.Second)
+	l := acquire(t, o, pool.Ticket{})
+	vanish(t, first.next())
+	fill(t, first, o, 2)
+	o.Avoid(first.addr.Addr(), 0)
+	other := fill(t, second, o, 1)
+	o.Avoid(second.addr.Addr(), 0)
+
+	start := time.Now()
+	write(t, l, "request")
+	var b sock.Buffer
+	err := l.Fill(&b)
+	if took := time.Since(start); pool.Dead(err, pool.BadAnswer) != pool.PeerDead || took > 5*time.Second {
+		t.Fatalf("after %v: %v", took, err)
+	}
+	l.Discard(pool.Dead(err, pool.BadAnswer))
+	s := stats(t, p)
+	if s.Closed[pool.PeerDead] != 1 || s.Closed[pool.PeerDeadToo] != 2 || s.Idle != 1 {
+		t.Errorf("%d idle, closed %v", s.Idle, s.Closed)
+	}
+	again := acquire(t, o, pool.Ticket{})
+	if !joins(again, other[0]) {
+		t.Error("the connection to the other address was not kept")
+	}
+	again.Release()
+}
+
+// The same with nothing under way: keep-alive probes notice.
+func TestAnIdleUpstreamThatVanishesIsNoticedInSeconds(t *testing.T) {
+	t.Parallel()
+	const deadTimeout = 2 * time.Second
+	p, o, first, _ := twoAddresses(t, deadTimeout)
+	peer := fill(t, first, o, 1)[0]
+	o.PassTime(deadTimeout) // a close that the end of a dead one would agree with
+	_ = peer.Close()
+	closedFor(t, p, pool.UpstreamClosed, 1)
+
+	vanish(t, fill(t, first, o, 3)[1])
+	start := time.Now()
+	eventually(t, "all to the dead address are retired", func() bool { return stats(t, p).Idle == 0 })
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("after %v", took)
+	}
+	s := stats(t, p)
+	if s.Closed[pool.PeerDead] != 1 || s.Closed[pool.PeerDeadToo] != 2 || s.IdleLimit != 0 {
+		t.Errorf("closed %v, learned %v", s.Closed, s.IdleLimit)
+	}
+	l := acquire(t, o, pool.Ticket{})
+	if l.Addr() == first.addr {
+		t.Error("the dead address is tried first")
+	}
+	l.Release()
+}
+
+// TCP's own limit cannot tell a peer that does not read from a dead one.
+func TestAPatientLeaseOutlivesASlowReaderAndTellsOfADeadOne(t *testing.T) {
+	t.Parallel()
+	const deadTimeout = 500 * ms
+	u := newUpstream(t)
+	p := newPool(t, func(c *pool.Config) { c.DeadTimeout = deadTimeout })
+	l := acquire(t, u.origin(p), pool.Ticket{})
+	peer := u.next()
+	l.SetPatient(true)
+	start := time.Now()
+	written := in(func() error { _, err := l.Write(make([]byte, 32<<20)); return err })
+	eventually(t, "time passes", func() bool {
+		if l.Silent() {
+			t.Fatal("taken for dead")
+		}
+		return time.Since(start) > 3*deadTimeout
+	})
+	select {
+	case err := <-written:
+		t.Fatalf("the write has ended: %v", err)
+	default:
+	}
+	vanish(t, peer)
+	eventually(t, "the silence is seen", l.Silent)
+	l.Interrupt()
+	if await(t, "the write ends", written) == nil {
+		t.Error("it succeeded")
+	}
+	l.Discard(pool.PeerDead)
+}

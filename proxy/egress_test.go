@@ -1,0 +1,272 @@
+package proxy_test
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/carpoolproxy/carpool/proxy"
+)
+
+// asked records the addresses that are about to be dialled, and lets none but
+// the permitted be.
+type asked struct {
+	mu   sync.Mutex
+	list []netip.AddrPort
+}
+
+func (a *asked) check(next func(netip.AddrPort) error) func(netip.AddrPort) error {
+	return func(addr netip.AddrPort) error {
+		a.mu.Lock()
+		a.list = append(a.list, addr)
+		a.mu.Unlock()
+		return next(addr)
+	}
+}
+
+// forbidden is a list of targets and what they are answered, in absolute-form
+// and by CONNECT alike.
+func TestForbiddenDestinations(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	for name, c := range map[string]struct {
+		authority string
+		status    int
+		kind      string
+	}{
+		"S1 metadata":                {"169.254.169.254:80", 403, "destination_ip_prohibited"},
+		"S1 link-local":              {"169.254.1.1:8080", 403, "destination_ip_prohibited"},
+		"S1 Alibaba":                 {"100.100.100.200:80", 403, "destination_ip_prohibited"},
+		"S1 link-local IPv6":         {"[fe80::1]:80", 403, "destination_ip_prohibited"},
+		"S1 EC2 IPv6":                {"[fd00:ec2::254]:80", 403, "destination_ip_prohibited"},
+		"S2 IPv4-mapped":             {"[::ffff:169.254.169.254]:80", 403, "destination_ip_prohibited"},
+		"S2 IPv4-mapped hexadecimal": {"[::ffff:a9fe:a9fe]:80", 403, "destination_ip_prohibited"},
+		"S2 IPv4-compatible":         {"[::169.254.169.254]:80", 403, "destination_ip_prohibited"},
+		"S2 NAT64":                   {"[64:ff9b::a9fe:a9fe]:80", 403, "destination_ip_prohibited"},
+		"S2 6to4":                    {"[2002:a9fe:a9fe::]:80", 403, "destination_ip_prohibited"},
+		"S5 name in brackets":        {"[localhost]:80", 400, "http_request_error"},
+		"S5 IDN":                     {"b\xc3\xbccher.example:80", 400, "http_request_error"},
+		"S5 percent":                 {"%31%32%37.0.0.1:80", 400, "http_request_error"},
+		"S6 short":                   {"127.1:80", 400, "http_request_error"},
+		"S6 decimal":                 {"2130706433:80", 400, "http_request_error"},
+		"S6 hexadecimal":             {"0x7f000001:80", 400, "http_request_error"},
+		"S6 octal":                   {"0177.0.0.1:80", 400, "http_request_error"},
+		"S6 hexadecimal parts":       {"0xa9.0xfe.0xa9.0xfe:80", 400, "http_request_error"},
+		"S7 itself":                  {r.addr, 508, "proxy_loop_detected"},
+		"S7 itself unspecified":      {strings.Replace(r.addr, "127.0.0.1", "0.0.0.0", 1), 508, "proxy_loop_detected"},
+		"S7 itself unspecified IPv6": {strings.Replace(r.addr, "127.0.0.1", "[::]", 1), 508, "proxy_loop_detected"},
+		"S7 itself mapped":           {strings.Replace(r.addr, "127.0.0.1", "[::ffff:127.0.0.1]", 1), 508, "proxy_loop_detected"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			client := r.client()
+			client.send("GET http://" + c.authority + "/ HTTP/1.1\r\nHost: x\r\n\r\n")
+			head, _ := client.problem(c.status)
+			if got := field(head, "Proxy-Status"); got != "carpool; error="+c.kind {
+				t.Errorf("Proxy-Status: %s", got)
+			}
+			client = r.client()
+			client.send("CONNECT " + c.authority + " HTTP/1.1\r\nHost: x\r\n\r\nearly")
+			client.refused(c.status)
+		})
+	}
+	t.Cleanup(func() {
+		if n := r.proxy.Stats().Accepted; n != 44 {
+			t.Errorf("%d connections were accepted: one led back", n)
+		}
+	})
+}
+
+func TestS3LoopbackIsForThePod(t *testing.T) {
+	t.Parallel()
+	r := start(t, func(s *settings) { s.pool.CheckAddr = proxy.Egress(nil, false) })
+	for _, host := range []string{"127.0.0.1", "127.9.9.9", "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]"} {
+		client := r.client()
+		client.send("GET http://" + host + ":9/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		client.refused(403)
+	}
+}
+
+func TestS4TheCheckedAddressIsTheOneDialled(t *testing.T) {
+	t.Parallel()
+	metadata, local := netip.MustParseAddr("169.254.169.254"), netip.MustParseAddr("127.0.0.1")
+	t.Run("S4 mixed answers", func(t *testing.T) {
+		t.Parallel()
+		var seen asked
+		r, o := start(t, func(s *settings) {
+			s.pool.Resolver = names{"mixed.test": {metadata, local}}
+			s.pool.CheckAddr = seen.check(s.pool.CheckAddr)
+		}), newOrigin(t)
+		client := r.client()
+		client.send("GET http://mixed.test" + o.port() + "/ HTTP/1.1\r\nHost: mixed.test" + o.port() + "\r\n\r\n")
+		up := o.accept()
+		up.head()
+		up.send(ok)
+		client.want(ok)
+		for _, a := range seen.list {
+			if a.Port() != netip.MustParseAddrPort(o.addr).Port() {
+				t.Errorf("asked about %v", a)
+			}
+		}
+		if len(seen.list) != 2 {
+			t.Errorf("asked about %v, want both", seen.list)
+		}
+	})
+	t.Run("S4 rebinding", func(t *testing.T) {
+		t.Parallel()
+		// Every look-up gives another answer: only the first is ever asked for.
+		look := &rebinding{answers: [][]netip.Addr{{metadata}, {local}}}
+		r, o := start(t, func(s *settings) { s.pool.Resolver = look }), newOrigin(t)
+		client := r.client()
+		client.send("GET http://rebind.test" + o.port() + "/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		client.refused(403)
+		o.served(0)
+		client = r.client()
+		client.send("GET http://rebind.test" + o.port() + "/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		up := o.accept()
+		up.head()
+		up.send(ok)
+		client.want(ok)
+		if look.asked != 2 {
+			t.Errorf("resolved %d times for two connections", look.asked)
+		}
+	})
+	t.Run("S4 nothing but forbidden addresses", func(t *testing.T) {
+		t.Parallel()
+		r := start(t, func(s *settings) {
+			s.pool.Resolver = names{"bad.test": {metadata, netip.MustParseAddr("fe80::1"), netip.MustParseAddr("100.100.100.200")}}
+		})
+		client := r.client()
+		client.send("GET http://bad.test/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		client.refused(403)
+	})
+}
+
+type rebinding struct {
+	answers [][]netip.Addr
+	asked   int
+}
+
+func (r *rebinding) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
+	r.asked++
+	return r.answers[min(r.asked, len(r.answers))-1], nil
+}
+
+func TestS5SpellingsOfOneName(t *testing.T) {
+	t.Parallel()
+	r, o := start(t, func(s *settings) {
+		s.pool.Resolver = names{
+			"orders.test": {netip.MustParseAddr("127.0.0.1")}, "orders.test.": {netip.MustParseAddr("127.0.0.1")},
+			"metadata.test": {netip.MustParseAddr("169.254.169.254")}, "metadata.test.": {netip.MustParseAddr("169.254.169.254")},
+		}
+	}), newOrigin(t)
+	client := r.client()
+	var up *wire
+	for _, host := range []string{"orders.test", "ORDERS.test", "Orders.Test"} { // share connections
+		client.send("GET http://" + host + o.port() + "/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		if up == nil {
+			up = o.accept()
+		}
+		up.want("GET / HTTP/1.1\r\nHost: " + host + o.port() + "\r\n\r\n")
+		up.send(ok)
+		client.want(ok)
+	}
+	client.send("GET HTTP://orders.test." + o.port() + "/ HTTP/1.1\r\nHost: x\r\n\r\n")
+	up = o.accept()
+	up.want("GET / HTTP/1.1\r\nHost: orders.test." + o.port() + "\r\n\r\n")
+	up.send(ok)
+	client.want(ok)
+	for _, host := range []string{"metadata.test", "METADATA.TEST", "metadata.test.", "Metadata.Test."} {
+		client := r.client()
+		client.send("GET http://" + host + "/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		client.refused(403)
+	}
+}
+
+// O1: the admin port is one of the listeners that nothing may lead to.
+func TestO1AdminPortThroughTheProxy(t *testing.T) {
+	t.Parallel()
+	admin := newOrigin(t)
+	own := netip.MustParseAddrPort("0.0.0.0" + admin.port()) // as the kubelet reaches it
+	r := start(t, func(s *settings) {
+		s.pool.CheckAddr = proxy.Egress([]netip.AddrPort{own}, true)
+		s.pool.Resolver = names{"localhost": {netip.MustParseAddr("127.0.0.1")}}
+	})
+	for _, host := range []string{"127.0.0.1", "localhost", "0.0.0.0", "[::1]", "127.0.0.2", "[::ffff:127.0.0.1]"} {
+		client := r.client()
+		client.send("GET http://" + host + admin.port() + "/metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+		client.problem(508)
+		client = r.client()
+		client.send(connectTo(host + admin.port()))
+		client.refused(508)
+	}
+	admin.served(0)
+}
+
+func TestO2SecretsStayOutOfRecords(t *testing.T) {
+	t.Parallel()
+	r, o := start(t), newOrigin(t)
+	client := r.client()
+	secrets := "Authorization: Bearer s3cret\r\nCookie: s3cret=s3cret\r\nProxy-Authorization: Basic s3cret\r\nX-Api-Key: s3cret\r\n"
+	client.send(o.request("GET", "/path?token=s3cret", secrets))
+	up := o.accept()
+	up.head()
+	up.send("HTTP/1.1 500 Oops s3cret\r\nSet-Cookie: s3cret\r\nContent-Length: 6\r\n\r\ns3cret")
+	client.take(10)
+	_ = up.Close()
+	if rec := r.logged(1); rec.Method != "GET" || rec.Path != "/path" || rec.Origin != "http://"+o.addr || rec.Status != 500 {
+		t.Errorf("logged as %+v", rec)
+	}
+	client = r.client()
+	client.send(o.request("POST", "/other?token=s3cret", secrets))
+	up = o.accept()
+	up.head()
+	up.send("HTTP/1.1 200 OK\r\ns3cret\r\n\r\n")
+	client.problem(502)
+	client = r.client()
+	client.send("GET http://user:s3cret@" + o.addr + "/?s3cret HTTP/1.1\r\nHost: s3cret\r\n" + secrets + "\r\n")
+	client.refused(400)
+	client = r.client()
+	client.send("GET http://" + o.addr + "/s3cret#s3cret HTTP/1.1\r\ns3cret\r\n\r\n")
+	client.refused(400)
+	r.logged(4)
+	for _, rec := range r.records {
+		if text := rec.Method + rec.Path + rec.Origin + rec.Error + rec.Detail; strings.Contains(text, "s3cret") {
+			t.Errorf("a secret is told: %+v", rec)
+		}
+	}
+}
+
+// O3: what a record holds of a hostile request has no control characters, or
+// is left to the encoder.
+func TestO3HostileBytesInRecords(t *testing.T) {
+	t.Parallel()
+	r, o := start(t), newOrigin(t)
+	for _, target := range []string{"/a\x1b[31m", "/a\rb", "/a\nb", "/a\x00b", "/a\x7fb"} {
+		client := r.client()
+		client.send("GET http://" + o.addr + target + " HTTP/1.1\r\nHost: " + o.addr + "\r\nX: \x1b[31m\r\n\r\n")
+		client.refused(400)
+	}
+	r.logged(5)
+	for _, rec := range r.records {
+		if strings.ContainsAny(rec.Method+rec.Path+rec.Origin+rec.Detail, "\r\n\x1b\x00\x7f") {
+			t.Errorf("control characters are told: %+v", rec)
+		}
+	}
+}
+
+// Addresses that were refused do not count as dead.
+func TestRefusedAddressesAreNoFaultOfTheHost(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	client := r.client()
+	client.send("GET http://" + nobody(t) + "/ HTTP/1.1\r\nHost: x\r\n\r\n")
+	head, _ := client.problem(502)
+	if got := field(head, "Proxy-Status"); got != "carpool; error=connection_refused" {
+		t.Errorf("X5: Proxy-Status: %s", got)
+	}
+	client.send("GET http://nowhere.invalid/ HTTP/1.1\r\nHost: x\r\n\r\n")
+	client.problem(502, 504)
+}
