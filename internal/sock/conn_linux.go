@@ -393,16 +393,18 @@ func (c *Conn) SetUserTimeout(d time.Duration) error {
 		syscall.SetsockoptInt(c.fd, syscall.IPPROTO_TCP, tcpUserTimeout, int(d.Milliseconds())))
 }
 
-// Unacknowledged returns for how long the peer has acknowledged nothing
-// although there is something to acknowledge; 0 if there is not. A peer that is
-// only slow to read does acknowledge. The caller sees to it that nobody closes c
-// meanwhile.
+// Unacknowledged returns for how long the peer has acknowledged nothing, although
+// data was sent again or its closed window was probed more than once since; 0
+// otherwise. A peer that is only slow to read answers each probe, however far
+// apart they are. The caller sees to it that nobody closes c meanwhile.
 func (c *Conn) Unacknowledged() time.Duration {
 	var info syscall.TCPInfo
 	size := uint32(unsafe.Sizeof(info))
 	_, _, errno := syscall.RawSyscall6(syscall.SYS_GETSOCKOPT, uintptr(c.fd), syscall.IPPROTO_TCP, syscall.TCP_INFO,
 		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
-	if errno != 0 || info.Unacked == 0 && info.Probes == 0 {
+	// One packet without an answer means nothing: it may be lost or still on its
+	// way, and kernels answer only so many probes of a closed window.
+	if errno != 0 || int(info.Retransmits)+int(info.Probes) < 2 {
 		return 0
 	}
 	return time.Duration(info.Last_ack_recv) * time.Millisecond

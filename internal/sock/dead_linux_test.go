@@ -32,6 +32,7 @@ func vanish(t testing.TB, c *net.TCPConn) {
 }
 
 func TestAPeerThatAcknowledgesNothingIsTold(t *testing.T) {
+	t.Parallel()
 	c, peer := dialled(t)
 	if err := c.SetUserTimeout(time.Minute); err != nil {
 		t.Fatal(err)
@@ -52,6 +53,7 @@ func TestAPeerThatAcknowledgesNothingIsTold(t *testing.T) {
 // for there is nothing to acknowledge; then the first packet the other way
 // waits for its acknowledgement, as all do.
 func TestAPeerThatHasJustSentSomethingIsNotSilent(t *testing.T) {
+	t.Parallel()
 	c, peer := dialled(t)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -67,16 +69,19 @@ func TestAPeerThatHasJustSentSomethingIsNotSilent(t *testing.T) {
 	}
 }
 
+// A closed window is probed, and the kernel at the other end answers only so
+// many probes.
 func TestAPeerThatOnlyDoesNotReadIsNotSilent(t *testing.T) {
+	t.Parallel()
 	c, peer := dialled(t)
 	written := in(func() error { _, err := c.Write(make([]byte, 32<<20)); return err })
 	eventually(t, "the write waits", func() bool { return c.Parks() > 0 })
 	start := time.Now()
 	eventually(t, "time passes", func() bool {
-		if d := c.Unacknowledged(); d > time.Since(start)/2+800*time.Millisecond {
+		if d := c.Unacknowledged(); d > 0 {
 			t.Fatalf("silent for %v after %v", d, time.Since(start))
 		}
-		return time.Since(start) > 2*time.Second
+		return time.Since(start) > 1500*time.Millisecond
 	})
 	_ = peer.Close()
 	if await(t, "the write ends", written) == nil {
