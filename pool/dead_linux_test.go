@@ -51,7 +51,7 @@ func twoAddresses(t *testing.T, deadTimeout time.Duration) (*pool.Pool, *pool.Or
 // X21 of the catalogue.
 func TestAnUpstreamThatVanishesIsNoticedInSeconds(t *testing.T) {
 	t.Parallel()
-	p, o, first, second := twoAddresses(t, 2*time.Second)
+	p, o, first, second := twoAddresses(t, time.Second)
 	l := acquire(t, o, pool.Ticket{})
 	vanish(t, first.next())
 	fill(t, first, o, 2)
@@ -120,7 +120,7 @@ func TestAPatientLeaseOutlivesASlowReaderAndTellsOfADeadOne(t *testing.T) {
 		if l.Silent() {
 			t.Fatal("taken for dead")
 		}
-		return time.Since(start) > 3*deadTimeout
+		return time.Since(start) > 2*deadTimeout
 	})
 	select {
 	case err := <-written:

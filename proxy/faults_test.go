@@ -238,7 +238,7 @@ func TestX11SlowReader(t *testing.T) {
 	client.head()
 	source, sum := newNoise(size), sha256.New()
 	stuck, left := pushUntilStuck(t, up, io.TeeReader(source, sum))
-	if stuck > 32<<20 {
+	if stuck > 64<<20 { // the kernel itself holds up to 40 MiB
 		t.Errorf("the upstream was rid of %d bytes that nobody reads", stuck)
 	}
 	finished := make(chan error, 1)

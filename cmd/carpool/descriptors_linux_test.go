@@ -136,6 +136,21 @@ func TestX16IdleConnectionsMakeRoom(t *testing.T) {
 	}
 }
 
+// Here carpool's own bounds do not keep it away from the limit, so that the
+// system refuses: what is idle has to go then, upstream connections first.
+func TestX16RefusedDescriptorsAreMadeUpFor(t *testing.T) {
+	t.Parallel()
+	const files, clients = 28, 40
+	x := newCrossroads(t)
+	c := startWithFiles(t, files)
+	for n := range clients { // each leaves an idle client and an idle upstream connection
+		r, err := c.dial().ask("GET", x.url(n, "/"))
+		want(t, http.StatusOK, r, err)
+	}
+	t.Logf("%v clients, %v idle upstream connections, %v evicted", c.metric("carpool_client_connections"),
+		c.metric("carpool_connections_idle"), c.metric("carpool_connections_closed_total", `reason="evicted"`))
+}
+
 // With everything in use there is nothing to evict: carpool has to wait without
 // burning the processor, and to go on when something comes free. The small
 // limit is one that carpool's own bounds do not keep it away from, so that the

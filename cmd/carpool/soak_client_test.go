@@ -253,7 +253,7 @@ func (v *visitor) receive(w *wish) (got outcome, detail string, keep bool) {
 	if w.method == "HEAD" {
 		size = 0
 	}
-	read, bad := (&content{tag: w.tag, n: size}).check(r.Body)
+	bad, read := (&content{tag: w.tag, n: size}).check(r.Body)
 	_, announced := r.Trailer["X-After"]
 	switch {
 	case read != nil:

@@ -279,24 +279,24 @@ func (c *content) Read(p []byte) (int, error) {
 
 // check reads a body and tells what is wrong with it: an error of reading, or
 // that it is not the one it should be.
-func (c *content) check(r io.Reader) (read error, bad string) {
+func (c *content) check(r io.Reader) (bad string, read error) {
 	got, expected := make([]byte, 16<<10), make([]byte, 16<<10)
 	for {
 		n, err := r.Read(got)
 		if c.at+n > c.n {
-			return nil, fmt.Sprintf("more than %d bytes", c.n)
+			return fmt.Sprintf("more than %d bytes", c.n), nil
 		}
 		_, _ = io.ReadFull(c, expected[:n])
 		if string(got[:n]) != string(expected[:n]) {
-			return nil, fmt.Sprintf("byte %d to %d of %d are %.60q", c.at-n, c.at, c.n, got[:n])
+			return fmt.Sprintf("byte %d to %d of %d are %.60q", c.at-n, c.at, c.n, got[:n]), nil
 		}
 		switch {
 		case err == io.EOF && c.at < c.n:
-			return nil, fmt.Sprintf("only %d of %d bytes", c.at, c.n)
+			return fmt.Sprintf("only %d of %d bytes", c.at, c.n), nil
 		case err == io.EOF:
-			return nil, ""
+			return "", nil
 		case err != nil:
-			return err, ""
+			return "", err
 		}
 	}
 }

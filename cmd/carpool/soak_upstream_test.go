@@ -39,12 +39,11 @@ var badHabits = []habit{
 // habits is an upstream of the soak.
 type habits struct {
 	habit
-	l       *ledger
-	ln      net.Listener
-	work    sync.WaitGroup
-	mu      sync.Mutex // guards conns
-	conns   map[net.Conn]bool
-	stopped bool
+	l     *ledger
+	ln    net.Listener
+	work  sync.WaitGroup
+	mu    sync.Mutex // guards conns
+	conns map[net.Conn]bool
 }
 
 func newHabits(t testing.TB, l *ledger, h habit) *habits {
@@ -247,7 +246,7 @@ func (e *episode) takeUpload() error {
 			return errClose
 		}
 	}
-	read, bad := (&content{tag: e.deal.tag, n: e.deal.upload}).check(e.r.Body)
+	bad, read := (&content{tag: e.deal.tag, n: e.deal.upload}).check(e.r.Body)
 	if read != nil {
 		return errClose // the client left
 	}

@@ -81,7 +81,7 @@ func TestAPeerThatOnlyDoesNotReadIsNotSilent(t *testing.T) {
 		if d := c.Unacknowledged(); d > 0 {
 			t.Fatalf("silent for %v after %v", d, time.Since(start))
 		}
-		return time.Since(start) > 1500*time.Millisecond
+		return time.Since(start) > 1200*time.Millisecond
 	})
 	_ = peer.Close()
 	if await(t, "the write ends", written) == nil {
