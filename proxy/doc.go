@@ -1,4 +1,8 @@
 /*
+Package proxy is the half of carpool that the app talks to: it accepts
+connections, reads requests, finds out where they go and whether they may,
+borrows an upstream connection for each and relays both ways.
+
 The way of a request:
 
 	client ── accept ──► session.turn ──► readHead ──► route ──► exchange
@@ -62,5 +66,4 @@ and Upgrade.
   - Plain HTTP inside CONNECT is tunnelled, not pooled.
   - Shedding load before a memory limit is hit.
 */
-
 package proxy

@@ -1,7 +1,3 @@
-// Package proxy is the half of carpool that the app talks to: it accepts
-// connections, reads requests, finds out where they go and whether they may,
-// borrows an upstream connection for each and relays both ways. See doc.go for
-// what it holds itself to.
 package proxy
 
 import (

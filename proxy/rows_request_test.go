@@ -272,6 +272,27 @@ func TestF19NothingIsAnsweredBehindTheLastAnswer(t *testing.T) {
 	}
 }
 
+// R23 for the last answer of a pipeline: what is behind it and will never be
+// read must not reset the connection.
+func TestR23LastAnswerOfALongPipeline(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		r, o := start(t), newOrigin(t)
+		r.proxy.Drain()
+		client := r.client()
+		client.send(strings.Repeat(o.get("/"), 2000))
+		up := o.accept()
+		up.want(o.forwarded("GET", "/", ""))
+		reply := answer(strings.Repeat("x", 1<<20))
+		sent := make(chan error, 1)
+		go func() { sent <- up.trySend(reply) }()
+		r.logged(1) // all was passed on, and nothing of it read
+		client.want(strings.Replace(reply, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1))
+		client.end()
+		check(t, sent)
+	}
+}
+
 // A head may come byte by byte, and a body in any pieces.
 func TestRequestsArriveInPieces(t *testing.T) {
 	t.Parallel()

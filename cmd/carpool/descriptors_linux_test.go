@@ -140,7 +140,7 @@ func TestX16IdleConnectionsMakeRoom(t *testing.T) {
 // system refuses: what is idle has to go then, upstream connections first.
 func TestX16RefusedDescriptorsAreMadeUpFor(t *testing.T) {
 	t.Parallel()
-	const files, clients = 28, 40
+	const files, clients = 24, 40
 	x := newCrossroads(t)
 	c := startWithFiles(t, files)
 	for n := range clients { // each leaves an idle client and an idle upstream connection
