@@ -58,10 +58,17 @@ func (l *idleLimit) closedAfter(idle, now time.Duration) {
 // survived notes that a connection is still open, or was when it was used
 // again, after being idle so long.
 func (l *idleLimit) survived(idle time.Duration) {
-	if l.learned > 0 && idle > l.learned+2*slack(l.learned) {
+	if l.learned > 0 && outlives(idle, l.learned) {
 		l.learned = 0
 	}
-	if l.seen > 0 && idle > l.candidate+2*slack(l.candidate) {
+	if l.seen > 0 && outlives(idle, l.candidate) {
 		l.seen = 0
 	}
 }
+
+// refutedBy reports whether survived would change anything.
+func (l *idleLimit) refutedBy(idle time.Duration) bool {
+	return l.learned > 0 && outlives(idle, l.learned) || l.seen > 0 && outlives(idle, l.candidate)
+}
+
+func outlives(idle, limit time.Duration) bool { return idle > limit+2*slack(limit) }

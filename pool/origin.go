@@ -5,8 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/carpoolproxy/carpool/internal/sock"
 )
 
 // What Acquire can fail with, apart from the errors of dialling.
@@ -403,8 +401,9 @@ func (o *Origin) hungUp(l *Lease) {
 func (o *Origin) tidy(now time.Duration) {
 	cfg := &o.pool.cfg
 	o.drop(func(l *Lease) bool {
-		if sock.CanWatch { // or it may have been closed long ago
-			o.limit.survived(now - l.idleSince)
+		// It may have been closed without that being known yet.
+		if idle := now - l.idleSince; o.limit.refutedBy(idle) && !l.conn.PeerGone() {
+			o.limit.survived(idle)
 		}
 		return cfg.IdleTimeout > 0 && now-l.idleSince >= cfg.IdleTimeout ||
 			l.hint > 0 && now-l.idleSince >= l.hint-margin(l.hint)

@@ -93,11 +93,30 @@ func (x *exchange) classify(retryKeyed bool) {
 		idempotent = true
 		x.forwards, _ = maxForwards(r)
 	}
-	// Upgrading to HTTP/2 would only take the connection out of the pool.
-	x.upgrade = r.Upgrade && !x.http10 && r.Has.Of(http1.Upgrade) && !http1.EqualFold(r.First(http1.Upgrade), "h2c")
+	x.upgrade = offersUpgrade(r)
 	x.replayable = !x.upgrade && (idempotent || retryKeyed && r.Has.Of(http1.IdempotencyKey))
 	x.pin = pins(r.First(http1.Authorization))
 	x.reqBody = r.Body()
+}
+
+// offersUpgrade reports whether an Upgrade is to be passed on. Not one with a
+// body: there are servers that take what follows such a head for the other
+// protocol, or for the next request (Kludex/uvicorn#2722). And not one to
+// HTTP/2, which would only take the connection out of the pool.
+func offersUpgrade(r *http1.Request) bool {
+	if !r.Upgrade || r.Minor == 0 || !r.Has.Of(http1.Upgrade) {
+		return false
+	}
+	body, h2c := r.Body(), false
+	for i := range r.Fields {
+		if f := &r.Fields[i]; f.Name == http1.Upgrade {
+			http1.EachOption(r.Value(f), func(o []byte) bool {
+				h2c = h2c || http1.EqualFold(o, "h2c")
+				return true
+			})
+		}
+	}
+	return body.Done() && !h2c
 }
 
 // pins reports whether credentials are of a scheme that authenticates the

@@ -123,7 +123,7 @@ func TestX7StallInABody(t *testing.T) {
 	})
 	t.Run("X7 of a request", func(t *testing.T) {
 		t.Parallel()
-		for range 20 {
+		for range 5 {
 			r, o := start(t, limit), newOrigin(t)
 			client := r.client()
 			client.send(o.request("PUT", "/", "Content-Length: 10\r\n\r\nhalf"))
@@ -609,7 +609,7 @@ func TestX22OneEndlessTransfer(t *testing.T) {
 	})
 	small := r.client()
 	var other *wire
-	for range 50 {
+	for range 20 {
 		other = o.exchange(small, other)
 	}
 	_, _ = greedy.Close(), up.Close()

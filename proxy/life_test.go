@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -134,6 +135,8 @@ func TestPanicsAreContained(t *testing.T) {
 		default:
 			up.send(ok)
 			c.want(ok)
+			_ = up.Close() // an Upgrade that was declined
+			up = nil
 		}
 		if path != "/fine" {
 			_, _ = c.rest()
@@ -211,7 +214,7 @@ func TestRequestsMeetSessionsThatFallAsleep(t *testing.T) {
 	for i := range 100 {
 		c := r.client()
 		clients.Go(func() {
-			for k := range 3 {
+			for k := range 2 {
 				path := fmt.Sprintf("/%d/%d", i, k)
 				if err := c.trySend(o.get(path)); err != nil {
 					t.Errorf("sending: %v", err)
@@ -338,6 +341,38 @@ func everything(t *testing.T, r *rig, o *origin, resolver stuck) map[string]*wir
 	c = client("one that is left to read its answer", "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
 	c.problem(400)
 	return open
+}
+
+// Close in the middle of everything: start checks that nothing is lost.
+func TestCloseUnderLoad(t *testing.T) {
+	t.Parallel()
+	for i := range 10 {
+		o := newOrigin(t)
+		o.handle(erratic)
+		r := start(t, func(s *settings) { s.pool.MaxConnsPerHost = 1 + i })
+		var clients sync.WaitGroup
+		for k := range 12 {
+			clients.Go(func() {
+				for n := k; ; n++ {
+					c, err := net.Dial("tcp", r.addr)
+					if err != nil {
+						return
+					}
+					w := &wire{t: t, name: "client", Conn: c}
+					if n%4 == 0 {
+						_ = w.trySend(connectTo(o.addr) + "GET /tunnel/ HTTP/1.1\r\n\r\n")
+						_, _ = tryHead(w)
+					} else {
+						whim(w, o, k, n)
+					}
+					_ = c.Close()
+				}
+			})
+		}
+		r.logged(20 * (i + 1))
+		r.stop()
+		clients.Wait()
+	}
 }
 
 // Serve says so when the proxy was closed before.

@@ -55,7 +55,8 @@ func (s *session) answer(x *exchange, lease *pool.Lease) (again bool) {
 		r.DropAll(http1.Trailer)
 	}
 	x.pin = x.pin || r.Status == 401 && r.Has.Of(http1.WWWAuthenticate) && asksForConnection(r)
-	if !s.uploaded(x) || s.p.draining.Load() || x.untilClose() {
+	if !s.uploaded(x) || s.p.draining.Load() || x.untilClose() ||
+		r.Status == 205 && !x.respBody.Done() { // which some clients take for one without a body
 		x.keepAlive = false
 	}
 	b := x.buildResponse(s.p.cfg.Via)
@@ -169,7 +170,7 @@ func (s *session) settle(x *exchange, lease *pool.Lease, clean bool) {
 		lease.Discard(pool.EarlyAnswer)
 	case r.Suspect:
 		lease.Discard(pool.BadAnswer)
-	case r.Close, r.Minor == 0 && !r.KeepAlive:
+	case r.Close, r.Minor == 0 && !r.KeepAlive, x.upgrade: // who declines an upgrade may still be of two minds
 		lease.Discard(pool.NotKept)
 	default:
 		lease.Hint(x.hintTimeout, x.hintMax)
@@ -189,7 +190,8 @@ func (s *session) finish(x *exchange) bool {
 		_ = s.client.SetWriteDeadline(time.Time{})
 	}
 	if x.reqBody.Done() {
-		s.in.Consume(x.ready) // what was kept for a retry
+		s.in.Consume(x.ready)                     // what was kept for a retry
+		s.linger = !x.keepAlive && s.in.Len() > 0 // the rest of a pipeline
 		return x.keepAlive
 	}
 	s.linger = true

@@ -120,9 +120,13 @@ func TestHeadsAreForwarded(t *testing.T) {
 				"HTTP/1.1 102 Processing\r\n\r\n" + ok,
 			seen: "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + ok,
 		}, {
-			name:    "R19 a 200 to an Upgrade",
-			request: getLine + "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-			arrives: gotLine + "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+			name:    "R10 an Upgrade with a body",
+			request: "POST http://{h}/ HTTP/1.1\r\nHost: {h}\r\nConnection: Upgrade\r\nUpgrade: foo\r\nContent-Length: 2\r\n\r\nhi",
+			arrives: "POST / HTTP/1.1\r\nHost: {h}\r\nContent-Length: 2\r\n\r\nhi",
+		}, {
+			name:    "R10 an Upgrade to HTTP/2 among others",
+			request: getLine + "Connection: Upgrade\r\nUpgrade: foo\r\nUpgrade: bar, h2c\r\n\r\n",
+			arrives: gotLine + "\r\n",
 		}, {
 			name:    "R21 no Date, no reason, other minor version",
 			request: getLine + "\r\n", answer: "HTTP/1.1 299\r\nContent-Length: 0\r\n\r\n", seen: "HTTP/1.1 299 \r\nContent-Length: 0\r\n\r\n",
@@ -163,6 +167,21 @@ func TestHeadsAreForwarded(t *testing.T) {
 			p.run(t)
 		})
 	}
+}
+
+// A 200 to an Upgrade is an ordinary answer; but the upstream may still wait for
+// the other protocol on that connection.
+func TestR19ADeclinedUpgradeEndsItsConnection(t *testing.T) {
+	t.Parallel()
+	r, o := start(t), newOrigin(t)
+	c := r.client()
+	c.send(o.request("GET", "/", "Connection: Upgrade\r\nUpgrade: websocket\r\n"))
+	up := o.accept()
+	up.want("GET / HTTP/1.1\r\nHost: " + o.addr + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+	up.send(ok)
+	c.want(ok)
+	up.end()
+	o.exchange(c, nil)
 }
 
 func TestR6TargetsStayByteIdentical(t *testing.T) {

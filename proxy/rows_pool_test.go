@@ -615,31 +615,38 @@ func erratic(up *wire) {
 	}
 }
 
-// whimsical does one exchange and reports whether there was a whole answer.
+// whimsical does one exchange on a connection of its own and reports whether
+// there was a whole answer.
 func whimsical(t *testing.T, r *rig, o *origin, i, k int) bool {
-	kinds := []string{"/get/", "/early/", "/die/", "/half/", "/stray/", "/put/", "/get/", "/leave/"}
-	path := fmt.Sprintf("%s%d/%d", kinds[(i+k)%len(kinds)], i, k)
 	c := r.client()
 	defer c.Close()
+	path, whole := whim(c, o, i, k)
+	if whole && string(c.in) != path {
+		t.Errorf("%s was answered %q", path, c.in)
+	}
+	return whole
+}
+
+// whim does an exchange of some kind, and leaves the body of the answer in c.in.
+func whim(c *wire, o *origin, i, k int) (path string, whole bool) {
+	kinds := []string{"/get/", "/early/", "/die/", "/half/", "/stray/", "/put/", "/get/", "/leave/"}
+	path = fmt.Sprintf("%s%d/%d", kinds[(i+k)%len(kinds)], i, k)
 	request := o.get(path)
 	if strings.HasPrefix(path, "/early/") || strings.HasPrefix(path, "/put/") {
 		request = o.request("PUT", path, fmt.Sprintf("Content-Length: %d\r\n\r\n%s", 100<<10, strings.Repeat("x", 100<<10)))
 	}
 	_ = c.trySend(request)
 	if strings.HasPrefix(path, "/leave/") {
-		return false
+		return path, false
 	}
 	head, err := tryHead(c)
 	if err != nil || !strings.HasPrefix(head, "HTTP/1.1 200") || strings.HasPrefix(path, "/half/") {
-		return false
+		return path, false
 	}
 	for len(c.in) < len(path) {
 		if c.fill() != nil {
-			return false
+			return path, false
 		}
 	}
-	if string(c.in) != path {
-		t.Errorf("%s was answered %q", path, c.in)
-	}
-	return true
+	return path, true
 }

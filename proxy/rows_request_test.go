@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/carpoolproxy/carpool/pool"
 )
@@ -270,6 +271,22 @@ func TestF19NothingIsAnsweredBehindTheLastAnswer(t *testing.T) {
 	if n := r.stats(o).Closed[pool.StrayBytes]; n != 0 {
 		t.Errorf("%d connections were closed", n)
 	}
+}
+
+// F22: an empty line is no beginning of a request, so it sets no clock going.
+func TestF22EmptyLinesBehindARequest(t *testing.T) {
+	t.Parallel()
+	r, o := start(t, func(s *settings) { s.proxy.ClientHeaderTimeout = 100 * time.Millisecond }), newOrigin(t)
+	client := r.client()
+	client.send(o.request("POST", "/", "Content-Length: 2\r\n\r\nhi") + "\r\n")
+	up := o.accept()
+	up.want(o.forwarded("POST", "/", "Content-Length: 2\r\n\r\nhi"))
+	up.send(ok)
+	client.want(ok)
+	client.silence(300 * time.Millisecond)
+	client.send("\r\n")
+	client.silence(300 * time.Millisecond)
+	o.exchange(client, up)
 }
 
 // R23 for the last answer of a pipeline: what is behind it and will never be

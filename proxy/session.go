@@ -79,13 +79,23 @@ func (s *session) serve() {
 // turn serves one request and reports whether another may follow. It waits
 // here, and not deeper, for that takes the least stack.
 func (s *session) turn() bool {
-	if s.in.Len() == 0 && !s.await() {
-		return false
+	for s.skipEmptyLines(); s.in.Len() == 0; s.skipEmptyLines() {
+		if !s.await() {
+			return false
+		}
 	}
 	x := exchanges.Get().(*exchange)
 	again := s.handle(x)
 	x.recycle()
 	return again
+}
+
+// skipEmptyLines drops empty lines in front of a request (RFC 9112 section
+// 2.2). They do not begin one: some clients end a body with one.
+func (s *session) skipEmptyLines() {
+	for b := s.in.Bytes(); len(b) >= 2 && b[0] == '\r' && b[1] == '\n'; b = s.in.Bytes() {
+		s.in.Consume(2)
+	}
 }
 
 // await waits for the first bytes of a request.

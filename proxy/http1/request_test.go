@@ -321,6 +321,11 @@ func TestAHeadOfExactlyTheLimitIsAccepted(t *testing.T) {
 			t.Errorf("one byte over the limit: %v", err)
 		}
 	}
+	for prefix, status := range map[int]int{10: 414, 50: 431} {
+		if _, err := new(http1.Request).Parse([]byte(in[:prefix]), prefix); statusOf(t, err) != status {
+			t.Errorf("half a head that fills its limit of %d: %v", prefix, err)
+		}
+	}
 }
 
 func TestARequestLineThatIsWrongIsNotWaitedFor(t *testing.T) {

@@ -124,6 +124,7 @@ var responseRows = map[string]responseRow{
 	"P8 folded Content-Length 010":  {in: answer("Content-Length:\r\n 010\r\n"), body: bytesOf(10), out: answer("Content-Length: 10\r\n")},
 	"P8 the first line is folded":   {in: "HTTP/1.1 200 OK\r\n X: a\r\n\r\n"},
 	"P8 space before the colon":     {in: answer("Content-Length : 5\r\nX:a\r\n"), body: bytesOf(5), out: answer("Content-Length: 5\r\nX: a\r\n")},
+	"P8 space before any colon":     {in: answer("X-A : 1\r\nX-B:2\r\n"), body: untilClose, out: answer("X-A: 1\r\nX-B: 2\r\n")},
 	"P8 tabs before the colon":      {in: answer("Transfer-Encoding\t \t:chunked\r\n"), body: inChunks, out: answer("Transfer-Encoding: chunked\r\n")},
 	"P8 LF ends the lines":          {in: "HTTP/1.1 200 OK\nContent-Length: 5\nX:a\n\n", body: bytesOf(5), out: answer("Content-Length: 5\r\nX: a\r\n")},
 	"P8 LF ends the status line":    {in: "HTTP/1.1 200 OK\nX:a\r\n\r\n", body: untilClose, out: answer("X: a\r\n")},
@@ -164,6 +165,12 @@ func TestResponseRows(t *testing.T) {
 						t.Fatal(err)
 					}
 					r.Reset()
+					return r.Parse([]byte(row.in), big)
+				}},
+				{"again after a refusal", func(r *http1.Response) (int, error) {
+					if _, err := r.Parse([]byte(answer("X: " + strings.Repeat("x", 5000)))[:4000], 3000); err == nil {
+						t.Fatal("a head over its limit was accepted")
+					}
 					return r.Parse([]byte(row.in), big)
 				}},
 				{"again after another head", func(r *http1.Response) (int, error) {
