@@ -100,14 +100,15 @@ func TestTheMarginLeavesRoomAndNeverTakesAll(t *testing.T) {
 	}
 }
 
-// P12 of the catalogue, with an upstream that closes after a tenth of a second.
+// P12 of the catalogue, with an upstream that closes after a short while.
 func TestAnUpstreamsIdleTimeoutIsLearned(t *testing.T) {
 	t.Parallel()
 	const timeout = 150 * ms
 	u := newUpstream(t)
 	p := newPool(t)
 	o := u.origin(p)
-	for i := range uint64(2) {
+	// Two closes are enough where time passes evenly; a busy machine takes more.
+	for i := uint64(0); i < 2 || i < 20 && stats(t, p).IdleLimit == 0; i++ {
 		l := acquire(t, o, pool.Ticket{Fresh: true})
 		peer := u.next()
 		l.Release()

@@ -184,6 +184,21 @@ func TestR19ADeclinedUpgradeEndsItsConnection(t *testing.T) {
 	o.exchange(c, nil)
 }
 
+// Some clients take a 205 for an answer without a body, so nothing follows one
+// that has one.
+func TestP5ResetContentWithABodyIsTheLastAnswer(t *testing.T) {
+	t.Parallel()
+	r, o := start(t), newOrigin(t)
+	c := r.client()
+	c.send(o.get("/"))
+	up := o.accept()
+	up.head()
+	up.send("HTTP/1.1 205 Reset Content\r\nContent-Length: 2\r\n\r\nok")
+	c.want("HTTP/1.1 205 Reset Content\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+	c.end()
+	o.exchange(r.client(), up)
+}
+
 func TestR6TargetsStayByteIdentical(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{

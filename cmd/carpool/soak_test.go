@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -320,7 +321,7 @@ func TestSoak(t *testing.T) {
 		t.Skip("takes a while")
 	}
 	const heapSlack = 4 << 20
-	before := measure()
+	before, socketsBefore := measure(), sockets()
 	l := newLedger(t)
 	var upstreams []*habits
 	for _, h := range badHabits {
@@ -333,6 +334,7 @@ func TestSoak(t *testing.T) {
 	for _, gauge := range []string{"requests_in_flight", "client_connections", "tunnels", "connections_in_use", "requests_waiting"} {
 		eventually(t, gauge+" is 0", func() bool { return c.metric("carpool_"+gauge) == 0 })
 	}
+	noSocketIsLost(t, c, upstreams, socketsBefore)
 	t.Logf("what happened:\n%s%s", l.report(), figures(c))
 	if n := c.metric("carpool_panics_total"); n > 0 {
 		t.Errorf("%v panics", n)
@@ -358,6 +360,34 @@ func TestSoak(t *testing.T) {
 			t.Failed()
 	})
 	t.Logf("before %+v, after %+v", before, after)
+}
+
+// noSocketIsLost checks that there are no more sockets than there should be when
+// all clients have gone. The garbage collector would close lost ones.
+func noSocketIsLost(t testing.TB, c *carpool, upstreams []*habits, before int) {
+	t.Helper()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	if descriptors() == nil {
+		return
+	}
+	eventually(t, "there are only listeners and, at both ends, idle upstream connections", func() bool {
+		idle, open := int(c.metric("carpool_connections_idle")), 0
+		for _, u := range upstreams {
+			open += u.open()
+		}
+		return open == idle && sockets() <= before+2+len(upstreams)+2*idle
+	})
+}
+
+// sockets is how many the process has.
+func sockets() int {
+	n := 0
+	for _, d := range descriptors() {
+		if strings.Contains(d, " socket:") {
+			n++
+		}
+	}
+	return n
 }
 
 // figures are carpool's own.

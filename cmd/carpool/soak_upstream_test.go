@@ -76,6 +76,12 @@ func newHabits(t testing.TB, l *ledger, h habit) *habits {
 
 func (u *habits) addr() string { return u.ln.Addr().String() }
 
+func (u *habits) open() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.conns)
+}
+
 func (u *habits) close() {
 	_ = u.ln.Close()
 	u.mu.Lock()
@@ -271,10 +277,21 @@ func (e *episode) answerEarly() error {
 }
 
 // leave ends a connection with the request half read: by the book (RFC 9112
-// section 9.6), or not.
+// section 9.6), or not; or it goes on with it, as if more were to come.
 func (e *episode) leave() error {
-	if chance(0.5) {
+	switch rand.IntN(3) {
+	case 0:
 		return errClose
+	case 1:
+		bad, read := (&content{tag: e.deal.tag, n: e.deal.upload}).check(e.r.Body)
+		if bad != "" {
+			e.l.violate("%s %d: behind the half of an upload there came something else: %s", e.deal.method, e.deal.tag, bad)
+		}
+		if bad != "" || read != nil { // cut off, as a rule
+			return errClose
+		}
+		e.l.count("oddity: early answer, and then all of the upload")
+		return nil
 	}
 	_ = e.c.CloseWrite()
 	_ = e.c.SetReadDeadline(time.Now().Add(time.Second))

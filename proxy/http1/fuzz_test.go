@@ -232,6 +232,7 @@ func asNetHTTPReadsResponse(t *testing.T, r *http1.Response, head []byte) (expla
 
 var (
 	tabBeforeColon   = regexp.MustCompile(`(?m)^[!#$%&'*+\-.^_\x60|~0-9A-Za-z]+ *\t[ \t]*:`)
+	emptyFold        = regexp.MustCompile(`(?m)^[ \t]+\r?$`)
 	spaceBeforeColon = regexp.MustCompile(`(?mi)^(content-length|transfer-encoding|connection|trailer) +:`)
 )
 
@@ -243,6 +244,8 @@ func explainedResponse(r *http1.Response, head []byte, err error) string {
 		return "a tab before the colon is taken out here, as a space is (RFC 9112 section 5.1)"
 	case strings.HasPrefix(err.Error(), "http: message cannot contain multiple Content-Length headers"):
 		return "net/http compares Content-Lengths as text: 5 and 05 differ"
+	case strings.HasPrefix(err.Error(), "unsupported transfer encoding: ") && strings.HasSuffix(err.Error(), " \"") && emptyFold.Match(head):
+		return "net/http leaves a space behind a value that goes on with an empty folded line; here it is trimmed"
 	}
 	return explainedTrailer(&r.Head, err)
 }
