@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/carpoolproxy/carpool/proxy"
 )
@@ -257,16 +258,37 @@ func TestO3HostileBytesInRecords(t *testing.T) {
 	}
 }
 
-// Addresses that were refused do not count as dead.
-func TestRefusedAddressesAreNoFaultOfTheHost(t *testing.T) {
+// Why there is no connection is named, in the status as in Proxy-Status.
+func TestReasonsForNoConnection(t *testing.T) {
 	t.Parallel()
-	r := start(t)
-	client := r.client()
-	client.send("GET http://" + nobody(t) + "/ HTTP/1.1\r\nHost: x\r\n\r\n")
-	head, _ := client.problem(502)
-	if got := field(head, "Proxy-Status"); got != "carpool; error=connection_refused" {
-		t.Errorf("X5: Proxy-Status: %s", got)
+	local := nobody(t)
+	for name, c := range map[string]struct {
+		authority string
+		status    int
+		kind      string
+		change    func(*settings)
+	}{
+		"X1 no such name": {"nowhere.test", 502, "dns_error", func(s *settings) { s.pool.Resolver = names{} }},
+		"X1 no answer to the name": {"slow.test", 504, "dns_timeout", func(s *settings) {
+			s.pool.Resolver, s.pool.DialTimeout = stuck{make(chan struct{}, 9)}, 100*time.Millisecond
+		}},
+		"X5 refused": {local, 502, "connection_refused", func(*settings) {}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, c.change)
+			client := r.client()
+			client.send("POST http://" + c.authority + "/ HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+			head, _ := client.problem(c.status)
+			if got := field(head, "Proxy-Status"); got != "carpool; error="+c.kind {
+				t.Errorf("Proxy-Status: %s", got)
+			}
+			// The request was whole, so the connection goes on.
+			if !strings.Contains(c.authority, ":") {
+				c.authority += ":443"
+			}
+			client.send(connectTo(c.authority))
+			client.refused(c.status)
+		})
 	}
-	client.send("GET http://nowhere.invalid/ HTTP/1.1\r\nHost: x\r\n\r\n")
-	client.problem(502, 504)
 }

@@ -19,7 +19,7 @@ import (
 
 func TestX6StallBeforeTheHead(t *testing.T) {
 	t.Parallel()
-	limit := func(s *settings) { s.proxy.ResponseHeaderTimeout = 100 * time.Millisecond }
+	limit := func(s *settings) { s.proxy.ResponseHeaderTimeout = 600 * time.Millisecond }
 	for name, begin := range map[string]string{"X6 nothing": "", "X6 half a head": "HTTP/1.1 200 OK\r\nX-A:", "X6 after a 103": "HTTP/1.1 103 Early Hints\r\n\r\n"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -47,7 +47,7 @@ func TestX6StallBeforeTheHead(t *testing.T) {
 		up := o.accept()
 		up.head()
 		up.want("first")
-		up.silence(300 * time.Millisecond)
+		up.silence(900 * time.Millisecond)
 		client.send("other")
 		up.want("other")
 		client.problem(504)
@@ -62,11 +62,11 @@ func TestX6StallBeforeTheHead(t *testing.T) {
 		up.head()
 		up.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
 		client.head()
-		up.silence(300 * time.Millisecond)
+		up.silence(900 * time.Millisecond)
 		up.send("ok")
 		client.want("ok")
 		o.exchange(client, up)
-		up.silence(300 * time.Millisecond) // nor does it lie in wait in the pool
+		up.silence(900 * time.Millisecond) // nor does it lie in wait in the pool
 		o.exchange(client, up)
 	})
 	t.Run("X6 does not bound a body that began before the request was whole", func(t *testing.T) {
@@ -81,7 +81,7 @@ func TestX6StallBeforeTheHead(t *testing.T) {
 		client.take(len("HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\nfirst"))
 		client.send("other")
 		up.want("other")
-		up.silence(300 * time.Millisecond)
+		up.silence(900 * time.Millisecond)
 		up.send("other")
 		client.want("other")
 	})
@@ -180,21 +180,20 @@ func TestX8ResetInABody(t *testing.T) {
 
 func TestX10SlowClients(t *testing.T) {
 	t.Parallel()
-	r := start(t, func(s *settings) {
-		s.proxy.ClientHeaderTimeout = 200 * time.Millisecond
-		s.proxy.ClientIdleTimeout = 600 * time.Millisecond
-	})
-	o := newOrigin(t)
+	limit := func(s *settings) { s.proxy.ClientHeaderTimeout = 200 * time.Millisecond }
 	t.Run("X10 a head that does not end", func(t *testing.T) {
 		t.Parallel()
+		r := start(t, limit)
 		client := r.client()
-		client.send("GET http://" + o.addr + "/ HTTP/1.1\r\nHost: x\r\n")
+		client.send("GET http://127.0.0.1/ HTTP/1.1\r\nHost: x\r\n")
 		client.refused(408)
 	})
 	t.Run("X10 a head byte by byte", func(t *testing.T) {
 		t.Parallel()
+		r := start(t, limit)
 		client := r.client()
 		done := make(chan struct{})
+		client.send("GET http://127.0.0.1/ HTTP/1.1\r\n")
 		go func() {
 			defer close(done)
 			tick := time.NewTicker(20 * time.Millisecond)
@@ -205,7 +204,6 @@ func TestX10SlowClients(t *testing.T) {
 				}
 			}
 		}()
-		client.send("GET http://" + o.addr + "/ HTTP/1.1\r\n")
 		client.problem(408)
 		_, _ = client.rest()
 		_ = client.Close()
@@ -213,13 +211,14 @@ func TestX10SlowClients(t *testing.T) {
 	})
 	t.Run("X10 a client that is idle", func(t *testing.T) {
 		t.Parallel()
+		r, o := start(t, func(s *settings) { s.proxy.ClientIdleTimeout = 200 * time.Millisecond }), newOrigin(t)
 		client := r.client()
-		client.send("GET http://127.0.0.1:0/ HTTP/1.1\r\nHost: x\r\n\r\n")
-		client.refused(400)
-		client = r.client()
-		up := o.exchange(client, nil)
-		client.silence(400 * time.Millisecond)
-		o.exchange(client, up)
+		client.send(o.get("/"))
+		up := o.accept()
+		up.head()
+		client.silence(400 * time.Millisecond) // who waits for an answer is not idle
+		up.send(ok)
+		client.want(ok)
 		client.end()
 	})
 }

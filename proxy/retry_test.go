@@ -266,7 +266,7 @@ func TestNoRetryOnceAnAnswerHasBegun(t *testing.T) {
 // Not after one of the proxy's own timeouts.
 func TestNoRetryAfterATimeout(t *testing.T) {
 	t.Parallel()
-	r, o, client, up := stale(t, func(s *settings) { s.proxy.ResponseHeaderTimeout = 100 * time.Millisecond })
+	r, o, client, up := stale(t, func(s *settings) { s.proxy.ResponseHeaderTimeout = 600 * time.Millisecond })
 	client.send(o.get("/"))
 	up.head()
 	client.problem(504)

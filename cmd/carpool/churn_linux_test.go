@@ -19,8 +19,11 @@ import (
 // where each of its connections leaves a port in TIME_WAIT behind.
 func TestX17ClientThatOpensAConnectionEach(t *testing.T) {
 	requests := *x17Requests
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		requests = min(requests, 500)
+	case raceEnabled:
+		requests = min(requests, 2000)
 	}
 	const workers = 16
 	up := newPlain(t)
@@ -161,7 +164,7 @@ func (p *plain) serve(c net.Conn) {
 // process, the clients' in the test's.
 func TestX15IdleClientsAreServedAndCostLittle(t *testing.T) {
 	clients := 10_000
-	if testing.Short() {
+	if testing.Short() || raceEnabled {
 		clients = 1000
 	}
 	var limit syscall.Rlimit
