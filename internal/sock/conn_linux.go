@@ -11,17 +11,6 @@ import (
 	"unsafe"
 )
 
-// Raw system calls keep the runtime's monitor asleep, and the monitor is who
-// preempts a goroutine that never parks and who polls the network when run
-// queues are never empty. So each direction of a connection has credit for so
-// many raw calls and bytes since either of them last parked; beyond, it makes
-// ordinary calls, which wake the monitor. Either, because a connection that
-// carries one short exchange after the other parks only in its reads.
-const (
-	creditCalls = 64
-	creditBytes = 256 << 10
-)
-
 // Conn is a TCP connection. It implements Stream.
 //
 // An accepted Conn starts unregistered: the netpoller does not know it, and it
@@ -64,24 +53,6 @@ type writer struct {
 	n      int
 	err    error
 	credit credit
-}
-
-type credit struct {
-	calls, bytes int    // used
-	parks        uint32 // since so many
-}
-
-// spent reports whether raw calls are used up.
-func (k *credit) spent(parks uint32) bool {
-	if k.parks != parks {
-		*k = credit{parks: parks}
-	}
-	return k.calls >= creditCalls || k.bytes >= creditBytes
-}
-
-func (k *credit) use(n int) {
-	k.calls++
-	k.bytes += n
 }
 
 // FromTCP returns c as a Conn. c must not be used afterwards.
@@ -165,6 +136,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 }
 
 func (c *Conn) read() error {
+	if c.in.credit.spent(c.parks.Load()) {
+		c.takeTurn()
+	}
 	if c.file == nil {
 		if c.fd < 0 {
 			return net.ErrClosed
@@ -191,7 +165,7 @@ func (c *Conn) readable(fd uintptr) bool {
 	if in.buf != nil {
 		p = in.buf.space()
 	}
-	n, errno := sysRead(fd, p, in.credit.spent(c.parks.Load()))
+	n, errno := sysRead(fd, p)
 	if errno == syscall.EAGAIN {
 		if in.buf != nil {
 			in.buf.idle()
@@ -230,7 +204,16 @@ func (c *Conn) Writev(a, b []byte) (int, error) {
 	return out.n, err
 }
 
+// takeTurn parks when credit is used up.
+func (c *Conn) takeTurn() {
+	takeTurn()
+	c.parks.Add(1)
+}
+
 func (c *Conn) write() error {
+	if c.out.credit.spent(c.parks.Load()) {
+		c.takeTurn()
+	}
 	if c.file == nil {
 		if c.fd < 0 {
 			return net.ErrClosed
@@ -248,7 +231,7 @@ func (c *Conn) write() error {
 func (c *Conn) writable(fd uintptr) bool {
 	out := &c.out
 	for len(out.a)+len(out.b) > 0 {
-		n, errno := sysWrite(fd, out.a, out.b, out.credit.spent(c.parks.Load()))
+		n, errno := sysWrite(fd, out.a, out.b)
 		if errno == syscall.EAGAIN {
 			c.parks.Add(1)
 			return false

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -128,11 +129,11 @@ func TestWritevGoesOnUntilASlowReaderHasAll(t *testing.T) {
 	}
 }
 
-// The monitor thread that ordinary calls wake costs as much as the exchange.
-func TestShortExchangesStayOnRawCalls(t *testing.T) {
+func TestShortExchangesNeedNoTurn(t *testing.T) {
 	bothKinds(t, func(t *testing.T, c *sock.Conn, peer *net.TCPConn) {
 		echo := in(func() error { _, err := io.Copy(peer, peer); return err })
 		payload := make([]byte, 8<<10)
+		waited := 0
 		for range 300 {
 			write(t, c, string(payload))
 			parks := c.Parks()
@@ -144,36 +145,68 @@ func TestShortExchangesStayOnRawCalls(t *testing.T) {
 				}
 			}
 			b.Release()
-			if c.Parks() > parks && !(c.RawReads() && c.RawWrites()) {
-				t.Fatal("a connection that has just waited makes ordinary calls")
+			if c.Parks() == parks {
+				continue
+			}
+			waited++
+			if c.ReadsSpent() || c.WritesSpent() {
+				t.Fatal("a connection that has just waited is to take a turn")
 			}
 		}
-		if c.Parks() < 100 {
-			t.Skipf("the peer was so fast that only %d reads had to wait", c.Parks())
+		if waited < 100 {
+			t.Skipf("the peer was so fast that only %d reads had to wait", waited)
 		}
 		_ = c.Close()
 		await(t, "the echo ends", echo)
 	})
 }
 
-func TestATransferThatNeverWaitsChangesToOrdinaryCalls(t *testing.T) {
-	c, peer := dialled(t)
-	drained := in(func() error { _, err := io.Copy(io.Discard, peer); return err })
-	for range 64 {
-		if !c.RawWrites() {
-			t.Fatal("ordinary calls already")
+func TestATransferThatNeverWaitsTakesTurns(t *testing.T) {
+	bothKinds(t, func(t *testing.T, c *sock.Conn, peer *net.TCPConn) {
+		drained := in(func() error { _, err := io.Copy(io.Discard, peer); return err })
+		for range 64 {
+			if c.WritesSpent() {
+				t.Fatal("a turn is due already")
+			}
+			write(t, c, "x")
 		}
-		write(t, c, "x")
+		if !c.WritesSpent() {
+			t.Error("no turn is due after 64 calls")
+		}
+		if _, err := c.Writev([]byte("head"), []byte("body")); err != nil {
+			t.Error(err)
+		}
+		if c.Parks() != 1 || c.WritesSpent() {
+			t.Errorf("after a turn: %d parks, another one due: %v", c.Parks(), c.WritesSpent())
+		}
+		_ = c.Close()
+		await(t, "the peer sees the end", drained)
+	})
+}
+
+// With one P and a goroutine that never waits, nobody else asks the network.
+func TestATurnLetsThoseRunWhoseSocketsAreReady(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	c, peer := dialled(t)
+	defer c.Close()
+	heard := make(chan error, 1)
+	go func() { heard <- c.Fill(new(sock.Buffer)) }()
+	eventually(t, "the read waits", func() bool { return c.Parks() > 0 })
+	if _, err := peer.Write([]byte("x")); err != nil {
+		t.Fatal(err)
 	}
-	if c.RawWrites() {
-		t.Error("still raw after 64 calls")
+	for range 1000 {
+		sock.TakeTurn()
+		select {
+		case err := <-heard:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		default:
+		}
 	}
-	write(t, c, "ordinary")
-	if _, err := c.Writev([]byte("head"), []byte("body")); err != nil {
-		t.Error(err)
-	}
-	_ = c.Close()
-	await(t, "the peer has read all", drained)
+	t.Error("after 1,000 turns the reader has not run")
 }
 
 func TestOrdinaryCallsMoveTheSameBytes(t *testing.T) {

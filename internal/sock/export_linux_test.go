@@ -9,8 +9,11 @@ func (c *Conn) Registered() bool { return c.registered.Load() }
 // Parks counts how often a read or write found that it has to wait.
 func (c *Conn) Parks() int { return int(c.parks.Load()) }
 
-// RawReads and RawWrites report whether the next such call is a raw one.
-func (c *Conn) RawReads() bool { return !c.in.credit.spent(c.parks.Load()) }
+// ReadsSpent and WritesSpent report whether the next such call takes a turn first.
+func (c *Conn) ReadsSpent() bool { return c.in.credit.spent(c.parks.Load()) }
 
-// RawWrites is RawReads for writes.
-func (c *Conn) RawWrites() bool { return !c.out.credit.spent(c.parks.Load()) }
+// WritesSpent is ReadsSpent for writes.
+func (c *Conn) WritesSpent() bool { return c.out.credit.spent(c.parks.Load()) }
+
+// TakeTurn lets those run whose sockets are ready.
+var TakeTurn = takeTurn

@@ -8,12 +8,9 @@ import (
 )
 
 // The sockets are non-blocking, so none of these calls can block and raw
-// system calls are legitimate. slow asks for calls that the scheduler knows of.
+// system calls are legitimate (see turnstile for what they keep asleep).
 
-func sysRead(fd uintptr, p []byte, slow bool) (n int, errno syscall.Errno) {
-	if slow {
-		return plainRead(int(fd), p)
-	}
+func sysRead(fd uintptr, p []byte) (n int, errno syscall.Errno) {
 	for {
 		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
 		switch errno {
@@ -26,10 +23,7 @@ func sysRead(fd uintptr, p []byte, slow bool) (n int, errno syscall.Errno) {
 	}
 }
 
-func sysWrite(fd uintptr, a, b []byte, slow bool) (int, syscall.Errno) {
-	if slow {
-		return plainWrite(int(fd), a, b)
-	}
+func sysWrite(fd uintptr, a, b []byte) (int, syscall.Errno) {
 	if len(a) == 0 {
 		a, b = b, nil
 	}
