@@ -95,7 +95,7 @@ func (u *habits) close() {
 func chance(share float64) bool { return rand.Float64() < share }
 
 // reset closes a connection so that the peer sees a reset. What the kernel has
-// not delivered by then is lost.
+// not delivered by then is lost, so who means no harm asks for that first.
 func reset(c *net.TCPConn) {
 	_ = c.SetLinger(0)
 	_ = c.Close()
@@ -117,7 +117,7 @@ func (u *habits) serve(c *net.TCPConn) {
 			_ = c.SetReadDeadline(time.Now().Add(u.idle))
 		}
 		if _, err := in.Peek(1); err != nil {
-			if chance(0.5) {
+			if chance(0.5) && delivered(c) {
 				reset(c)
 			}
 			return
@@ -366,7 +366,7 @@ func (e *episode) answer(fault string) error {
 		return errClose
 	case chance(e.silent):
 		e.l.count("oddity: closed after the answer")
-		if e.size < 8<<10 { // which is with the peer by now
+		if delivered(e.c) {
 			return pick(errReset, errClose)
 		}
 		return errClose
