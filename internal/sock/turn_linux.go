@@ -50,8 +50,11 @@ type turnstile struct {
 	pass func(uintptr) bool
 }
 
-// theTurnstile is the process's, or nil where there can be none.
-var theTurnstile = sync.OnceValue(func() *turnstile {
+// theTurnstile is the process's, or nil where there can be none. It is there from
+// the beginning, so that it is not short of a descriptor when it is needed.
+var theTurnstile = newTurnstile()
+
+func newTurnstile() *turnstile {
 	fd, _, errno := syscall.RawSyscall(syscall.SYS_EVENTFD2, 0, syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if errno != 0 {
 		return nil
@@ -63,11 +66,11 @@ var theTurnstile = sync.OnceValue(func() *turnstile {
 	t := &turnstile{raw: raw}
 	t.pass = t.ringAndPass
 	return t
-})
+}
 
 // takeTurn lets other goroutines run whose sockets are ready by now.
 func takeTurn() {
-	t := theTurnstile()
+	t := theTurnstile
 	if t == nil {
 		runtime.Gosched()
 		return

@@ -1,0 +1,118 @@
+{{/*
+The sidecar, defined once. This chart, the admission policy of charts/carpool and
+`carpool inject` all render these templates and add nothing of their own, so a
+new setting, volume or init container is one change here.
+
+They use what Go's text/template has, and toJson: `carpool inject` is not Helm.
+Each takes a dictionary:
+
+  image, pullPolicy         strings
+  env                       list of {name, value}: carpool's settings
+  resources                 {requests: …, limits: …}
+  native                    true: a sidecar of Kubernetes 1.29 and later
+                            false: an ordinary container of an older cluster
+  preload                   the script for Node.js is written and mounted
+*/}}
+
+{{/* The container, as YAML. */}}
+{{- define "carpool.container" -}}
+name: carpool
+image: {{ toJson .image }}
+imagePullPolicy: {{ toJson .pullPolicy }}
+{{- if .native }}
+restartPolicy: Always
+{{- end }}
+ports:
+  - name: carpool-admin
+    containerPort: 9128
+env: {{ toJson .env }}
+startupProbe:
+  httpGet:
+    path: /readyz
+    port: 9128
+  periodSeconds: 1
+  failureThreshold: 60
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: 9128
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+resources: {{ toJson .resources }}
+securityContext:
+  allowPrivilegeEscalation: false
+  capabilities:
+    drop: ["ALL"]
+  readOnlyRootFilesystem: true
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  seccompProfile:
+    type: RuntimeDefault
+{{- if .preload }}
+volumeMounts:
+  - name: carpool
+    mountPath: /carpool
+{{- end }}
+{{- end }}
+
+{{/* The pod's volumes that it needs, as a YAML list. */}}
+{{- define "carpool.volumes" -}}
+{{- if .preload -}}
+- name: carpool
+  emptyDir:
+    sizeLimit: 1Mi
+{{- else -}}
+[]
+{{- end }}
+{{- end }}
+
+{{/* What the other containers mount, as a YAML list. */}}
+{{- define "carpool.mounts" -}}
+{{- if .preload -}}
+- name: carpool
+  mountPath: /carpool
+  readOnly: true
+{{- else -}}
+[]
+{{- end }}
+{{- end }}
+
+{{/*
+What the other containers get in their environment, as a YAML list. Beside name
+and value an entry can have
+
+  when     a choice that it depends on: https, java or preload
+  extend   true: where the variable is there already, with a value of its own,
+           this one is put behind it and a space
+*/}}
+{{- define "carpool.appEnv" -}}
+- name: HTTP_PROXY
+  value: http://127.0.0.1:3128
+- name: http_proxy
+  value: http://127.0.0.1:3128
+- name: NO_PROXY
+  value: {{ toJson .noProxy }}
+- name: no_proxy
+  value: {{ toJson .noProxy }}
+- name: HTTPS_PROXY
+  value: http://127.0.0.1:3128
+  when: https
+- name: https_proxy
+  value: http://127.0.0.1:3128
+  when: https
+- name: JAVA_TOOL_OPTIONS
+  value: -Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=3128 -Dhttp.nonProxyHosts=localhost|127.*|169.254.*|metadata.google.internal|kubernetes.default.svc
+  when: java
+  extend: true
+- name: NODE_OPTIONS
+  value: --require=/carpool/preload.js
+  when: preload
+  extend: true
+{{- end }}
+
+{{/* What is not sent through carpool, before what the user adds. */}}
+{{- define "carpool.noProxy" -}}
+localhost,127.0.0.1,::1,169.254.169.254,169.254.170.2,169.254.170.23,metadata.google.internal,kubernetes.default.svc,$(KUBERNETES_SERVICE_HOST)
+{{- end }}
