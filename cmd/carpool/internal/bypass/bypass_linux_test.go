@@ -73,6 +73,13 @@ func setUp(t *testing.T) {
 				device int32
 			}{a.As16(), 128, int32(loopback.Index)}
 			control(t, syscall.AF_INET6, syscall.SIOCSIFADDR, unsafe.Pointer(&v6))
+			eventually(t, "the address can be used", func() bool {
+				l, err := net.Listen("tcp", netip.AddrPortFrom(a, 0).String())
+				if err == nil {
+					_ = l.Close()
+				}
+				return err == nil
+			})
 			continue
 		}
 		v4 := request{}
@@ -80,6 +87,18 @@ func setUp(t *testing.T) {
 		v4.value[0] = syscall.AF_INET
 		copy(v4.value[4:], a.AsSlice())
 		control(t, syscall.AF_INET, syscall.SIOCSIFADDR, unsafe.Pointer(&v4))
+	}
+}
+
+// eventually waits until a condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not so: %s", what)
+		}
 	}
 }
 
@@ -316,11 +335,7 @@ func TestSocketFiguresAreThoseOfThePod(t *testing.T) {
 	}
 	_ = c.Close()
 	_ = other.Close()
-	for deadline := time.Now().Add(10 * time.Second); New(nil).Snapshot().Sockets.TimeWait != 1; {
-		if time.Now().After(deadline) {
-			t.Fatalf("a closed connection: %+v", New(nil).Snapshot().Sockets)
-		}
-	}
+	eventually(t, "a closed connection is in TIME_WAIT", func() bool { return New(nil).Snapshot().Sockets.TimeWait == 1 })
 }
 
 // TestManySockets says what a look costs, and that none is left out.
