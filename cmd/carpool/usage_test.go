@@ -148,13 +148,16 @@ func TestO6BadFilesAndAddressesAreNamed(t *testing.T) {
 			t.Errorf("CA file %s: %+v", file, got)
 		}
 	}
-	c := runCarpool(t)
 	for _, name := range []string{"CARPOOL_LISTEN", "CARPOOL_ADMIN_LISTEN"} {
-		taken := name + "=" + c.proxy
-		got := command(t, append([]string{"GOMAXPROCS=as it is", taken}, ports[0], ports[1]))
-		if got.code != exitFault || !hasLine(got.stderr, taken, "address already in use") {
-			t.Errorf("%s: %+v", taken, got)
+		wrong := name + "=[fe80::1]:0" // a link-local address needs a zone
+		got := command(t, append([]string{"GOMAXPROCS=as it is", wrong}, ports[0], ports[1]))
+		if got.code != exitFault || !hasLine(got.stderr, wrong, "invalid argument") {
+			t.Errorf("%s: %+v", wrong, got)
 		}
+	}
+	if got := command(t, append([]string{"GOMAXPROCS=as it is", "CARPOOL_PRELOAD_DIR=" + empty}, ports...)); got.code != exitUsage ||
+		!hasLine(got.stderr, "CARPOOL_PRELOAD_DIR="+empty, "may write to", "not a directory") {
+		t.Errorf("preload directory: %+v", got)
 	}
 }
 
