@@ -115,11 +115,11 @@
         !o.proxyEnv && !o.host && !o.port && connectsItself(o);
     }
 
-    // isOrdinary reports whether a request can be sent by way of a proxy.
+    // isOrdinary reports whether a request can be sent by way of a proxy. The
+    // target of CONNECT is neither a path nor absolute.
     function isOrdinary(req, options) {
       return typeof options === 'object' && (options.protocol || 'http:') === 'http:' && connectsItself(options) &&
-        req.method !== 'CONNECT' && !field(req, 'upgrade') &&
-        typeof req.path === 'string' && /^(\/|https?:\/\/)[^#]*$/i.test(req.path) &&
+        !field(req, 'upgrade') && typeof req.path === 'string' && /^(\/|https?:\/\/)[^#]*$/i.test(req.path) &&
         typeof req._implicitHeader === 'function';
     }
 
@@ -262,7 +262,6 @@
       } else {
         return false;
       }
-      req.outputSize += origin.length;
     }
     req._header = changed;
     return true;

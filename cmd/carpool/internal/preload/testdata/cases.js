@@ -269,10 +269,10 @@ cases['a named agent never mixes direct and proxied connections'] = async ({ ori
   agent.destroy();
 };
 
-cases['a family asked for is the origin\'s, not the proxy\'s'] = async () => {
+environment('a family asked for is the origin\'s, not the proxy\'s', { HTTP_PROXY: 'LOCALPROXY' }, async () => {
   proxied(await ask({ host: 'example.test', family: 6, agent: new http.Agent() }), 'http://example.test/');
   proxied(await ask({ host: 'example.test', family: 6 }), 'http://example.test/');
-};
+});
 
 environment('kept connections do not keep the program running', {}, async ({ proxy }) => {
   await askTimes(2, { host: 'example.test' });
