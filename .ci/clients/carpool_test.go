@@ -2,9 +2,11 @@ package clients
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -47,7 +49,7 @@ var carpoolBinary = sync.OnceValues(func() (string, error) {
 // A carpool is a running proxy.
 type carpool struct {
 	*process
-	port int
+	port, admin int
 }
 
 // startCarpool returns once the proxy is ready. When the test ends, the proxy
@@ -74,7 +76,28 @@ func startCarpool(t *testing.T) *carpool {
 			t.Errorf("carpool on SIGTERM: %v", err)
 		}
 	})
-	return &carpool{process: p, port: port}
+	return &carpool{process: p, port: port, admin: admin}
+}
+
+// accepted returns how many client connections the proxy has accepted.
+func (c *carpool) accepted() (int, error) {
+	const name = "\ncarpool_client_connections_accepted_total "
+	response, err := http.Get("http://" + address(c.admin) + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	metrics, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err
+	}
+	_, value, found := strings.Cut(string(metrics), name)
+	if !found {
+		return 0, fmt.Errorf("no %q among the metrics", name)
+	}
+	var n float64
+	_, err = fmt.Sscan(value, &n)
+	return int(n), err
 }
 
 func isReady(admin int) error {

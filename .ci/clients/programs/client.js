@@ -1,5 +1,6 @@
 // The client program for Node.js 10 and later; ../doc.go says what it does.
-// Its first argument names the library; the second is default-agent, or
+// Its first argument names the library, http.get and http.request being those
+// that come with Node.js; the second is default-agent, or
 // closing-agent for a default agent that keeps no connection.
 'use strict';
 const crypto = require('crypto');
@@ -50,6 +51,94 @@ function requestClient() {
   };
 }
 
+// collect resolves to the body of the answer to a core request, sent with body.
+function collect(request, body) {
+  return new Promise((resolve, reject) => {
+    request.on('error', reject);
+    request.on('response', (response) => {
+      const chunks = [];
+      response.on('data', (chunk) => chunks.push(chunk));
+      response.on('aborted', () => reject(new Error('the answer broke off')));
+      response.on('end', () => {
+        const all = Buffer.concat(chunks);
+        if (response.statusCode === 200) {
+          resolve(all);
+        } else {
+          reject(new Error(`status ${response.statusCode}: ${all}`));
+        }
+      });
+    });
+    request.end(body);
+  });
+}
+
+function partsOf(url) {
+  const { hostname, port, pathname, search } = new URL(url);
+  return { hostname, port, path: pathname + search };
+}
+
+// coreClient goes through the overloads of http.get or http.request in turn.
+function coreClient(ask) {
+  const overloads = [
+    (url, options) => ask(url, options),
+    (url, options) => ask(new URL(url), options),
+    (url, options) => ask(Object.assign(partsOf(url), options)),
+    (url, options) => ask(url, options, () => {}),
+    (url, options) => ask(new URL(url), options, () => {}),
+    (url, options) => ask(Object.assign(partsOf(url), options), () => {}),
+    (url) => ask(url),
+    (url) => ask(new URL(url), () => {}),
+  ];
+  let calls = 0;
+  return {
+    get: (url) => collect(overloads[calls++ % overloads.length](url, { headers: { Accept: '*/*' } })),
+    post: (url, body) => collect(http.request(url, { method: 'POST', headers: { 'Content-Length': body.length } }), body),
+  };
+}
+
+function gotClient() {
+  const got = require(library);
+  return {
+    get: (url) => got(url).buffer(),
+    post: (url, body) => got.post(url, { body }).buffer(),
+  };
+}
+
+function fetchClient() {
+  const fetch = require(library);
+  const send = async (url, options) => {
+    const response = await fetch(url, options);
+    if (!response.ok) {
+      throw new Error(`status ${response.status}: ${await response.text()}`);
+    }
+    return response.buffer();
+  };
+  return { get: (url) => send(url), post: (url, body) => send(url, { method: 'POST', body }) };
+}
+
+function superagentClient() {
+  const superagent = require(library);
+  const bytes = (response, callback) => {
+    const chunks = [];
+    response.on('data', (chunk) => chunks.push(chunk));
+    response.on('end', () => callback(null, Buffer.concat(chunks)));
+  };
+  const send = async (request) => (await request.buffer(true).parse(bytes)).body;
+  return {
+    get: (url) => send(superagent.get(url)),
+    post: (url, body) => send(superagent.post(url).type('application/octet-stream').send(body)),
+  };
+}
+
+const clients = {
+  'got-11': gotClient,
+  'http.get': () => coreClient(http.get),
+  'http.request': () => coreClient(http.request),
+  'node-fetch': fetchClient,
+  'request': requestClient,
+  'superagent': superagentClient,
+};
+
 function same(what, got, want) {
   if (got !== want) {
     throw new Error(`${what}: got ${JSON.stringify(got.slice(0, 200))}, want ${JSON.stringify(want)}`);
@@ -57,7 +146,7 @@ function same(what, got, want) {
 }
 
 async function main() {
-  const client = library === 'request' ? requestClient() : axiosClient();
+  const client = (clients[library] || axiosClient)();
   for (let n = 1; n <= Number(calls); n++) {
     const body = await client.get(`${base}/echo?tag=${tag}&n=${n}`);
     same(`call ${n}`, body.toString(), `${tag} ${n}`);

@@ -51,12 +51,7 @@
       return;
     }
     const exempt = matcher(net, (env.no_proxy || env.NO_PROXY || '') + ',' + REFUSED);
-    const pool = new Agent({ keepAlive: true });
-    pool.createConnection = function () {
-      const socket = net.createConnection({ host: proxy.host, port: proxy.port });
-      socket.setNoDelay(true);
-      return socket;
-    };
+    const pool = newPool(net, Agent, proxy);
     const getName = Agent.prototype.getName;
     const addRequest = Agent.prototype.addRequest;
     Object.defineProperty(Agent.prototype, loaded, { value: true });
@@ -120,11 +115,11 @@
         !o.proxyEnv && !o.host && !o.port && connectsItself(o);
     }
 
-    // isOrdinary reports whether a request can be sent by way of a proxy.
+    // isOrdinary reports whether a request can be sent by way of a proxy. The
+    // target of CONNECT is neither a path nor absolute.
     function isOrdinary(req, options) {
       return typeof options === 'object' && (options.protocol || 'http:') === 'http:' && connectsItself(options) &&
-        req.method !== 'CONNECT' && !field(req, 'upgrade') &&
-        typeof req.path === 'string' && /^(\/|https?:\/\/)[^#]*$/i.test(req.path) &&
+        !field(req, 'upgrade') && typeof req.path === 'string' && /^(\/|https?:\/\/)[^#]*$/i.test(req.path) &&
         typeof req._implicitHeader === 'function';
     }
 
@@ -140,6 +135,72 @@
       delete copy.family; // of the origin's address
       return copy;
     }
+  }
+
+  // newPool returns the agent that takes the place of a default agent without
+  // keep-alive. A program that counts on that default may treat a connection as
+  // its own for good, so each request leaves it here as it was when new.
+  function newPool(net, Agent, proxy) {
+    const pool = new Agent({ keepAlive: true });
+    pool.createConnection = function () {
+      const socket = net.createConnection({ host: proxy.host, port: proxy.port });
+      socket.setNoDelay(true);
+      return socket;
+    };
+    pool.createSocket = function (req, options, cb) {
+      Agent.prototype.createSocket.call(this, req, options, function (err, socket) {
+        if (socket) {
+          socket.carpoolListeners = listeners(socket);
+        }
+        cb(err, socket);
+      });
+    };
+    pool.prependListener('free', release); // before another request can get it
+    return pool;
+  }
+
+  // release parts a connection from the request that is over.
+  function release(socket) {
+    const req = socket._httpMessage;
+    if (req && req.res && !req.destroyed) { // Node.js 10 and 12, where it could still end what is another's by then
+      req.abort = req.destroy = req.res.destroy = function () { return this; };
+    }
+    if (socket.timeout) {
+      socket.setTimeout(0);
+    }
+    const own = socket.carpoolListeners;
+    const all = listeners(socket);
+    for (const event of Object.keys(all)) {
+      for (const listener of all[event]) {
+        if ((own[event] || []).indexOf(listener) >= 0 || listener.name === 'freeSocketErrorListener') {
+          continue; // the agent's, the socket's, or Node.js 10's
+        }
+        socket.removeListener(event, listener);
+        if (event === 'close') {
+          tellClosed(socket, listener);
+        }
+      }
+    }
+  }
+
+  // tellClosed calls a program's listener for the end of the connection, which
+  // would have ended with its request.
+  function tellClosed(socket, listener) {
+    try {
+      listener.call(socket, false);
+    } catch (err) {
+      process.nextTick(function () { throw err; });
+    }
+  }
+
+  function listeners(socket) {
+    const all = {};
+    for (const event of socket.eventNames()) {
+      if (typeof event === 'string') {
+        all[event] = socket.listeners(event);
+      }
+    }
+    return all;
   }
 
   // connectsItself reports whether nothing in an agent's or a request's options
@@ -201,7 +262,6 @@
       } else {
         return false;
       }
-      req.outputSize += origin.length;
     }
     req._header = changed;
     return true;
