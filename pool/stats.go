@@ -60,11 +60,17 @@ type Snapshot struct {
 	// Waits is how long requests waited for a connection, Dials how long it took
 	// to open one.
 	Waits, Dials Histogram
+	// MaxConns, MaxConnsPerHost and MaxPendingPerHost are the limits in force, as
+	// in Config.
+	MaxConns, MaxConnsPerHost, MaxPendingPerHost int
 }
 
 // Snapshot returns the pool's figures as they are now.
 func (p *Pool) Snapshot() Snapshot {
-	s := Snapshot{Waits: p.waits.snapshot(), Dials: p.dials.snapshot()}
+	s := Snapshot{
+		Waits: p.waits.snapshot(), Dials: p.dials.snapshot(),
+		MaxConns: p.cfg.MaxConns, MaxConnsPerHost: p.cfg.MaxConnsPerHost, MaxPendingPerHost: p.cfg.MaxPendingPerHost,
+	}
 	var other Stats
 	p.mu.Lock()
 	other.add(&p.other)
