@@ -57,6 +57,9 @@ type OriginStats struct {
 // Snapshot is a copy of a pool's figures.
 type Snapshot struct {
 	Origins []OriginStats
+	// Total adds up all origins, those too that have been forgotten for lack of
+	// use and are in Origins no more. Its IdleLimit is 0.
+	Total Stats
 	// Waits is how long requests waited for a connection, Dials how long it took
 	// to open one.
 	Waits, Dials Histogram
@@ -74,6 +77,7 @@ func (p *Pool) Snapshot() Snapshot {
 	var other Stats
 	p.mu.Lock()
 	other.add(&p.other)
+	s.Total.add(&p.gone)
 	origins := p.allLocked() // under the same lock, or one forgotten meanwhile would be in neither
 	p.mu.Unlock()
 	unlabelled := other.Opened > 0
@@ -83,9 +87,11 @@ func (p *Pool) Snapshot() Snapshot {
 			unlabelled = true
 			other.add(&t)
 		} else {
+			s.Total.add(&t)
 			s.Origins = append(s.Origins, OriginStats{o.label, t})
 		}
 	}
+	s.Total.add(&other)
 	if unlabelled {
 		s.Origins = append(s.Origins, OriginStats{"other", other})
 	}
