@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/admin"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
@@ -115,7 +116,7 @@ func start(ctx context.Context, cfg config.Config, log *zap.Logger) (_ *sidecar,
 	}); err != nil {
 		return nil, err
 	}
-	s.admin.Serve(s.pool, s.proxy)
+	s.admin.Serve(admin.Sources{Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts)})
 	go func() { _ = s.proxy.Serve(s.listener) }() // ends with proxy.Close
 	return s, nil
 }

@@ -50,10 +50,17 @@ type (
 	Proxy interface{ Stats() proxy.Stats }
 )
 
+// Sources are what is told about. All of them are needed.
+type Sources struct {
+	Pool   Pool
+	Proxy  Proxy
+	Bypass Bypass
+}
+
 // Serve begins to serve, and to say that carpool is ready.
-func (s *Server) Serve(pool Pool, proxy Proxy) {
+func (s *Server) Serve(from Sources) {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{pool, proxy},
+	registry.MustRegister(&collector{from.Pool, from.Proxy}, &podCollector{from.Bypass},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
