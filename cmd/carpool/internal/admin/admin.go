@@ -1,5 +1,5 @@
-// Package admin is the listener for the kubelet and for Prometheus: health and
-// metrics. It reads figures and decides nothing.
+// Package admin is the listener for the kubelet, for Prometheus and for people:
+// health, metrics and the status page. It reads figures and decides nothing.
 package admin
 
 import (
@@ -15,15 +15,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/status"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
 )
 
-// Server serves /healthz, /readyz and /metrics.
+// Server serves /healthz, /readyz, /metrics and, at /, the status page.
 type Server struct {
 	listener net.Listener
 	server   http.Server
 	failed   chan error
+	page     *status.Page // nil before Serve
 	ready    atomic.Bool
 	serving  bool
 }
@@ -62,7 +64,9 @@ func (s *Server) Serve(from Sources) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(&collector{from.Pool, from.Proxy}, &podCollector{from.Bypass},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.page = status.New(status.Sources{Pool: from.Pool.Snapshot, Proxy: from.Proxy.Stats, Bypass: from.Bypass.Snapshot})
 	mux := http.NewServeMux()
+	mux.Handle("GET /{$}", s.page)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -90,5 +94,6 @@ func (s *Server) Close() error {
 	if !s.serving {
 		return s.listener.Close()
 	}
+	s.page.Close()
 	return s.server.Close()
 }
