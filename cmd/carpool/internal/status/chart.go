@@ -98,11 +98,11 @@ func area(rates []rate, x func(time.Time) float64, y func(uint64) float64, value
 	return b.String()
 }
 
-// niceCeil is the least of 4, 10, 20, 40, 100 … that is not below n, so that a
-// half of it is a whole number.
+// niceCeil is the least round number that is not below n, 4 at least. Its half
+// is a whole number.
 func niceCeil(n uint64) uint64 {
 	for unit := uint64(1); ; unit *= 10 {
-		for _, m := range [...]uint64{4, 10, 20} {
+		for _, m := range [...]uint64{4, 6, 8, 10, 12, 16, 20, 30} {
 			if top := m * unit; top >= n || top > math.MaxUint64/100 {
 				return top
 			}

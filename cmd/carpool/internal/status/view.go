@@ -215,9 +215,9 @@ func newBypassed(s bypass.Snapshot, port string) *bypassed {
 	}
 	if k := s.Sockets; k.Known {
 		b.Sockets = []fact{
-			{"TCP sockets of the pod", count(uint64(max(k.InUse, 0))), ""},
-			{"connections in TIME_WAIT", count(uint64(max(k.TimeWait, 0))), ""},
-			{"local ports for outbound connections", count(uint64(max(k.EphemeralPorts, 0))), ""},
+			{"open", count(uint64(max(k.InUse, 0))), ""},
+			{"in TIME_WAIT (harmless on loopback)", count(uint64(max(k.TimeWait, 0))), ""},
+			{"local ports, for each destination", count(uint64(max(k.EphemeralPorts, 0))), ""},
 		}
 	}
 	return b
