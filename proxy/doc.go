@@ -64,6 +64,5 @@ and Upgrade.
     addresses that a name no longer has: there is no DNS layer yet. New
     addresses are found when connections are replaced, MAX_CONN_AGE at most.
   - Plain HTTP inside CONNECT is tunnelled, not pooled.
-  - Shedding load before a memory limit is hit.
 */
 package proxy

@@ -10,6 +10,7 @@ import (
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/demo"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/preload"
 )
 
 // Exit codes.
@@ -27,6 +28,7 @@ Usage:
   carpool demo            see what it does, in ten seconds and without a network
   carpool config          print the settings in force
   carpool config --table  print the table of settings, in Markdown
+  carpool preload         print the script that makes Node.js use HTTP_PROXY
   carpool version
 `
 
@@ -49,6 +51,9 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return exitCode(printConfig(environ, stdout, stderr), stderr)
 	case command == "config" && len(args) == 1 && args[0] == "--table":
 		return exitCode(config.WriteTable(stdout), stderr)
+	case command == "preload" && len(args) == 0:
+		_, err := stdout.Write(preload.Script)
+		return exitCode(err, stderr)
 	case command == "version" && len(args) == 0:
 		fmt.Fprintln(stdout, "carpool", version())
 		return exitOK

@@ -66,7 +66,7 @@ type Sockets struct {
 }
 
 // Total is the number of connections that go past carpool.
-func (s *Snapshot) Total() int {
+func (s Snapshot) Total() int {
 	n := 0
 	for _, p := range s.Ports {
 		n += p.Count

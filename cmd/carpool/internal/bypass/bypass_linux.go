@@ -146,24 +146,29 @@ func withoutInbound(found []conn) ([]conn, error) {
 }
 
 // openSockets are the inodes of the sockets this process has open, cut off as sock_diag cuts them off. To ask for each
-// descriptor's inode costs a fraction of reading what its link in /proc says.
+// number that may be a descriptor costs a fraction of listing /proc/self/fd, where the kernel makes up a file for each.
 func openSockets() (map[uint32]bool, error) {
-	dir, err := os.Open("/proc/self/fd")
+	numbers, err := descriptorNumbers()
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	inodes := make(map[uint32]bool, len(names))
+	inodes := map[uint32]bool{}
 	var st syscall.Stat_t
-	for _, name := range names {
-		fd, err := strconv.Atoi(name)
-		if err == nil && syscall.Fstat(fd, &st) == nil && st.Mode&syscall.S_IFMT == syscall.S_IFSOCK {
+	for fd := range numbers {
+		if syscall.Fstat(fd, &st) == nil && st.Mode&syscall.S_IFMT == syscall.S_IFSOCK {
 			inodes[uint32(st.Ino)] = true
 		}
 	}
 	return inodes, nil
+}
+
+// descriptorNumbers is a number that all descriptors of this process are below: the size of the kernel's table of them.
+func descriptorNumbers() (int, error) {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), "\nFDSize:")
+	size, _, _ := strings.Cut(rest, "\n")
+	return strconv.Atoi(strings.TrimSpace(size))
 }
