@@ -51,6 +51,7 @@ var alertCases = map[string]alertCase{
 			`process_open_fds{%s} 500x60`,
 			`process_max_fds{%s} 1024x60`,
 			`carpool_panics_total{%s} 3x60`,
+			`carpool_requests_shed_total{%s} 9x60`,
 			`carpool_error_answers_total{%s, error="dns_error"} 0+1x60`,
 			`carpool_error_answers_total{%s, error="connection_limit_reached"} 7x60`,
 			`carpool_error_answers_total{%s, error="http_request_error"} 0+1x60`,
@@ -160,6 +161,11 @@ var alertCases = map[string]alertCase{
 			`CarpoolClientsNearLimit{` + target + `} The app in web-1 has nearly all the connections to carpool that there may be`,
 			`CarpoolDescriptorsNearLimit{` + target + `} carpool in web-1 is short of file descriptors`,
 		},
+	},
+	"memory is short": {
+		series: []string{`carpool_requests_shed_total{%s} 0x10 0+20x20`},
+		at:     15,
+		want:   []string{`CarpoolShedding{` + target + `} carpool in web-1 refuses requests for want of memory`},
 	},
 	"a fault": {
 		series: []string{`carpool_panics_total{%s} 0x4 1x20`},

@@ -77,7 +77,9 @@ func (s *Server) Serve(from Sources) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(&collector{from.Pool, from.Proxy}, &podCollector{from.Bypass, from.Memory},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	s.page = status.New(status.Sources{Pool: from.Pool.Snapshot, Proxy: from.Proxy.Stats, Bypass: from.Bypass.Snapshot})
+	s.page = status.New(status.Sources{
+		Pool: from.Pool.Snapshot, Proxy: from.Proxy.Stats, Bypass: from.Bypass.Snapshot, Memory: from.Memory.Stats,
+	})
 	mux := http.NewServeMux()
 	mux.Handle("GET /{$}", s.page)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))

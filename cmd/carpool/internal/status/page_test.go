@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
 )
@@ -165,6 +166,20 @@ func TestHintsSayWhatToDo(t *testing.T) {
 	}
 	page := get(t, Sources{Proxy: func() proxy.Stats { return proxy.Stats{Panics: 2} }})
 	if got := text(page, "Look at this", "</section>"); !strings.Contains(got, "2 faults of its own") || !strings.Contains(got, "http://legacy:80 closes") {
+		t.Errorf("it says %q", got)
+	}
+}
+
+func TestMemoryIsShownWhereItIsLimited(t *testing.T) {
+	page := get(t, Sources{Memory: func() memory.Stats { return memory.Stats{} }})
+	if strings.Contains(page, "memory") {
+		t.Error("without a limit it is shown too")
+	}
+	page = get(t, Sources{Memory: func() memory.Stats { return memory.Stats{Limit: 128 << 20, Used: 99 << 20, Refused: 1234} }})
+	if got := text(page, "memory that counts", "</div>"); got != "against the limit 99 MiB of 128 MiB" {
+		t.Errorf("it says %q", got)
+	}
+	if got := text(page, "Look at this", "</section>"); !strings.Contains(got, "1,234 requests were refused") {
 		t.Errorf("it says %q", got)
 	}
 }

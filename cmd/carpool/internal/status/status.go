@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
 )
@@ -25,8 +26,10 @@ import (
 type Sources struct {
 	Pool  func() pool.Snapshot
 	Proxy func() proxy.Stats
-	// Bypass tells what goes past carpool; nil leaves that part out.
+	// Bypass tells what goes past carpool, Memory how much is left; nil leaves
+	// that part out.
 	Bypass func() bypass.Snapshot
+	Memory func() memory.Stats
 	// ProxyPort is the port that the app is to be sent to, "" for carpool's
 	// usual one.
 	ProxyPort string

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -72,6 +73,9 @@ func (p *Page) view(now time.Time) *view {
 	v.LatestOpened, v.LatestExchanges = count(latest.opened), count(latest.exchanges)
 	p.addProxy(v, &s)
 	v.addOrigins(s.Origins)
+	if p.from.Memory != nil {
+		v.addMemory(p.from.Memory())
+	}
 	if p.from.Bypass != nil {
 		v.Bypass = newBypassed(p.from.Bypass(), p.from.ProxyPort)
 	}
@@ -118,6 +122,19 @@ func (p *Page) addProxy(v *view, s *pool.Snapshot) {
 	if stats.Panics > 0 {
 		v.Hints = append(v.Hints, fmt.Sprintf("carpool has contained %s faults of its own. Each cost one connection of the app. "+
 			"This is a bug: please report it with the log lines that begin with “panic”.", count(stats.Panics)))
+	}
+}
+
+// addMemory adds how much of the container's limit is in use.
+func (v *view) addMemory(m memory.Stats) {
+	if m.Limit == 0 {
+		return
+	}
+	mebibytes := func(n int64) string { return count(uint64(max(n, 0))>>20) + " MiB" }
+	v.Now = append(v.Now, fact{"memory that counts against the limit", mebibytes(m.Used), mebibytes(m.Limit)})
+	if m.Refused > 0 {
+		v.Hints = append(v.Hints, fmt.Sprintf("%s requests were refused (503) because memory was short. Raise the memory limit of carpool’s container.",
+			count(m.Refused)))
 	}
 }
 
