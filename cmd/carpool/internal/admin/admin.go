@@ -68,6 +68,8 @@ type Sources struct {
 	Proxy  Proxy
 	Bypass Bypass
 	Memory Memory
+	// ProxyPort is the port that the app is to be sent to.
+	ProxyPort uint16
 	// Quit makes carpool drain and exit, as SIGTERM does. It returns at once.
 	Quit func()
 }
@@ -79,6 +81,7 @@ func (s *Server) Serve(from Sources) {
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.page = status.New(status.Sources{
 		Pool: from.Pool.Snapshot, Proxy: from.Proxy.Stats, Bypass: from.Bypass.Snapshot, Memory: from.Memory.Stats,
+		ProxyPort: from.ProxyPort,
 	})
 	mux := http.NewServeMux()
 	mux.Handle("GET /{$}", s.page)

@@ -185,7 +185,7 @@ func TestMemoryIsShownWhereItIsLimited(t *testing.T) {
 }
 
 func TestWhatGoesPastIsShownWithAdvice(t *testing.T) {
-	page := get(t, Sources{ProxyPort: "13128", Bypass: func() bypass.Snapshot {
+	page := get(t, Sources{ProxyPort: 13128, Bypass: func() bypass.Snapshot {
 		return bypass.Snapshot{
 			Ports:        []bypass.PortCount{{Port: 80, Count: 5}, {Port: 8080, Count: 2}},
 			Destinations: []bypass.Destination{{Addr: netip.MustParseAddrPort("10.1.2.3:80"), Count: 5}},
@@ -193,7 +193,7 @@ func TestWhatGoesPastIsShownWithAdvice(t *testing.T) {
 		}
 	}})
 	got := text(page, "What goes past carpool", "</main>")
-	for _, want := range []string{"7 connections of this pod to ports 80, 8080", "10.1.2.3:80 5", "http_proxy=http://127.0.0.1:13128", "4,321"} {
+	for _, want := range []string{"7 open connections of this pod to ports 80, 8080 were not", "10.1.2.3:80 5", "http_proxy=http://127.0.0.1:13128", "4,321"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing in: %s", want, got)
 		}

@@ -30,9 +30,8 @@ type Sources struct {
 	// that part out.
 	Bypass func() bypass.Snapshot
 	Memory func() memory.Stats
-	// ProxyPort is the port that the app is to be sent to, "" for carpool's
-	// usual one.
-	ProxyPort string
+	// ProxyPort is the port that the app is to be sent to.
+	ProxyPort uint16
 }
 
 // Page serves the status page, and keeps an hour of history for it. It is safe
@@ -47,9 +46,6 @@ type Page struct {
 
 // New returns a Page, which takes samples until Close.
 func New(from Sources) *Page {
-	if from.ProxyPort == "" {
-		from.ProxyPort = "3128"
-	}
 	ctx, stop := context.WithCancel(context.Background())
 	p := &Page{from: from, started: time.Now(), stop: stop}
 	p.sample(p.started)
@@ -90,6 +86,8 @@ var (
 	page = template.Must(template.New("page").Funcs(template.FuncMap{
 		"css": func() template.CSS { return template.CSS(css) },
 		"js":  func() template.JS { return template.JS(js) },
+
+		"plural": plural,
 	}).Parse(html))
 
 	// Only the page's own style and script are applied, whatever might get into

@@ -16,6 +16,14 @@ func count(n uint64) string {
 	return s
 }
 
+// plural is a noun that stands behind a number.
+func plural(n uint64, noun string) string {
+	if n == 1 {
+		return noun
+	}
+	return noun + "s"
+}
+
 // share writes part of whole in per cent, rounded down so that only all of it
 // is 100; "–" for a part of nothing.
 func share(part, whole uint64) string {

@@ -21,6 +21,7 @@ type view struct {
 	At     string
 	// Requests is empty before the first.
 	Requests, Opened, Saved, Reuse, SavedTime string
+	Total                                     total
 	Compare, Alone                            chart
 	LatestOpened, LatestExchanges             string // in the last minute
 	Minutes                                   []minute
@@ -32,6 +33,9 @@ type view struct {
 	Retries, Refused                          string
 	Bypass                                    *bypassed
 }
+
+// total are sums as numbers, for the grammar.
+type total struct{ Requests, Opened, Reused uint64 }
 
 // fact is a figure with its name, and with a bound if it has one.
 type fact struct{ Name, Value, Of string }
@@ -63,8 +67,9 @@ func (p *Page) view(now time.Time) *view {
 		Minutes: minutes(rates, now),
 		Closes:  closes(s.Total.Closed),
 	}
-	if n := carried(&s.Total); n > 0 {
-		v.Requests = count(n)
+	v.Total = total{carried(&s.Total), s.Total.Opened, s.Total.Reused}
+	if v.Total.Requests > 0 {
+		v.Requests = count(v.Total.Requests)
 	}
 	v.Opened, v.Saved = count(s.Total.Opened), count(s.Total.Reused)
 	v.Reuse = share(s.Total.Reused, s.Total.Opened+s.Total.Reused)
@@ -204,7 +209,7 @@ func ranked[K ~string](counts map[K]uint64, meaning func(K) string) []reason {
 
 // bypassed is what goes past carpool.
 type bypassed struct {
-	Total        int
+	Total        uint64
 	Ports        string // those looked at; empty if none are
 	Destinations []destination
 	Failure      string
@@ -214,8 +219,8 @@ type bypassed struct {
 
 type destination struct{ Addr, Count string }
 
-func newBypassed(s bypass.Snapshot, port string) *bypassed {
-	b := &bypassed{Total: s.Total()}
+func newBypassed(s bypass.Snapshot, port uint16) *bypassed {
+	b := &bypassed{Total: uint64(s.Total())}
 	var ports []string
 	for _, p := range s.Ports {
 		ports = append(ports, fmt.Sprint(p.Port))
@@ -228,7 +233,7 @@ func newBypassed(s bypass.Snapshot, port string) *bypassed {
 		b.Failure = s.Err.Error()
 	}
 	if b.Total > 0 {
-		b.Advices = bypass.Advices("127.0.0.1", port)
+		b.Advices = bypass.Advices("127.0.0.1", fmt.Sprint(port))
 	}
 	if k := s.Sockets; k.Known {
 		b.Sockets = []fact{
