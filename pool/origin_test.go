@@ -116,6 +116,28 @@ func TestOriginsBeyondTheFirstAreCountedTogether(t *testing.T) {
 	}
 }
 
+func TestTotalsOutliveTheirOrigins(t *testing.T) {
+	u := newUpstream(t)
+	p := newPool(t)
+	o := u.origin(p)
+	fill(t, u, o, 2)
+	o.Answered(200)
+	before := p.Snapshot().Total
+	if before.Opened != 2 || before.Idle != 2 || before.Answers[2] != 1 {
+		t.Fatalf("%+v", before)
+	}
+	for p.EvictIdle() {
+	}
+	p.Forget()
+	s := p.Snapshot()
+	if len(s.Origins) != 0 {
+		t.Fatalf("%+v", s.Origins)
+	}
+	if s.Total.Opened != 2 || s.Total.Idle != 0 || s.Total.Answers != before.Answers || s.Total.Closed[pool.Evicted] != 2 {
+		t.Errorf("%+v", s.Total)
+	}
+}
+
 func TestAnswersAreCountedByClass(t *testing.T) {
 	p := newPool(t)
 	o := p.Origin(false, []byte("a.test"), 80)

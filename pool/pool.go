@@ -115,6 +115,7 @@ type Pool struct {
 	lastID  uint64
 	labels  int
 	other   Stats // of unlabelled origins that are gone
+	gone    Stats // of labelled ones
 
 	waits, dials histogram
 }
@@ -199,10 +200,11 @@ func (p *Pool) forgetLocked(unused time.Duration) {
 			continue
 		}
 		delete(p.origins, k)
+		t := o.snapshot()
 		if o.label != "" {
 			p.labels--
+			p.gone.add(&t)
 		} else {
-			t := o.snapshot()
 			p.other.add(&t)
 		}
 	}

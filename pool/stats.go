@@ -57,17 +57,27 @@ type OriginStats struct {
 // Snapshot is a copy of a pool's figures.
 type Snapshot struct {
 	Origins []OriginStats
+	// Total adds up all origins, those too that have been forgotten for lack of
+	// use and are in Origins no more. Its IdleLimit is 0.
+	Total Stats
 	// Waits is how long requests waited for a connection, Dials how long it took
 	// to open one.
 	Waits, Dials Histogram
+	// MaxConns, MaxConnsPerHost and MaxPendingPerHost are the limits in force, as
+	// in Config.
+	MaxConns, MaxConnsPerHost, MaxPendingPerHost int
 }
 
 // Snapshot returns the pool's figures as they are now.
 func (p *Pool) Snapshot() Snapshot {
-	s := Snapshot{Waits: p.waits.snapshot(), Dials: p.dials.snapshot()}
+	s := Snapshot{
+		Waits: p.waits.snapshot(), Dials: p.dials.snapshot(),
+		MaxConns: p.cfg.MaxConns, MaxConnsPerHost: p.cfg.MaxConnsPerHost, MaxPendingPerHost: p.cfg.MaxPendingPerHost,
+	}
 	var other Stats
 	p.mu.Lock()
 	other.add(&p.other)
+	s.Total.add(&p.gone)
 	origins := p.allLocked() // under the same lock, or one forgotten meanwhile would be in neither
 	p.mu.Unlock()
 	unlabelled := other.Opened > 0
@@ -77,9 +87,11 @@ func (p *Pool) Snapshot() Snapshot {
 			unlabelled = true
 			other.add(&t)
 		} else {
+			s.Total.add(&t)
 			s.Origins = append(s.Origins, OriginStats{o.label, t})
 		}
 	}
+	s.Total.add(&other)
 	if unlabelled {
 		s.Origins = append(s.Origins, OriginStats{"other", other})
 	}

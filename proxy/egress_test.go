@@ -2,7 +2,12 @@ package proxy_test
 
 import (
 	"context"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"net/netip"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -77,7 +82,47 @@ func TestForbiddenDestinations(t *testing.T) {
 		if n := r.proxy.Stats().Accepted; n != 44 {
 			t.Errorf("%d connections were accepted: one led back", n)
 		}
+		e := r.proxy.Stats().Errors
+		if e["destination_ip_prohibited"] != 20 || e["http_request_error"] != 16 || e["proxy_loop_detected"] != 8 || e["dns_error"] != 0 {
+			t.Errorf("counted by error type: %v", e)
+		}
 	})
+}
+
+// TestEveryErrorTypeIsCounted finds each problem that the package can answer
+// with in its source.
+func TestEveryErrorTypeIsCounted(t *testing.T) {
+	t.Parallel()
+	counted := start(t).proxy.Stats().Errors
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			lit, ok := n.(*ast.CompositeLit)
+			if !ok {
+				return true
+			}
+			if of, ok := lit.Type.(*ast.Ident); !ok || of.Name != "problem" || len(lit.Elts) < 3 {
+				return true
+			}
+			kind, err := strconv.Unquote(lit.Elts[1].(*ast.BasicLit).Value)
+			if _, ok := counted[kind]; err != nil || !ok {
+				t.Errorf("%s: the error type %q is not in errorTypes", name, kind)
+			}
+			found++
+			return true
+		})
+	}
+	if found < len(counted) {
+		t.Errorf("found %d problems of %d types", found, len(counted))
+	}
 }
 
 func TestS3LoopbackIsForThePod(t *testing.T) {

@@ -25,6 +25,30 @@ type problem struct {
 	text   string
 }
 
+// errorTypes are the error types that problems have. They are the labels of a
+// metric.
+var errorTypes = [...]string{
+	"connection_limit_reached",
+	"connection_refused",
+	"connection_terminated",
+	"connection_timeout",
+	"destination_ip_prohibited",
+	"destination_ip_unroutable",
+	"destination_unavailable",
+	"dns_error",
+	"dns_timeout",
+	"http_protocol_error",
+	"http_request_denied",
+	"http_request_error",
+	"http_response_incomplete",
+	"http_response_timeout",
+	"http_upgrade_failed",
+	"proxy_internal_response",
+	"proxy_loop_detected",
+	"tls_certificate_error",
+	"tls_protocol_error",
+}
+
 func (p *problem) Error() string { return p.text }
 
 var (

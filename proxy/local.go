@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -98,6 +99,7 @@ func (s *session) fail(x *exchange, p *problem) (again bool) {
 
 // replyProblem answers with p.
 func (s *session) replyProblem(x *exchange, p *problem) (again bool) {
+	s.p.errors[slices.Index(errorTypes[:], p.kind)].Add(1)
 	fields := "Content-Type: text/plain; charset=utf-8\r\nProxy-Status: carpool; error=" + p.kind + "\r\n"
 	return s.reply(x, p.status, fields, "carpool: "+p.text+"\n")
 }

@@ -72,6 +72,7 @@ type Proxy struct {
 	retries  atomic.Uint64
 	refused  atomic.Uint64
 	panics   atomic.Uint64
+	errors   [len(errorTypes)]atomic.Uint64 // answers of carpool's own, by type
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -107,6 +108,11 @@ type Stats struct {
 	// Accepted counts client connections, Refused requests that were malformed or
 	// not allowed, Retries requests sent a second time, Panics contained faults.
 	Accepted, Refused, Retries, Panics uint64
+	// Errors counts the answers that carpool made itself because something was
+	// wrong, by error type of RFC 9209. Every type is in it.
+	Errors map[string]uint64
+	// MaxClients is the limit on client connections; 0 is none.
+	MaxClients int
 }
 
 const defaultMaxHeaderBytes = 64 << 10
@@ -360,11 +366,16 @@ func (p *Proxy) wakeLocked(s *session) {
 
 // Stats returns the figures as they are now.
 func (p *Proxy) Stats() Stats {
+	kinds := make(map[string]uint64, len(errorTypes))
+	for i, kind := range errorTypes {
+		kinds[kind] = p.errors[i].Load()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return Stats{
 		Clients: p.clients, InFlight: int(p.inFlight.Load()), Tunnels: int(p.tunnels.Load()),
 		Accepted: p.accepted, Refused: p.refused.Load(), Retries: p.retries.Load(), Panics: p.panics.Load(),
+		Errors: kinds, MaxClients: p.cfg.MaxClients,
 	}
 }
 

@@ -121,7 +121,8 @@ func start(ctx context.Context, cfg config.Config, log *zap.Logger, setGoLimit b
 	s.memory.Start()
 	sock.Ration(guard.AdmitBuffer)
 	s.admin.Serve(admin.Sources{
-		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts), Memory: guard, Quit: quit,
+		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts), Memory: guard,
+		ProxyPort: own[0].Port(), Quit: quit,
 	})
 	go func() { _ = s.proxy.Serve(s.listener) }() // ends with proxy.Close
 	return s, nil

@@ -1,6 +1,6 @@
-// Package admin is the listener for the kubelet, for Prometheus and for the pod's
-// other containers: health, metrics and the wish that carpool end. It reads
-// figures and decides nothing.
+// Package admin is the listener for the kubelet, for Prometheus, for people and
+// for the pod's other containers: health, metrics, the status page and the wish
+// that carpool end. It reads figures and decides nothing.
 package admin
 
 import (
@@ -18,15 +18,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/status"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
 )
 
-// Server serves /healthz, /readyz, /metrics and /quitquitquit.
+// Server serves /healthz, /readyz, /metrics, /quitquitquit and, at /, the status
+// page.
 type Server struct {
 	listener net.Listener
 	server   http.Server
 	failed   chan error
+	page     *status.Page // nil before Serve
 	ready    atomic.Bool
 	serving  bool
 }
@@ -65,6 +68,8 @@ type Sources struct {
 	Proxy  Proxy
 	Bypass Bypass
 	Memory Memory
+	// ProxyPort is the port that the app is to be sent to.
+	ProxyPort uint16
 	// Quit makes carpool drain and exit, as SIGTERM does. It returns at once.
 	Quit func()
 }
@@ -74,7 +79,12 @@ func (s *Server) Serve(from Sources) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(&collector{from.Pool, from.Proxy}, &podCollector{from.Bypass, from.Memory},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.page = status.New(status.Sources{
+		Pool: from.Pool.Snapshot, Proxy: from.Proxy.Stats, Bypass: from.Bypass.Snapshot, Memory: from.Memory.Stats,
+		ProxyPort: from.ProxyPort,
+	})
 	mux := http.NewServeMux()
+	mux.Handle("GET /{$}", s.page)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { health(w, from) })
 	mux.HandleFunc("POST /quitquitquit", func(w http.ResponseWriter, r *http.Request) { quit(w, r, from.Quit) })
@@ -130,5 +140,6 @@ func (s *Server) Close() error {
 	if !s.serving {
 		return s.listener.Close()
 	}
+	s.page.Close()
 	return s.server.Close()
 }

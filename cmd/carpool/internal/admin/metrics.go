@@ -35,6 +35,11 @@ var (
 	accepted    = desc("client_connections_accepted_total", "Client connections accepted.")
 	refused     = desc("requests_refused_total", "Requests that were malformed or not allowed.")
 	retries     = desc("retries_total", "Requests sent a second time on a fresh connection.")
+	errorTypes  = desc("error_answers_total", "Answers that carpool made itself because something was wrong, by error type of RFC 9209.", "error")
+	connsLimit  = desc("connections_limit", "Most upstream connections at a time; 0: no limit.")
+	originLimit = desc("connections_per_origin_limit", "Most upstream connections to one origin at a time; 0: no limit but the one on all.")
+	waitLimit   = desc("requests_waiting_limit", "Most requests that wait for a connection to one origin.")
+	clientLimit = desc("client_connections_limit", "Most client connections at a time; 0: no limit.")
 	panics      = desc("panics_total", "Faults of carpool's own that cost one client connection.")
 	classLabels = [...]string{"", "1xx", "2xx", "3xx", "4xx", "5xx"}
 )
@@ -51,6 +56,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		requests, ownAnswers, opened, reused, closed, dialErrors, handshakes, saved, inUse, idle, waiting, idleLimit,
 		waits, dials, inFlight, tunnels, clients, accepted, refused, retries, panics,
+		errorTypes, connsLimit, originLimit, waitLimit, clientLimit,
 	} {
 		ch <- d
 	}
@@ -72,6 +78,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(ch, refused, float64(p.Refused))
 	counter(ch, retries, float64(p.Retries))
 	counter(ch, panics, float64(p.Panics))
+	for kind, n := range p.Errors {
+		counter(ch, errorTypes, float64(n), kind)
+	}
+	gauge(ch, connsLimit, float64(s.MaxConns))
+	gauge(ch, originLimit, float64(s.MaxConnsPerHost))
+	gauge(ch, waitLimit, float64(s.MaxPendingPerHost))
+	gauge(ch, clientLimit, float64(p.MaxClients))
 }
 
 func collectOrigin(ch chan<- prometheus.Metric, o *pool.OriginStats) {

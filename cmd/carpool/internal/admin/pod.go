@@ -11,8 +11,8 @@ import (
 
 // What is told of the pod and the container, which is not carpool's doing.
 var (
-	memoryLimit    = desc("memory_limit_bytes", "Memory limit of the container.")
-	memoryUsed     = desc("memory_used_bytes", "Memory of the container that the kernel cannot take back.")
+	memoryLimit    = desc("memory_limit_bytes", "Memory limit of the container; 0: no limit.")
+	memoryUsed     = desc("memory_used_bytes", "Memory of the container that the kernel cannot take back; 0 without a limit.")
 	shedding       = desc("shedding", "1 while new requests are refused because memory is short, otherwise 0.")
 	shed           = desc("requests_shed_total", "Requests and tunnels refused because memory was short.")
 	bypassing      = desc("bypass_connections", "Open connections of the pod to ports of plain HTTP that carpool did not make.", "port")
@@ -27,8 +27,7 @@ type (
 	Memory interface{ Stats() memory.Stats }
 )
 
-// podCollector looks at the pod at each scrape. What could not be found out is left out, and so is memory without a
-// limit.
+// podCollector looks at the pod at each scrape. What could not be found out is left out.
 type podCollector struct {
 	bypass Bypass
 	memory Memory
@@ -54,14 +53,13 @@ func (c *podCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(ch, timeWait, float64(s.Sockets.TimeWait))
 		gauge(ch, ephemeralPorts, float64(s.Sockets.EphemeralPorts))
 	}
-	if m := c.memory.Stats(); m.Limit > 0 {
-		gauge(ch, memoryLimit, float64(m.Limit))
-		gauge(ch, memoryUsed, float64(m.Used))
-		now := 0.0
-		if m.Shedding {
-			now = 1
-		}
-		gauge(ch, shedding, now)
-		counter(ch, shed, float64(m.Refused))
+	m := c.memory.Stats()
+	gauge(ch, memoryLimit, float64(m.Limit))
+	gauge(ch, memoryUsed, float64(m.Used))
+	now := 0.0
+	if m.Shedding {
+		now = 1
 	}
+	gauge(ch, shedding, now)
+	counter(ch, shed, float64(m.Refused))
 }

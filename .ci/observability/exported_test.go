@@ -1,0 +1,155 @@
+package observability
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// root is where the module lies that is tested.
+var root = filepath.Join("..", "..")
+
+// patience is how long a test waits for what has to happen.
+const patience = 30 * time.Second
+
+// family is a metric as carpool exports it.
+type family struct {
+	*dto.MetricFamily
+	labels map[string]bool // of its samples
+}
+
+// exported returns what carpool exports once it has carried requests: the
+// metrics, by name.
+func exported(t *testing.T) map[string]family {
+	t.Helper()
+	text, err := scrape()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	parsed, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]family{}
+	for name, f := range parsed {
+		labels := map[string]bool{}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				labels[l.GetName()] = true
+			}
+		}
+		if f.GetType() == dto.MetricType_HISTOGRAM {
+			labels["le"] = true
+		}
+		all[name] = family{f, labels}
+	}
+	return all
+}
+
+// scrape runs carpool for some requests and returns its metrics, once for all
+// tests.
+var scrape = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "carpool-observability-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	bin := filepath.Join(dir, "carpool")
+	if out, err := exec.Command("go", "build", "-C", root, "-o", bin, "./cmd/carpool").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	proxy, admin := freeAddr(), freeAddr()
+	cmd := exec.Command(bin)
+	cmd.Env = []string{"CARPOOL_LISTEN=" + proxy, "CARPOOL_ADMIN_LISTEN=" + admin}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	defer func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	}()
+	if err := awaitReady(admin); err != nil {
+		return "", err
+	}
+	if err := makeRequests(proxy); err != nil {
+		return "", err
+	}
+	return get(http.DefaultClient, "http://"+admin+"/metrics")
+})
+
+func freeAddr() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func awaitReady(admin string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, err := get(http.DefaultClient, "http://"+admin+"/readyz")
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// makeRequests lets each kind of figure appear: answers, a connection that is
+// reused, and one that the upstream closes.
+func makeRequests(proxy string) error {
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/close" {
+			w.Header().Set("Connection", "close")
+		}
+		_, _ = io.WriteString(w, "ok\n")
+	}))
+	defer upstream.Close()
+	transport := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: proxy}), DisableKeepAlives: true}
+	for _, path := range []string{"/", "/", "/close"} {
+		if _, err := get(&http.Client{Transport: transport, Timeout: patience}, upstream.URL+path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func get(client *http.Client, url string) (string, error) {
+	resp, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", url, resp.Status, body)
+	}
+	return string(body), err
+}

@@ -1,0 +1,83 @@
+package status
+
+import (
+	"fmt"
+
+	"github.com/carpoolproxy/carpool/pool"
+)
+
+// closeMeanings say why connections are closed to who reads it first.
+var closeMeanings = map[pool.Reason]string{
+	pool.IdleTimeout:    "not used for a while",
+	pool.MaxAge:         "old enough to be replaced, so that new pods get their share",
+	pool.MaxRequests:    "carried as many requests as it may",
+	pool.MaxIdle:        "more were idle than are kept, or room was needed elsewhere",
+	pool.Evicted:        "file descriptors were short",
+	pool.UpstreamClosed: "the upstream hung up while it was idle",
+	pool.ClosedOnReuse:  "the upstream hung up just as a request was sent",
+	pool.StrayBytes:     "the upstream sent bytes that no request asked for",
+	pool.NotKept:        "the upstream said close, or cannot keep connections",
+	pool.ClientGone:     "the app gave up on its request",
+	pool.EarlyAnswer:    "answered before the whole request was sent",
+	pool.BadAnswer:      "the upstream broke off, or broke the protocol",
+	pool.TimedOut:       "one of carpool's time limits",
+	pool.PeerDead:       "the upstream gave no sign of life",
+	pool.PeerDeadToo:    "led to an address that gave no sign of life on another connection",
+	pool.Upgraded:       "a WebSocket or other upgrade that has ended",
+	pool.Pinned:         "belonged to one connection of the app (NTLM), which has ended",
+	pool.Shutdown:       "carpool is stopping",
+}
+
+// errorMeanings say what error types of RFC 9209 mean here.
+var errorMeanings = map[string]string{
+	"connection_limit_reached":  "503: all connections are in use and too many requests wait",
+	"connection_refused":        "502: the upstream does not listen",
+	"connection_terminated":     "502: the upstream closed the connection without an answer",
+	"connection_timeout":        "504: the upstream could not be connected to in time, or gave no sign of life",
+	"destination_ip_prohibited": "403: a link-local address or a metadata service",
+	"destination_ip_unroutable": "502: there is no route to the upstream",
+	"destination_unavailable":   "502: the upstream could not be connected to",
+	"dns_error":                 "502: the host name does not exist or could not be resolved",
+	"dns_timeout":               "504: the name server did not answer in time",
+	"http_protocol_error":       "502: the upstream's answer is not valid HTTP/1.1",
+	"http_request_denied":       "403: CONNECT to a port that is not allowed",
+	"http_request_error":        "400, 408 or 431: the app's request is malformed, late or too large",
+	"http_response_incomplete":  "502: the upstream broke off its answer",
+	"http_response_timeout":     "504: the upstream did not answer in time",
+	"http_upgrade_failed":       "502: the upstream switched protocols without being asked to",
+	"proxy_internal_response":   "503: carpool is stopping or short of memory",
+	"proxy_loop_detected":       "508: the request leads back to carpool",
+	"tls_certificate_error":     "502: the upstream's certificate does not hold for its name",
+	"tls_protocol_error":        "502: the TLS handshake failed",
+}
+
+const (
+	// maxHints is how many hints the page shows: whoever has more starts at the
+	// top.
+	maxHints = 5
+	// enough is how many connections or requests there have to be to judge by.
+	enough = 20
+)
+
+// badReuse reports whether most exchanges with an origin needed a new
+// connection.
+func badReuse(o *pool.OriginStats) bool { return o.Opened >= enough && o.Reused < o.Opened }
+
+// hintFor says what to do about an origin, "" if there is nothing.
+func hintFor(o *pool.OriginStats) string {
+	requests := carried(&o.Stats)
+	switch {
+	case requests >= enough && o.Answers[0] > requests/20:
+		return fmt.Sprintf("%s: %s of the requests got an error of carpool's own, because the upstream could not be reached "+
+			"or gave no answer. Below it says which.", o.Origin, share(o.Answers[0], requests))
+	case badReuse(o) && o.Closed[pool.NotKept] > o.Opened/2:
+		return o.Origin + " closes its connection after each answer. Turn its keep-alive on: until then carpool can save nothing there."
+	case badReuse(o) && o.Closed[pool.UpstreamClosed]+o.Closed[pool.ClosedOnReuse] > o.Opened/2:
+		return o.Origin + " closes idle connections sooner than the next request comes. Raise its idle timeout."
+	case badReuse(o) && o.Closed[pool.MaxIdle] > o.Opened/2:
+		return o.Origin + ": connections are closed because more are idle than may be kept. Raise CARPOOL_MAX_IDLE_PER_HOST."
+	case o.Waiting >= enough:
+		return fmt.Sprintf("%s: %d requests wait for a connection. Is it slow, or CARPOOL_MAX_CONNS_PER_HOST too low?", o.Origin, o.Waiting)
+	}
+	return ""
+}
