@@ -162,6 +162,9 @@ func (d document) fail(err error) {
 	} else if m := yamlLine.FindStringSubmatch(text); m != nil {
 		line, _ = strconv.Atoi(m[1])
 		text = "no valid YAML: " + text[len(m[0]):]
+		if line > 0 && strings.Contains(text, "did not find expected") {
+			line++ // package yaml counts from 0 in what its parser says, from 1 in what its scanner says
+		}
 	}
 	place := fmt.Sprintf("document %d", d.number)
 	if line > 0 {
