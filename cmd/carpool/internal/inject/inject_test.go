@@ -107,6 +107,7 @@ func TestBadUsageIsExplained(t *testing.T) {
 		"bad setting":          {[]string{"-f", "-", "--set=IDLE_TIMEOUT=soon"}, "CARPOOL_IDLE_TIMEOUT"},
 		"unknown setting":      {[]string{"-f", "-", "--set=IDLE_TIMEOUTS=9s"}, "did you mean CARPOOL_IDLE_TIMEOUT?"},
 		"no setting":           {[]string{"-f", "-", "--set=VIA"}, `want NAME=VALUE, not "VIA"`},
+		"fixed setting":        {[]string{"-f", "-", "--set=LISTEN=:80"}, "CARPOOL_LISTEN is fixed"},
 		"settings at odds":     {[]string{"-f", "-", "--plain", "--set=DRAIN_TIMEOUT=3s"}, "CARPOOL_DRAIN_DELAY"},
 		"given twice":          {[]string{"-f", "-", "--skip=a", "--skip=b"}, "given twice"},
 		"preload of plain":     {[]string{"-f", "-", "--plain", "--preload"}, "preload needs a native sidecar"},
@@ -168,10 +169,10 @@ func bomb() string {
 }
 
 func TestAllFaultsAreToldAtOnce(t *testing.T) {
-	in := annotated(prefix+"https: maybe") + "---\n" + annotated(prefix+"java: perhaps") + "---\n" + aPod()
+	in := annotated(prefix+"https: maybe", prefix+"image: ''") + "---\n" + annotated(prefix+"java: perhaps") + "---\n" + aPod()
 	got := run(in, "inject", "-f", "-")
-	if got.code != 1 || got.stdout != "" || strings.Count(got.stderr, "\n") != 2 ||
-		!strings.Contains(got.stderr, "document 1, line 6: ") || !strings.Contains(got.stderr, "document 2, line 17: ") {
+	if got.code != 1 || got.stdout != "" || strings.Count(got.stderr, "\n") != 3 || !strings.Contains(got.stderr, "document 1, line 6: ") ||
+		!strings.Contains(got.stderr, "document 1, line 7: ") || !strings.Contains(got.stderr, "document 2, line 18: ") {
 		t.Errorf("%+v", got)
 	}
 }

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -112,10 +113,8 @@ func split(s string) []string {
 // overridden returns the options as a pod's annotations have them. Annotations
 // that carpool does not know are told to note: they may be of a later version.
 func (o Options) overridden(annotations *yaml.Node, note func(string)) (Options, error) {
-	if annotations == nil {
-		return o, nil
-	}
 	o.Settings = maps.Clone(o.Settings)
+	var errs []error
 	for i := 0; i+1 < len(annotations.Content); i += 2 {
 		key, value := annotations.Content[i].Value, annotations.Content[i+1]
 		if name, ok := strings.CutPrefix(key, settingsPrefix); ok {
@@ -130,24 +129,33 @@ func (o Options) overridden(annotations *yaml.Node, note func(string)) (Options,
 		if known < 0 {
 			note("there is no annotation " + key + ": it changes nothing")
 		} else if err := options[known].set(&o, value.Value); err != nil {
-			return o, errorAt(value, "%s: %v", key, err)
+			errs = append(errs, errorAt(value, "%s: %v", key, err))
 		}
 	}
 	unknown, err := o.check()
 	if err != nil {
-		return o, errorAt(annotations, "%v", err)
+		errs = append(errs, errorAt(annotations, "%v", err))
 	}
 	for _, warning := range unknown {
 		note(warning)
 	}
-	return o, nil
+	return o, errors.Join(errs...)
 }
+
+// fixed are the settings that the definition, its probes and its proxy
+// variables, counts on.
+var fixed = []string{"LISTEN", "ADMIN_LISTEN"}
 
 // check returns what carpool would say of the settings: the unknown ones, and
 // what is wrong with the others. It also finds options that do not go together.
 func (o Options) check() (unknown []string, err error) {
 	if o.Plain && o.Preload {
-		return nil, fmt.Errorf("preload needs a native sidecar: an ordinary container does not start before the app")
+		return nil, errors.New("preload needs a native sidecar: an ordinary container does not start before the app")
+	}
+	for _, name := range fixed {
+		if _, ok := o.Settings[name]; ok {
+			return nil, fmt.Errorf("%s%s is fixed in a pod, for the app and the probes count on it: leave it out", settingPrefix, name)
+		}
 	}
 	_, unknown, _ = config.Load(environ(o.Settings))
 	env, err := o.sidecarEnv()

@@ -2,8 +2,10 @@ package inject
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"strconv"
 	"strings"
@@ -156,6 +158,12 @@ var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
 // fail keeps an error, with its place in the file.
 func (d document) fail(err error) {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range several.Unwrap() {
+			d.fail(err)
+		}
+		return
+	}
 	line, text := 0, err.Error()
 	if at, ok := errors.AsType[*lineError](err); ok {
 		line = at.line
@@ -204,9 +212,15 @@ func splitYAML(in []byte) [][]byte {
 
 // readYAML reads a document; nil is an empty one.
 func readYAML(in []byte) (*yaml.Node, error) {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(in, &doc); err != nil || len(doc.Content) == 0 {
+	var doc, more yaml.Node
+	d := yaml.NewDecoder(bytes.NewReader(in))
+	if err := d.Decode(&doc); errors.Is(err, io.EOF) {
+		return nil, nil
+	} else if err != nil {
 		return nil, err
+	}
+	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
+		return nil, cmp.Or(err, errorAt(&more, "something behind the document's end: put a line --- before it"))
 	}
 	return doc.Content[0], nil
 }

@@ -16,13 +16,10 @@ import (
 //   - a variable in both spellings, one behind the other, with carpool's value
 //   - carpool's part of a variable that was extended
 //
-// The author's own sidecar, named alike, has no such port.
+// The author's own sidecar, named alike, has no such port. What is no pod as
+// Kubernetes knows it is left alone.
 func (p pod) uninject(o Options) error {
-	spec, err := child(p.root, "spec", yaml.MappingNode)
-	if err != nil {
-		return err
-	}
-	metadata := get(p.root, "metadata")
+	spec, metadata := get(p.root, "spec"), get(p.root, "metadata")
 	annotations := get(metadata, "annotations")
 	if text(annotations, statusAnnotation) != injected {
 		return nil
@@ -35,18 +32,12 @@ func (p pod) uninject(o Options) error {
 	removeEmpty(metadata, "annotations")
 	removeEmpty(p.root, "metadata")
 	for _, l := range []list{initContainers, containers} {
-		list, err := l.get(spec)
-		if err != nil {
-			return err
+		removeItems(spec, l.name, s.isOurs)
+		if list := get(spec, l.name); list != nil {
+			for _, c := range list.Content {
+				s.leave(c)
+			}
 		}
-		if list == nil {
-			continue
-		}
-		list.Content = slices.DeleteFunc(list.Content, s.isOurs)
-		for _, c := range list.Content {
-			s.leave(c)
-		}
-		removeEmpty(spec, l.name)
 	}
 	removeItems(spec, "volumes", func(v *yaml.Node) bool { return like(v, s.volumes) && !mounted(spec) })
 	return nil
