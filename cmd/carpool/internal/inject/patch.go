@@ -28,7 +28,7 @@ type patcher struct {
 // after. Where lines alone cannot be changed all of it is written anew, with
 // its comments.
 func writeYAML(src []byte, before, after *yaml.Node) ([]byte, error) {
-	p := patcher{lines: slices.Collect(strings.Lines(string(src))), style: encodingOf(before)}
+	p := patcher{lines: linesOf(string(src)), style: encodingOf(before)}
 	end := len(p.lines)
 	if i := slices.IndexFunc(p.lines, func(l string) bool { return isMarker(l, "...") }); i >= 0 {
 		end = i
@@ -62,6 +62,23 @@ func (p *patcher) anew(from, end int, root *yaml.Node) ([]byte, error) {
 	}
 	p.edits = []edit{{from, p.contentEnd(from, end, 1), string(text)}}
 	return p.apply(), nil
+}
+
+// lineBreak is what ends a line in YAML.
+var lineBreak = regexp.MustCompile("\r\n|[\r\n\u0085\u2028\u2029]")
+
+// linesOf splits a text into lines as YAML counts them, with their breaks.
+func linesOf(text string) []string {
+	var lines []string
+	for text != "" {
+		end := len(text)
+		if at := lineBreak.FindStringIndex(text); at != nil {
+			end = at[1]
+		}
+		lines = append(lines, text[:end])
+		text = text[end:]
+	}
+	return lines
 }
 
 // says reports whether a text is read as this tree.

@@ -39,7 +39,7 @@ func (p pod) uninject(o Options) error {
 			}
 		}
 	}
-	removeItems(spec, "volumes", func(v *yaml.Node) bool { return like(v, s.volumes) && !mounted(spec) })
+	removeItems(spec, "volumes", func(v *yaml.Node) bool { return like(v, s.volumes) })
 	return nil
 }
 
@@ -133,18 +133,4 @@ func removeItems(m *yaml.Node, key string, which func(*yaml.Node) bool) {
 // like reports whether a node says the same as one of the definition's.
 func like(n *yaml.Node, ours []*yaml.Node) bool {
 	return slices.ContainsFunc(ours, func(o *yaml.Node) bool { return equal(n, o) })
-}
-
-// mounted reports whether a container mounts the volume.
-func mounted(spec *yaml.Node) bool {
-	for _, l := range []list{initContainers, containers} {
-		if list := get(spec, l.name); list != nil {
-			for _, c := range list.Content {
-				if named(get(c, "volumeMounts"), sidecarName) != nil {
-					return true
-				}
-			}
-		}
-	}
-	return false
 }
