@@ -183,31 +183,21 @@ func (d document) fail(err error) {
 	}
 }
 
-// splitYAML splits a file into its documents, markers and comments included:
-// put together they are the file.
+// splitYAML splits a file into its documents, each from its marker on; comments
+// and directives before the first marker are the first document's.
 func splitYAML(in []byte) [][]byte {
 	var parts [][]byte
 	from, at, empty := 0, 0, true
 	for line := range bytes.Lines(in) {
-		begins, ends := isMarker(string(line), "---"), isMarker(string(line), "...")
-		if begins && !empty {
+		if isMarker(string(line), "---") && !empty {
 			parts = append(parts, in[from:at])
 			from = at
 		}
 		at += len(line)
 		bare := bytes.TrimSpace(line)
-		if len(bare) > 0 && bare[0] != '#' && bare[0] != '%' {
-			empty = false
-		}
-		if ends {
-			parts = append(parts, in[from:at])
-			from, empty = at, true
-		}
+		empty = empty && (len(bare) == 0 || bare[0] == '#' || bare[0] == '%')
 	}
-	if from < len(in) {
-		parts = append(parts, in[from:])
-	}
-	return parts
+	return append(parts, in[from:])
 }
 
 // readYAML reads a document; nil is an empty one.
