@@ -110,28 +110,28 @@ func TestAClusterWithoutThePolicyAPIIsToldOfTheAlternatives(t *testing.T) {
 
 func TestBadValuesAreRejected(t *testing.T) {
 	bad := map[string][]string{ // by what the message must name
-		"tagg":           {"image: {tagg: x}"},
-		"pullPolicy":     {"image: {pullPolicy: always}"},
-		"digest":         {"image: {digest: abc}"},
-		"injection":      {"injection: true"},
-		"https":          {"https: 'yes'"},
-		"noProxy":        {"noProxy: 'a,b'", "noProxy: ['a,b']"},
-		"skipContainers": {"skipContainers: [Db]"},
-		"cpu":            {"resources: {requests: {cpu: fast}}"},
-		"whenMissing":    {"namespaceSettings: {whenMissing: Ignore}"},
-		"IDLE_TIMEOUT":   {"settings: {IDLE_TIMEOUT: 30}", "settings: {IDLE_TIMEOUT: 1d}", "settings: {IDLE_TIMEOUT: '5'}"},
-		"VIA":            {"settings: {VIA: maybe}"},
-		"LOG_LEVEL":      {"settings: {LOG_LEVEL: verbose}"},
-		"MAX_CONNS_PER":  {"settings: {MAX_CONNS_PER_HOST: -1}", "settings: {MAX_CONNS_PER_HOST: 1.5}", "settings: {MAX_CONNS_PER_HOST: '-1'}"},
-		"MAX_CONN_AGE_J": {"settings: {MAX_CONN_AGE_JITTER: 2}"},
-		"IDLE_TIME":      {"settings: {IDLE_TIME: 30s}"},
-		"LISTEN":         {"settings: {LISTEN: ':3128'}", "settings: {ADMIN_LISTEN: ':9128'}"},
-		"CARPOOL_VIA":    {"settings: {CARPOOL_VIA: true}"},
-		"name":           {"imagePullSecrets: [regcred]"},
-		"interval":       {"podMonitor: {interval: 30}"},
-		"any":            {"podMonitor: {namespaceSelector: {any: 'yes'}}"},
-		"namespaces":     {"networkPolicy: {enabled: true}"},
-		"enabled":        {"dashboard: {enabled: 1}"},
+		"tagg":             {"image: {tagg: x}"},
+		"pullPolicy":       {"image: {pullPolicy: always}"},
+		"digest":           {"image: {digest: abc}"},
+		"injection":        {"injection: true"},
+		"https":            {"https: 'yes'"},
+		"noProxy":          {"noProxy: 'a,b'", "noProxy: ['a,b']"},
+		"skipContainers":   {"skipContainers: [Db]"},
+		"cpu":              {"resources: {requests: {cpu: fast}}"},
+		"whenMissing":      {"namespaceSettings: {whenMissing: Ignore}"},
+		"IDLE_TIMEOUT":     {"settings: {IDLE_TIMEOUT: 30}", "settings: {IDLE_TIMEOUT: 1d}", "settings: {IDLE_TIMEOUT: '5'}"},
+		"VIA":              {"settings: {VIA: maybe}"},
+		"LOG_LEVEL":        {"settings: {LOG_LEVEL: verbose}"},
+		"MAX_CONNS_PER":    {"settings: {MAX_CONNS_PER_HOST: -1}", "settings: {MAX_CONNS_PER_HOST: 1.5}", "settings: {MAX_CONNS_PER_HOST: '-1'}"},
+		"MAX_CONN_AGE_J":   {"settings: {MAX_CONN_AGE_JITTER: 2}"},
+		"IDLE_TIME":        {"settings: {IDLE_TIME: 30s}"},
+		"LISTEN":           {"settings: {LISTEN: ':3128'}", "settings: {ADMIN_LISTEN: ':9128'}"},
+		"CARPOOL_VIA":      {"settings: {CARPOOL_VIA: true}"},
+		"imagePullSecrets": {"imagePullSecrets: [regcred]"},
+		"interval":         {"podMonitor: {interval: 30}"},
+		"any":              {"podMonitor: {namespaceSelector: {any: 'yes'}}"},
+		"namespaces":       {"networkPolicy: {enabled: true}"},
+		"enabled":          {"dashboard: {enabled: 1}"},
 	}
 	for want, texts := range bad {
 		for _, text := range texts {
@@ -156,4 +156,21 @@ func TestGoodValuesAreTaken(t *testing.T) {
 			t.Errorf("%s\n%v", text, err)
 		}
 	}
+}
+
+// make charts-docs writes the README from the values; this finds out without
+// helm-docs that it was forgotten.
+func TestTheREADMENamesEveryValue(t *testing.T) {
+	readme := readFile(t, appChart+"/README.md")
+	var check func(prefix string, v map[string]any)
+	check = func(prefix string, v map[string]any) {
+		for key, value := range v {
+			if inner, ok := value.(map[string]any); ok && len(inner) > 0 && key != "labels" && key != "namespaceSelector" {
+				check(prefix+key+".", inner)
+			} else if !strings.Contains(readme, "| "+prefix+key) {
+				t.Errorf("README.md does not name %s%s: make charts-docs", prefix, key)
+			}
+		}
+	}
+	check("", values(t, readFile(t, appChart+"/values.yaml")))
 }

@@ -17,7 +17,7 @@ import (
 // costLimit bounds what the policy may cost for a pod of 10 containers with
 // 100 variables each, in CEL's units. The API server stops an expression at
 // 1,000,000.
-const costLimit = 400_000
+const costLimit = 150_000
 
 // goldenPolicy is the policy with the values of charts/testdata/values.yaml.
 func goldenPolicy(t testing.TB) *policy {

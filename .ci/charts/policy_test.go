@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/google/cel-go/cel"
 	admissionregistration "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,7 +14,6 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	plugincel "k8s.io/apiserver/pkg/admission/plugin/cel"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/mutating/patch"
-	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	"k8s.io/apiserver/pkg/admission/plugin/webhook/matchconditions"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"k8s.io/apiserver/pkg/cel/environment"
@@ -48,7 +48,7 @@ func newPolicy(t testing.TB, manifests map[string]string) *policy {
 	}
 	options := plugincel.OptionalVariableDeclarations{HasParams: source.Spec.ParamKind != nil, HasAuthorizer: true}
 	for _, v := range source.Spec.Variables {
-		r := p.compiler.CompileAndStoreVariable(&validating.Variable{Name: v.Name, Expression: v.Expression}, options, environment.StoredExpressions)
+		r := p.compiler.CompileAndStoreVariable(variable(v), options, environment.StoredExpressions)
 		if r.Error != nil {
 			t.Fatalf("variable %s: %v\n%s", v.Name, r.Error, v.Expression)
 		}
@@ -70,6 +70,13 @@ func newPolicy(t testing.TB, manifests map[string]string) *policy {
 	}
 	return p
 }
+
+// variable is a policy's variable as the compiler takes it.
+type variable admissionregistration.Variable
+
+func (v variable) GetName() string          { return v.Name }
+func (v variable) GetExpression() string    { return v.Expression }
+func (v variable) ReturnTypes() []*cel.Type { return []*cel.Type{cel.AnyType, cel.DynType} }
 
 // An outcome is a pod after the policy, and what it cost to get there.
 type outcome struct {
