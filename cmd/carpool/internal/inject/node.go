@@ -161,6 +161,26 @@ func equal(a, b *yaml.Node) bool {
 		slices.EqualFunc(a.Content, b.Content, equal)
 }
 
+// sorted returns a copy of a tree with the keys in order, which does not count
+// to Kubernetes.
+func sorted(n *yaml.Node) *yaml.Node {
+	c := *n
+	c.Content = nil
+	for _, e := range entriesOf(n) {
+		e.value = sorted(e.value)
+		if n.Kind == yaml.SequenceNode {
+			c.Content = append(c.Content, e.value)
+			continue
+		}
+		at := 0
+		for at < len(c.Content) && c.Content[at].Value < e.first.Value {
+			at += 2
+		}
+		c.Content = slices.Insert(c.Content, at, e.first, e.value)
+	}
+	return &c
+}
+
 // touched reports whether anything in a tree is new.
 func touched(n *yaml.Node) bool { return n.Line == 0 || slices.ContainsFunc(n.Content, touched) }
 

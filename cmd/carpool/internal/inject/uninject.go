@@ -132,5 +132,5 @@ func removeItems(m *yaml.Node, key string, which func(*yaml.Node) bool) {
 
 // like reports whether a node says the same as one of the definition's.
 func like(n *yaml.Node, ours []*yaml.Node) bool {
-	return slices.ContainsFunc(ours, func(o *yaml.Node) bool { return equal(n, o) })
+	return slices.ContainsFunc(ours, func(o *yaml.Node) bool { return equal(sorted(n), sorted(o)) })
 }
