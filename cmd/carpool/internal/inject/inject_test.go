@@ -219,6 +219,20 @@ func TestAPlainContainerServesNoInitContainer(t *testing.T) {
 	}
 }
 
+func TestWhatDoesNotGoByItselfIsNoted(t *testing.T) {
+	job := "apiVersion: batch/v1\nkind: Job\nspec:\n  template:\n    spec:\n      containers:\n        - name: a\n"
+	if got := run(job, "inject", "--plain", "-f", "-"); got.code != 0 || !strings.Contains(got.stderr, "(Job): it does not complete") {
+		t.Errorf("a Job with an ordinary container: %+v", got)
+	}
+	native := run(job, "inject", "-f", "-")
+	if native.code != 0 || native.stderr != "" {
+		t.Errorf("a Job: %+v", native)
+	}
+	if got := run(native.stdout, "inject", "--image=another:1", "-f", "-"); got.stdout != native.stdout || !strings.Contains(got.stderr, "stays as it is") {
+		t.Errorf("another image for a pod that has carpool: %+v", got)
+	}
+}
+
 func TestUninjectLeavesWhatTheAuthorWrote(t *testing.T) {
 	own := map[string]string{
 		"by hand, never injected": aPod() + "      env:\n        - {name: HTTP_PROXY, value: \"http://127.0.0.1:3128\"}\n" +

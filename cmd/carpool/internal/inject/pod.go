@@ -17,6 +17,7 @@ const (
 // A pod is a Pod or the template of one, as a tree.
 type pod struct {
 	root *yaml.Node // metadata and spec
+	kind string     // of the workload
 	note func(string)
 }
 
@@ -121,10 +122,13 @@ func (p pod) injectSpec(spec, apps *yaml.Node, o Options) error {
 	if inits != nil && (initAt >= 0 || appAt < 0 && !o.Plain) {
 		served = append(served, inits.Content[initAt+1:]...) // those behind it; initAt is -1 if it will be first
 	}
-	if !there {
-		if err := s.addTo(spec, o.Plain); err != nil {
-			return err
-		}
+	if there {
+		p.note("the container " + sidecarName + " that is there stays as it is (to change it, uninject first)")
+	} else if err := s.addTo(spec, o.Plain); err != nil {
+		return err
+	}
+	if o.Plain && strings.HasSuffix(p.kind, "Job") {
+		p.note("it does not complete before carpool ends: let the app's last step POST to http://127.0.0.1:9128/quitquitquit")
 	}
 	for _, c := range served {
 		name := text(c, "name")

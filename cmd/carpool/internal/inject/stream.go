@@ -144,7 +144,7 @@ func (d document) changePod(w workload) error {
 		}
 		n = next
 	}
-	return d.change(pod{n, func(text string) { d.note(name, text) }})
+	return d.change(pod{n, text(w.root, "kind"), func(text string) { d.note(name, text) }})
 }
 
 func (d document) note(name, text string) {
