@@ -5,7 +5,7 @@ GO ?= go
 FUZZTIME ?= 30m
 SOAK ?= 20m
 
-.PHONY: build test race lint fuzz soak test-clients test-observability bench ci
+.PHONY: build test race lint fuzz soak test-clients test-observability charts charts-docs bench ci
 
 build: ## the binary, in this folder
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o carpool ./cmd/carpool
@@ -30,6 +30,12 @@ test-clients: ## real clients: Node 10 to 24, curl, Python, Ruby, Java
 
 test-observability: ## dashboard, alerts and queries against what carpool exports
 	cd .ci/observability && $(GO) test -count=1 ./...
+
+charts: ## the charts and the admission policy, without a cluster
+	cd .ci/charts && $(GO) test -count=1 ./...
+
+charts-docs: ## the chart's README, from its values
+	$(GO) run github.com/norwoodj/helm-docs/cmd/helm-docs@v1.14.2 --chart-search-root charts --chart-to-generate charts/carpool
 
 bench: ## allocations and time per request, in one process
 	$(GO) test ./proxy ./proxy/http1 ./pool ./internal/sock -run '^$$' -bench . -benchmem

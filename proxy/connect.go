@@ -177,6 +177,7 @@ func (t *tunnel) end() {
 // broken reports, when nothing is relayed any more, whether that ended by a
 // failure, such as a reset, which has to look like one on both sides.
 func (t *tunnel) broken() bool { return t.client.failed || t.target.failed }
+
 // errMemory is why a tunnel was not opened.
 var errMemory = errors.New("proxy: memory is short")
 
