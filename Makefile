@@ -5,7 +5,7 @@ GO ?= go
 FUZZTIME ?= 30m
 SOAK ?= 20m
 
-.PHONY: build test race lint fuzz soak test-clients bench ci
+.PHONY: build test race lint fuzz soak test-clients image e2e bench ci
 
 build: ## the binary, in this folder
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o carpool ./cmd/carpool
@@ -27,6 +27,12 @@ soak: ## mixed clients against misbehaving upstreams, for SOAK
 
 test-clients: ## real clients: Node 10 to 24, curl, Python, Ruby, Java
 	cd .ci/clients && $(GO) test -count=1 ./...
+
+image: ## the image, built with buildah and checked, in dist/image.tar
+	.ci/image
+
+e2e: ## on a real cluster; .ci/e2e/run says what it needs
+	.ci/e2e/run
 
 bench: ## allocations and time per request, in one process
 	$(GO) test ./proxy ./proxy/http1 ./pool ./internal/sock -run '^$$' -bench . -benchmem
