@@ -100,6 +100,7 @@ func (s *session) runTunnel(x *exchange, t *tunnel, r *http.Request) bool {
 	t.client.wait()
 	if t.err == nil {
 		t.target.wait()
+		s.abort = t.broken()
 		s.logTunnel(x, t, 200, "", "")
 		return false
 	}
@@ -157,11 +158,21 @@ func (t *tunnel) end() {
 	t.s.tunnel = nil
 	t.s.mu.Unlock()
 	t.client.retire()
-	if conn := t.target.retire(); conn != nil {
-		_ = conn.Close()
-		t.closed()
+	conn := t.target.retire()
+	if conn == nil {
+		return
 	}
+	if t.broken() {
+		_ = conn.Abort()
+	} else {
+		_ = conn.Close()
+	}
+	t.closed()
 }
+
+// broken reports, when nothing is relayed any more, whether that ended by a
+// failure, such as a reset, which has to look like one on both sides.
+func (t *tunnel) broken() bool { return t.client.failed || t.target.failed }
 
 func connectProblem(err error) *problem {
 	if errors.Is(err, context.Canceled) {
@@ -198,6 +209,7 @@ type end struct {
 	sock.Stream
 	in     *sock.Buffer
 	copied int64
+	failed bool // reading here or writing to the other side, before either ended
 
 	mu      sync.Mutex
 	conn    *sock.Conn // nil before init and after retire
@@ -233,7 +245,7 @@ func (e *end) WriteTo(w io.Writer) (int64, error) {
 	n, err := relayBytes(w, e.Stream, e.in)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.copied = n
+	e.copied, e.failed = n, err != nil
 	e.users--
 	e.done.Broadcast()
 	return n, err

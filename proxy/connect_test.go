@@ -199,10 +199,14 @@ func TestC7EndsOfTunnels(t *testing.T) {
 		r, o := start(t), newOrigin(t)
 		client, up := tunnel(r, o)
 		up.reset()
-		client.cut()
+		if _, err := client.rest(); !isReset(err) {
+			t.Errorf("the client sees %v, want a reset", err)
+		}
 		client, up = tunnel(r, o)
 		client.reset()
-		up.cut()
+		if _, err := up.rest(); !isReset(err) {
+			t.Errorf("the upstream sees %v, want a reset", err)
+		}
 		eventually(t, "no tunnel is left", func() bool { return r.proxy.Stats().Tunnels == 0 })
 	})
 }

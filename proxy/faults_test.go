@@ -147,6 +147,20 @@ func TestX7StallInABody(t *testing.T) {
 		}
 		r.free(o)
 	})
+	t.Run("X7 of an upstream that does not read", func(t *testing.T) {
+		t.Parallel()
+		r, o := start(t, limit), newOrigin(t)
+		client := r.client()
+		client.send(o.request("PUT", "/", "Content-Length: 1000000000\r\n\r\n"))
+		go func() {
+			for part := strings.Repeat("x", 64<<10); client.trySend(part) == nil; {
+			}
+		}()
+		up := o.accept()
+		up.head()
+		client.refused(504)
+		r.closedFor(o, pool.TimedOut)
+	})
 	t.Run("X7 an exchange that moves is not bounded", func(t *testing.T) {
 		t.Parallel()
 		r, o := start(t, limit), newOrigin(t)

@@ -85,11 +85,14 @@ func (s *session) pump(x *exchange, lease *pool.Lease) error {
 		if x.reqBody.Done() {
 			x.allRead.Store(true) // before the upstream can answer
 		}
-		if _, err := lease.Write(s.in.Bytes()[sent:x.ready]); err != nil {
+		if err := s.sendBody(lease, s.in.Bytes()[sent:x.ready]); err != nil {
 			return err
 		}
 	}
 	s.dropSent(x)
+	if s.p.cfg.BodyIdleTimeout > 0 {
+		_ = lease.SetWriteDeadline(time.Time{})
+	}
 	s.watchLease(lease, false)
 	if s.p.cfg.ResponseHeaderTimeout > 0 {
 		return s.awaitHead(x, lease)
@@ -115,6 +118,25 @@ func (s *session) fillBody(x *exchange) error {
 		return &clientError{err}
 	}
 	return s.decodeBody(x)
+}
+
+// sendBody writes a part of a request body. An upstream that takes too long over
+// it gets no chance to answer either.
+func (s *session) sendBody(lease *pool.Lease, part []byte) error {
+	t := s.p.cfg.BodyIdleTimeout
+	if t > 0 {
+		if err := lease.SetWriteDeadline(time.Now().Add(t)); err != nil {
+			return err
+		}
+		if s.stopping.Load() { // by a deadline that may just have been overwritten
+			return os.ErrDeadlineExceeded
+		}
+	}
+	_, err := lease.Write(part)
+	if t > 0 && errors.Is(err, os.ErrDeadlineExceeded) && !s.stopping.Load() {
+		lease.Interrupt()
+	}
+	return err
 }
 
 // joinPump stops the pump, if it runs, and returns what went wrong on the
