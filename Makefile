@@ -5,7 +5,7 @@ GO ?= go
 FUZZTIME ?= 30m
 SOAK ?= 20m
 
-.PHONY: build test race lint fuzz soak test-clients image e2e bench ci
+.PHONY: build test race lint fuzz soak test-clients image e2e charts charts-docs bench ci
 
 build: ## the binary, in this folder
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o carpool ./cmd/carpool
@@ -33,6 +33,12 @@ image: ## the image, built with buildah and checked, in dist/image.tar
 
 e2e: ## on a real cluster; .ci/e2e/run says what it needs
 	.ci/e2e/run
+
+charts: ## the charts and the admission policy, without a cluster
+	cd .ci/charts && $(GO) test -count=1 ./...
+
+charts-docs: ## the chart's README, from its values
+	$(GO) run github.com/norwoodj/helm-docs/cmd/helm-docs@v1.14.2 --chart-search-root charts --chart-to-generate charts/carpool
 
 bench: ## allocations and time per request, in one process
 	$(GO) test ./proxy ./proxy/http1 ./pool ./internal/sock -run '^$$' -bench . -benchmem

@@ -7,11 +7,17 @@ They use what Go's text/template has, and toJson: `carpool inject` is not Helm.
 Each takes a dictionary:
 
   image, pullPolicy         strings
-  env                       list of {name, value}: carpool's settings
+  env                       list of {name, value}: carpool's settings, and what
+                            "carpool.sidecarEnv" has for those not among them,
+                            sorted by name
   resources                 {requests: …, limits: …}
   native                    true: a sidecar of Kubernetes 1.29 and later
                             false: an ordinary container of an older cluster
   preload                   the script for Node.js is written and mounted
+  noProxy                   what "carpool.noProxy" has, and the user's entries
+                            behind it, each after a comma
+  nonProxyHosts             the user's entries as Java writes them, each after
+                            a |: .example.com is *.example.com there
 */}}
 
 {{/* The container, as YAML. */}}
@@ -55,6 +61,21 @@ volumeMounts:
   - name: carpool
     mountPath: /carpool
 {{- end }}
+{{- end }}
+
+{{/*
+What carpool's container has in its environment unless the user's settings say
+otherwise, as a YAML list. An entry with
+
+  when     depends on a choice: preload, or plain (an ordinary container)
+*/}}
+{{- define "carpool.sidecarEnv" -}}
+- name: CARPOOL_DRAIN_DELAY # the app drains at the same time and still sends
+  value: 5s
+  when: plain
+- name: CARPOOL_PRELOAD_DIR
+  value: /carpool
+  when: preload
 {{- end }}
 
 {{/* The pod's volumes that it needs, as a YAML list. */}}
@@ -103,7 +124,7 @@ and value an entry can have
   value: http://127.0.0.1:3128
   when: https
 - name: JAVA_TOOL_OPTIONS
-  value: -Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=3128 -Dhttp.nonProxyHosts=localhost|127.*|169.254.*|metadata.google.internal|kubernetes.default.svc
+  value: {{ printf "-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=3128 -Dhttp.nonProxyHosts=localhost|127.*|169.254.*|metadata.google.internal|kubernetes.default.svc%s" .nonProxyHosts | toJson }}
   when: java
   extend: true
 - name: NODE_OPTIONS

@@ -1,0 +1,59 @@
+{{/*
+What a team's own chart includes; README.md shows where. All of them take the
+chart's root context, and their options from .Values.carpool, over the defaults
+of this chart's values.yaml.
+*/}}
+
+{{/* The native sidecar: the first item of initContainers. */}}
+{{- define "carpool-lib.sidecar" -}}
+{{- list (include "carpool.container" (include "carpool-lib.options" (list . true) | fromJson) | fromYaml) | toYaml -}}
+{{- end }}
+
+{{/* An ordinary container, for clusters before 1.29: an item of containers. */}}
+{{- define "carpool-lib.container" -}}
+{{- list (include "carpool.container" (include "carpool-lib.options" (list . false) | fromJson) | fromYaml) | toYaml -}}
+{{- end }}
+
+{{/* The variables of a container that is to use carpool: items of its env. */}}
+{{- define "carpool-lib.env" -}}
+{{- $options := include "carpool-lib.options" (list . true) | fromJson -}}
+{{- $env := list -}}
+{{- range include "carpool.appEnv" $options | fromYamlArray -}}
+{{- if or (not .when) (get $options (.when | default "")) -}}
+{{- $env = append $env (pick . "name" "value") -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $env -}}
+{{- end }}
+
+{{/* With preload, what such a container mounts: items of its volumeMounts. */}}
+{{- define "carpool-lib.volumeMounts" -}}
+{{- include "carpool.mounts" (include "carpool-lib.options" (list . true) | fromJson) -}}
+{{- end }}
+
+{{/* With preload, the volume of the pod: an item of volumes. */}}
+{{- define "carpool-lib.volumes" -}}
+{{- include "carpool.volumes" (include "carpool-lib.options" (list . true) | fromJson) -}}
+{{- end }}
+
+{{/*
+The dictionary that the templates of _sidecar.tpl take, as JSON. Takes a list:
+the chart's root context, and whether the sidecar is native.
+*/}}
+{{- define "carpool-lib.options" -}}
+{{- $root := first . -}}
+{{- $library := index $root.Subcharts "carpool-lib" | default $root.Subcharts.carpool -}}
+{{- if not $library -}}
+{{- fail "carpool-lib: list it under dependencies in Chart.yaml, by its own name or with alias: carpool" -}}
+{{- end -}}
+{{- $values := mergeOverwrite (deepCopy $library.Values) (deepCopy ($root.Values.carpool | default dict)) -}}
+{{- $options := pick $values "https" "java" "preload" "resources" -}}
+{{- $_ := set $options "native" (last .) -}}
+{{- $_ := set $options "plain" (not $options.native) -}}
+{{- $_ := set $options "image" (include "carpool.image" (dict "image" $values.image "appVersion" $library.Chart.AppVersion)) -}}
+{{- $_ := set $options "pullPolicy" $values.image.pullPolicy -}}
+{{- $_ := set $options "noProxy" (concat (list (include "carpool.noProxy" dict)) $values.noProxy | join ",") -}}
+{{- $_ := set $options "nonProxyHosts" (include "carpool.nonProxyHosts" $values.noProxy) -}}
+{{- $_ := set $options "env" (include "carpool.settingsEnv" (dict "settings" $values.settings "choices" $options) | fromJson).items -}}
+{{- toJson $options -}}
+{{- end }}

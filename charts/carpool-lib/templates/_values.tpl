@@ -1,0 +1,42 @@
+{{/*
+From values, as charts/carpool and charts/carpool-lib have them, to what the
+templates of _sidecar.tpl take.
+*/}}
+
+{{/* The image's reference. Takes {image, appVersion}. */}}
+{{- define "carpool.image" -}}
+{{- with .image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.appVersion }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/*
+What carpool's container has in its environment, as JSON: {"items": [{name,
+value}, …]}, sorted by name. Takes {settings, choices}: the choices decide which
+of the definition's own variables are among them; settings go before those. A
+number is written as JSON has it, for Helm reads all numbers as floating point
+and prints a million as 1e+06.
+*/}}
+{{- define "carpool.settingsEnv" -}}
+{{- $values := dict -}}
+{{- range include "carpool.sidecarEnv" dict | fromYamlArray -}}
+{{- if get $.choices .when -}}
+{{- $_ := set $values .name .value -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $value := .settings -}}
+{{- if not (kindIs "invalid" $value) -}}
+{{- $_ := set $values (print "CARPOOL_" $name) (kindIs "string" $value | ternary $value (toJson $value)) -}}
+{{- end -}}
+{{- end -}}
+{{- $items := list -}}
+{{- range $name, $value := $values -}}
+{{- $items = append $items (dict "name" $name "value" $value) -}}
+{{- end -}}
+{{- dict "items" $items | toJson -}}
+{{- end }}
+
+{{/* Entries of noProxy as Java has them, each after a |. */}}
+{{- define "carpool.nonProxyHosts" -}}
+{{- range . }}|{{ hasPrefix "." . | ternary (print "*" .) . }}{{ end -}}
+{{- end }}

@@ -1,0 +1,56 @@
+{{/*
+A value as a CEL expression. What is known only when a pod comes stands in it as
+a string "cel:EXPRESSION", or at the end of one, "text cel:EXPRESSION". dyn() is around every item because CEL in Kubernetes
+wants the items of a list, and the values of a map, to be of one type. It is for
+the definition of the sidecar only: in what users write, "cel:" is just text.
+*/}}
+{{- define "carpool.cel" -}}
+{{- if kindIs "map" . -}}
+{ {{- range $key, $value := . }}{{ toJson $key }}: dyn({{ include "carpool.cel" $value }}), {{ end -}} }
+{{- else if kindIs "slice" . -}}
+[ {{- range . }}dyn({{ include "carpool.cel" . }}), {{ end -}} ]
+{{- else if and (kindIs "string" .) (contains "cel:" (toString .)) -}}
+{{- $parts := splitn "cel:" 2 . -}}
+{{ with $parts._0 }}{{ toJson . }} + {{ end }}{{ $parts._1 }}
+{{- else -}}
+{{ toJson . }}
+{{- end -}}
+{{- end }}
+
+{{/* One of two expressions, after whether the pod gets the script for Node.js. Takes {with, without}. */}}
+{{- define "carpool.cel.byPreload" -}}
+variables.preload ? {{ include "carpool.cel" .with }} : {{ include "carpool.cel" .without }}
+{{- end }}
+
+{{/*
+Patches that append to a list, which may not be there, the items that it does
+not have by name. Takes {object, field, path, items}, all CEL expressions but
+field.
+*/}}
+{{- define "carpool.cel.append" -}}
+{{- $list := printf "%s.%s" .object .field -}}
+(has({{ $list }}) || {{ .items }} == [] ? [] : [{"path": dyn({{ .path }}), "value": dyn([])}]) +
+{{ .items }}.filter(item, !has({{ $list }}) || !{{ $list }}.exists(there, there.name == item.name))
+  .map(item, {"path": dyn({{ .path }} + "/-"), "value": dyn(item)})
+{{- end }}
+
+{{/*
+What a pod can choose: by the annotation carpoolproxy.github.io/NAME, else by
+the ConfigMap's KEY, else it is the chart's value. As YAML: NAME: {key, value,
+example}, the last for quantities only.
+*/}}
+{{- define "carpool.choices" -}}
+{{- $requests := .Values.resources.requests | default dict -}}
+{{- $limits := .Values.resources.limits | default dict -}}
+image: {key: image, value: {{ include "carpool.image" (dict "image" .Values.image "appVersion" .Chart.AppVersion) | toJson }}}
+pull-policy: {key: pullPolicy, value: {{ toJson .Values.image.pullPolicy }}}
+cpu-request: {key: cpuRequest, value: {{ $requests.cpu | default "" | toString | toJson }}, example: 20m}
+cpu-limit: {key: cpuLimit, value: {{ $limits.cpu | default "" | toString | toJson }}, example: 100m}
+memory-request: {key: memoryRequest, value: {{ $requests.memory | default "" | toString | toJson }}, example: 32Mi}
+memory-limit: {key: memoryLimit, value: {{ $limits.memory | default "" | toString | toJson }}, example: 128Mi}
+https: {key: https, value: {{ .Values.https | toString | toJson }}}
+java: {key: java, value: {{ .Values.java | toString | toJson }}}
+preload: {key: preload, value: {{ .Values.preload | toString | toJson }}}
+no-proxy: {key: noProxy, value: {{ join "," .Values.noProxy | toJson }}}
+skip-containers: {key: skipContainers, value: {{ join "," .Values.skipContainers | toJson }}}
+{{- end }}

@@ -1,0 +1,8 @@
+{{/* Labels of everything that the chart makes. */}}
+{{- define "carpool.labels" -}}
+app.kubernetes.io/name: carpool
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
