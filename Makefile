@@ -5,7 +5,7 @@ GO ?= go
 FUZZTIME ?= 30m
 SOAK ?= 20m
 
-.PHONY: build test race lint fuzz soak test-clients test-observability charts charts-docs bench ci
+.PHONY: build test race lint fuzz soak test-clients test-observability charts charts-docs image e2e bench ci
 
 build: ## the binary, in this folder
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o carpool ./cmd/carpool
@@ -30,6 +30,12 @@ test-clients: ## real clients: Node 10 to 24, curl, Python, Ruby, Java
 
 test-observability: ## dashboard, alerts and queries against what carpool exports
 	cd .ci/observability && $(GO) test -count=1 ./...
+
+image: ## the image, built with buildah and checked, in dist/image.tar
+	.ci/image
+
+e2e: ## on a real cluster; .ci/e2e/run says what it needs
+	.ci/e2e/run
 
 charts: ## the charts and the admission policy, without a cluster
 	cd .ci/charts && $(GO) test -count=1 ./...

@@ -98,8 +98,15 @@ func printConfig(environ []string, stdout, stderr io.Writer) error {
 	return cfg.WriteEffective(stdout)
 }
 
+// buildVersion is set by the image's build, which has no repository to take a
+// version from: -ldflags "-X main.buildVersion=1.2.3".
+var buildVersion string
+
 // version is what the build says of itself.
 func version() string {
+	if buildVersion != "" {
+		return buildVersion
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}

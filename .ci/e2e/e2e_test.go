@@ -1,0 +1,287 @@
+package e2e
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// story is what the steps share.
+type story struct {
+	starts   *starts
+	directly calls // what the clients saw while the upstream was rolled out, without carpool
+}
+
+func TestAnOldServiceOnARealClusterGetsAPoolAndLosesItAgain(t *testing.T) {
+	if os.Getenv("CARPOOL_E2E") == "" {
+		t.Skip("needs a cluster: .ci/e2e/run says what it wants")
+	}
+	var s story
+	s.starts = watchStarts(t)
+	for _, step := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"the namespace enforces restricted pod security", s.prepare},
+		{"directly, each call is a connection", s.direct},
+		{"a rollout of the upstream without carpool", s.upstreamRolloutDirectly},
+		{"helm install and a label inject carpool", s.install},
+		{"who opts out is left alone", s.optOut},
+		{"carpool starts before the app", s.startOrder},
+		{"through carpool, calls share connections", s.pooling},
+		{"an idle sidecar is small", s.idle},
+		{"a Job completes", s.job},
+		{"a CronJob's Job completes", s.cronJob},
+		{"a restart of the service loses no request", s.restartService},
+		{"a rollout of the upstream is told", s.upstreamRollout},
+		{"helm upgrade changes the settings of new pods", s.upgrade},
+		{"helm uninstall and a restart leave the service as it was", s.uninstall},
+	} {
+		if !t.Run(step.name, step.run) {
+			t.Fatal("the steps after this one build on it")
+		}
+	}
+}
+
+// prepare makes the namespaces anew.
+func (s *story) prepare(t *testing.T) {
+	_, _ = command("helm", "--namespace", releaseNamespace, "uninstall", "carpool") // of an earlier run
+	kubectl(t, "delete", "namespace", namespace, releaseNamespace, "--ignore-not-found", "--timeout", patience.String())
+	kubectl(t, "create", "namespace", namespace)
+	kubectl(t, "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+	eventually(t, "the namespace has its service account", func() bool {
+		_, err := command("kubectl", "--namespace", namespace, "get", "serviceaccount", "default")
+		return err == nil
+	})
+	if out, err := command("kubectl", "--namespace", namespace, "run", "root", "--image", "any", "--dry-run=server"); err == nil {
+		t.Fatalf("a pod that may run as root is admitted: %s", out)
+	}
+}
+
+func (s *story) direct(t *testing.T) {
+	for _, name := range []string{"upstream", "service", "load"} {
+		apply(t, name)
+	}
+	seen := duringRequests(t, 300)
+	t.Logf("upstream: %d requests on %d connections", seen.Requests, seen.Connections)
+	if seen.Connections < seen.Requests*95/100 {
+		t.Errorf("%d connections for %d requests: the service is not as old as it should be", seen.Connections, seen.Requests)
+	}
+}
+
+func (s *story) upstreamRolloutDirectly(t *testing.T) {
+	s.directly = s.rollOutUpstream(t)
+	t.Logf("clients, directly: %v", s.directly)
+}
+
+// rollOutUpstream replaces the pods of the upstream, and returns what the
+// clients of the service saw of it.
+func (s *story) rollOutUpstream(t *testing.T) calls {
+	t.Helper()
+	before := callsOfClients(t)
+	restart(t, "upstream")
+	return callsOfClients(t).since(before)
+}
+
+func (s *story) install(t *testing.T) {
+	helm(t, "install", "carpool", "../../charts/carpool", "--create-namespace", "--wait",
+		"--set", "image.repository=ghcr.io/carpoolproxy/carpool,image.tag=dev,image.pullPolicy=Never")
+	kubectl(t, "label", "namespace", namespace, "carpoolproxy.github.io/inject=enabled")
+	// The API server takes a moment to learn of a policy.
+	eventually(t, "a new pod gets carpool", func() bool {
+		out := kubectl(t, "create", "--filename", "manifests/idle.yaml", "--dry-run=server", "--output",
+			"jsonpath={.spec.initContainers[*].name}")
+		return out == "carpool"
+	})
+	restart(t, "service")
+	for _, p := range pods(t, "app=service") {
+		if !p.injected() {
+			t.Fatalf("%s: carpool is not its first init container: %+v", p.Metadata.Name, p.Spec.InitContainers)
+		}
+		if got := p.Metadata.Annotations["carpoolproxy.github.io/status"]; got != "injected" {
+			t.Errorf("%s: status annotation %q", p.Metadata.Name, got)
+		}
+		env := p.Spec.Containers[0].env()
+		for _, name := range []string{"HTTP_PROXY", "http_proxy"} {
+			if env[name] != "http://127.0.0.1:3128" {
+				t.Errorf("%s: %s=%q", p.Metadata.Name, name, env[name])
+			}
+		}
+		if env["NO_PROXY"] == "" || env["NO_PROXY"] != env["no_proxy"] || env["HTTPS_PROXY"] != "" {
+			t.Errorf("%s: environment %v", p.Metadata.Name, env)
+		}
+	}
+}
+
+func (s *story) optOut(t *testing.T) {
+	for _, name := range []string{"load", "upstream"} {
+		restart(t, name)
+		for _, p := range pods(t, "app="+name) {
+			if len(p.Spec.InitContainers) > 0 || p.Spec.Containers[0].env()["HTTP_PROXY"] != "" {
+				t.Errorf("%s was injected", p.Metadata.Name)
+			}
+		}
+	}
+}
+
+func (s *story) startOrder(t *testing.T) {
+	for _, p := range pods(t, "app=service") {
+		carpool, app := s.starts.of(t, p, "carpool"), s.starts.of(t, p, "app")
+		ready := serving(t, p)
+		t.Logf("%s: carpool serves %v after its start, the app starts after %v", p.Metadata.Name,
+			ready.Sub(carpool).Round(time.Millisecond), app.Sub(carpool).Round(time.Millisecond))
+		if app.Before(ready) {
+			t.Errorf("%s: the app started %v before carpool served", p.Metadata.Name, ready.Sub(app))
+		}
+		// The app calls the upstream at once and only once; see service.js.
+		if n := p.status("app").RestartCount + p.status("carpool").RestartCount; n != 0 {
+			t.Errorf("%s: %d restarts", p.Metadata.Name, n)
+		}
+	}
+}
+
+func (s *story) pooling(t *testing.T) {
+	seen := duringRequests(t, 1000)
+	t.Logf("upstream: %d requests on %d connections", seen.Requests, seen.Connections)
+	if seen.Connections > seen.Requests/20 {
+		t.Errorf("%d connections for %d requests", seen.Connections, seen.Requests)
+	}
+}
+
+func (s *story) idle(t *testing.T) {
+	const limit = 12 << 20
+	apply(t, "idle")
+	kubectl(t, "wait", "--for=condition=Ready", "pod/idle", "--timeout", patience.String())
+	bytes := workingSet(t, "idle", "carpool")
+	t.Logf("working set of an idle carpool: %.1f MiB", float64(bytes)/(1<<20))
+	if bytes > limit {
+		t.Errorf("more than %d MiB", limit>>20)
+	}
+	for _, p := range pods(t, "app=service") {
+		t.Logf("working set of a busy one: %.1f MiB", float64(workingSet(t, p.Metadata.Name, "carpool"))/(1<<20))
+	}
+	kubectl(t, "delete", "pod", "idle")
+}
+
+func (s *story) job(t *testing.T) {
+	apply(t, "job")
+	kubectl(t, "wait", "--for=condition=Complete", "job/batch", "--timeout", patience.String())
+	p := pods(t, "batch.kubernetes.io/job-name=batch")[0]
+	s.ended(t, p, 200)
+	if got := p.Spec.InitContainers[0].env()["CARPOOL_LOG_LEVEL"]; got != "debug" {
+		t.Errorf("the pod's annotation gives CARPOOL_LOG_LEVEL=%q", got)
+	}
+}
+
+func (s *story) cronJob(t *testing.T) {
+	apply(t, "cronjob")
+	eventually(t, "a Job of the CronJob is complete", func() bool {
+		return kubectl(t, "get", "cronjob", "cron", "--output", "jsonpath={.status.lastSuccessfulTime}") != ""
+	})
+	for _, p := range pods(t, "batch.kubernetes.io/job-name") {
+		if p.Status.Phase == "Succeeded" && strings.HasPrefix(p.Metadata.Name, "cron-") {
+			s.ended(t, p, 50)
+		}
+	}
+	kubectl(t, "delete", "cronjob", "cron")
+}
+
+// ended checks that all containers of an injected pod ended well, carpool last,
+// and that none of the app's calls failed, of which there were min at least.
+func (s *story) ended(t *testing.T, p pod, min int) {
+	t.Helper()
+	app, carpool := p.status("app").State.Terminated, p.status("carpool").State.Terminated
+	if !p.injected() || app == nil || carpool == nil {
+		t.Errorf("%s: app ended %v, carpool %v", p.Metadata.Name, app, carpool)
+		return
+	}
+	said := lastWords(t, app)
+	t.Logf("%s: %v; carpool ended with %d, %v after the app", p.Metadata.Name, said, carpool.ExitCode,
+		carpool.FinishedAt.Sub(app.FinishedAt))
+	if said.Failed > 0 || said.Calls < min || app.ExitCode != 0 {
+		t.Errorf("%s: the app ended with %d and %v", p.Metadata.Name, app.ExitCode, said)
+	}
+	if carpool.ExitCode != 0 || carpool.FinishedAt.Before(app.FinishedAt) {
+		t.Errorf("%s: carpool ended with %d (%s) at %v, the app at %v", p.Metadata.Name, carpool.ExitCode,
+			carpool.Reason, carpool.FinishedAt, app.FinishedAt)
+	}
+}
+
+func (s *story) restartService(t *testing.T) {
+	ends := watchEnds(t, "app=service")
+	old, before := pods(t, "app=service"), callsOfClients(t)
+	restart(t, "service")
+	seen := callsOfClients(t).since(before)
+	t.Logf("clients: %v", seen)
+	if seen.Failed > 0 || seen.Calls == 0 {
+		t.Errorf("clients of the service: %v", seen)
+	}
+	for _, p := range old {
+		s.ended(t, ends.of(t, p), 1)
+	}
+}
+
+func (s *story) upstreamRollout(t *testing.T) {
+	seen := s.rollOutUpstream(t)
+	t.Logf("clients, through carpool: %v (directly: %v)", seen, s.directly)
+	if seen.Failed > s.directly.Failed {
+		t.Errorf("more calls fail than directly")
+	}
+	spread(t)
+}
+
+// spread checks that all pods of the upstream get requests.
+func spread(t *testing.T) {
+	t.Helper()
+	for _, p := range pods(t, "app=upstream") {
+		var seen served
+		eventually(t, p.Metadata.Name+" gets requests", func() bool {
+			raw(t, &seen, proxyPath(p, 8081, "seen"))
+			return seen.Requests > 0
+		})
+	}
+}
+
+func (s *story) upgrade(t *testing.T) {
+	helm(t, "upgrade", "carpool", "../../charts/carpool", "--wait", "--reuse-values", "--set", "settings.IDLE_TIMEOUT=30s")
+	before := pods(t, "app=service")
+	eventually(t, "a new pod gets the setting", func() bool {
+		restart(t, "service")
+		for _, p := range pods(t, "app=service") {
+			if p.Spec.InitContainers[0].env()["CARPOOL_IDLE_TIMEOUT"] != "30s" {
+				return false
+			}
+		}
+		return true
+	})
+	for _, p := range before {
+		if v := p.Spec.InitContainers[0].env()["CARPOOL_IDLE_TIMEOUT"]; v != "" {
+			t.Errorf("%s had CARPOOL_IDLE_TIMEOUT=%s before the upgrade", p.Metadata.Name, v)
+		}
+	}
+}
+
+func (s *story) uninstall(t *testing.T) {
+	before := callsOfClients(t)
+	helm(t, "uninstall", "carpool", "--wait")
+	eventually(t, "new pods get no carpool", func() bool {
+		out := kubectl(t, "create", "--filename", "manifests/idle.yaml", "--dry-run=server", "--output",
+			"jsonpath={.spec.initContainers[*].name}")
+		return out == ""
+	})
+	restart(t, "service")
+	for _, p := range pods(t, "app=service") {
+		if len(p.Spec.InitContainers) > 0 || p.Spec.Containers[0].env()["HTTP_PROXY"] != "" {
+			t.Errorf("%s still has carpool", p.Metadata.Name)
+		}
+	}
+	if seen := duringRequests(t, 100); seen.Connections < seen.Requests*95/100 {
+		t.Errorf("%+v: still pooled", seen)
+	}
+	seen := callsOfClients(t).since(before)
+	t.Logf("clients: %v", seen)
+	if seen.Failed > 0 {
+		t.Errorf("clients of the service: %v", seen)
+	}
+}
