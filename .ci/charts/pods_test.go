@@ -189,7 +189,7 @@ func TestTheChartsValuesAreTheDefaults(t *testing.T) {
 image: {repository: registry.example.com/c, digest: "sha256:abc", tag: "1", pullPolicy: Never}
 imagePullSecrets: [{name: team}, {name: ours}]
 resources: {requests: {cpu: 1, memory: 64Mi, ephemeral-storage: 1Gi}, limits: {memory: null}}
-settings: {MAX_CONNS_PER_HOST: 1000000, VIA: true, MAX_CONN_AGE_JITTER: 0.25, IDLE_TIMEOUT: 20s, CA_FILE: '/a"b\c$(X)', DIAL_TIMEOUT: null}
+settings: {MAX_CONNS_PER_HOST: 1000000, VIA: true, MAX_CONN_AGE_JITTER: 0.25, IDLE_TIMEOUT: 20s, CA_FILE: '/cel:a"b\c$(X)<>', DIAL_TIMEOUT: null}
 noProxy: [intranet, .corp]
 https: true
 java: true

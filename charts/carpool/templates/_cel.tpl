@@ -1,7 +1,8 @@
 {{/*
 A value as a CEL expression. What is known only when a pod comes stands in it as
 a string "cel:EXPRESSION", or at the end of one, "text cel:EXPRESSION". dyn() is around every item because CEL in Kubernetes
-wants the items of a list, and the values of a map, to be of one type.
+wants the items of a list, and the values of a map, to be of one type. It is for
+the definition of the sidecar only: in what users write, "cel:" is just text.
 */}}
 {{- define "carpool.cel" -}}
 {{- if kindIs "map" . -}}

@@ -81,10 +81,14 @@ func typeSchema(t *testing.T, field reflect.StructField) map[string]any {
 		return anyOf(pattern(`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`), map[string]any{"const": 0})
 	case reflect.TypeFor[config.Bytes]():
 		return anyOf(pattern(`^[0-9]+(KiB|MiB|Ki|Mi)?$`), map[string]any{"type": "integer", "minimum": 0})
-	case reflect.TypeFor[config.Ports]():
-		return anyOf(pattern(`^([0-9]+( *, *[0-9]+)*)?$`), map[string]any{"type": "integer", "minimum": 1, "maximum": 65535})
 	}
 	switch field.Type.Kind() {
+	case reflect.Slice: // of ports
+		ports := []any{pattern(`^([0-9]+( *, *[0-9]+)*)?$`), map[string]any{"type": "integer", "minimum": 1, "maximum": 65535}}
+		if words := choices(field); words != nil {
+			ports = append(ports, map[string]any{"enum": words})
+		}
+		return anyOf(ports...)
 	case reflect.Bool:
 		return anyOf(map[string]any{"type": "boolean"}, pattern(`^(true|false)$`))
 	case reflect.Int:
@@ -101,15 +105,14 @@ func typeSchema(t *testing.T, field reflect.StructField) map[string]any {
 	return anyOf(map[string]any{"type": "string"})
 }
 
-// choices are the words that a field takes, where those are all: the words of
-// its help that its type decodes.
+// choices are the words that a field's type decodes, of those in its help.
 func choices(field reflect.StructField) (words []any) {
 	decoder, ok := reflect.New(field.Type).Interface().(encoding.TextUnmarshaler)
 	if !ok {
 		return nil
 	}
 	for word := range strings.FieldsFuncSeq(field.Tag.Get("help"), func(r rune) bool { return strings.ContainsRune(" :,.", r) }) {
-		if decoder.UnmarshalText([]byte(word)) == nil {
+		if strings.Trim(word, "0123456789") != "" && decoder.UnmarshalText([]byte(word)) == nil {
 			words = append(words, word)
 		}
 	}
