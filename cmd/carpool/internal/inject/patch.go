@@ -289,19 +289,20 @@ type encoding struct {
 // encodingOf finds out how a document is written: as its first list is, or else
 // as kubectl does.
 func encodingOf(n *yaml.Node) encoding {
-	if n.Kind == yaml.MappingNode {
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			if v := n.Content[i+1]; v.Kind == yaml.SequenceNode && isBlock(v) {
-				return encoding{indented: v.Column > n.Content[i].Column}
-			}
+	e, _ := firstEncoding(n)
+	return e
+}
+
+func firstEncoding(n *yaml.Node) (e encoding, ok bool) {
+	for i, c := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 1 && c.Kind == yaml.SequenceNode && isBlock(c) {
+			return encoding{indented: c.Column > n.Content[i-1].Column}, true
+		}
+		if e, ok := firstEncoding(c); ok {
+			return e, ok
 		}
 	}
-	for _, c := range n.Content {
-		if e := encodingOf(c); e.indented {
-			return e
-		}
-	}
-	return encoding{}
+	return encoding{}, false
 }
 
 func (e encoding) encode(n *yaml.Node) ([]byte, error) {
