@@ -119,6 +119,7 @@ func start(ctx context.Context, cfg config.Config, log *zap.Logger, setGoLimit b
 	}
 	s.memory = guard
 	s.memory.Start()
+	sock.Ration(guard.AdmitBuffer)
 	s.admin.Serve(admin.Sources{
 		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts), Memory: guard,
 		ProxyPort: own[0].Port(), Quit: quit,
@@ -133,7 +134,7 @@ func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, c
 		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout, BodyIdleTimeout: cfg.BodyIdleTimeout,
 		MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
 		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectPorts: cfg.ConnectPorts,
-		Admit: guard.Admit,
+		Admit: guard.AdmitRequest,
 		Log:   accessLog(cfg, log), LogAll: cfg.AccessLog == config.AccessAll,
 		Fault: func(what string, err error) { log.Error(what, zap.Error(err)) },
 	}
@@ -141,6 +142,7 @@ func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, c
 
 func (s *sidecar) close() {
 	if s.memory != nil {
+		sock.Ration(nil)
 		s.memory.Close()
 	}
 	if s.proxy != nil {

@@ -13,22 +13,23 @@ import (
 // knows nothing of. The rest above the highest is for what the requests under way may still take, and for the program's
 // own pages, which are not counted and had better stay in memory.
 const (
-	goShare     = 80
-	resumeShare = 80 // below, new requests are taken again
-	relieveMark = 85 // above, what is idle goes
-	shedShare   = 90 // above, new requests are refused
+	goShare    = 75
+	tightShare = 80 // above, what is idle goes and buffers are small; below, new requests are taken again
+	shedShare  = 90 // above, new requests are refused
 )
 
-// exchangeCost is what one more request may take of memory before it is noticed: a buffer in each direction, two
-// stacks, heads.
-const exchangeCost = 160 << 10
+// What one more buffer takes, and one more request without buffers: stacks, heads, the two connections.
+const (
+	bufferCost  = 72 << 10
+	requestCost = 32 << 10
+)
 
 const (
 	// period is how often memory is looked at when no request asks for it.
 	period = 250 * time.Millisecond
 	// limitPeriod is how often the limit is read again.
 	limitPeriod = 10 * time.Second
-	// relievePeriod is the least time between two collections of garbage that are only precaution.
+	// relievePeriod is the least time between two collections of garbage that are only precautions.
 	relievePeriod = 2 * time.Second
 	// shortest is how long requests are refused at least, once they are.
 	shortest = time.Second
@@ -49,7 +50,7 @@ type Config struct {
 	Source Source
 	// SetGoLimit says whether the garbage collector is told of the limit; not if GOMEMLIMIT is set.
 	SetGoLimit bool
-	// Relieve closes connections that have been idle for so long, or longer.
+	// Relieve, called from one goroutine, closes connections that have been idle for so long, or longer.
 	Relieve func(idle time.Duration)
 	// Began and Ended are told when requests begin to be refused, and when they are taken again: how many were refused
 	// and for how long. They come from one goroutine, and are always a pair unless Close comes between.
@@ -69,21 +70,21 @@ type Stats struct {
 	Refused uint64
 }
 
-// Guard decides whether there is memory for a new request. It is safe for concurrent use.
+// Guard decides whether there is memory for a new request, and for a new buffer. It is safe for concurrent use.
 //
-// Memory is looked at a few times a second, and besides whenever as many more requests have begun as the memory that
-// was left could hold at the worst: a burst can take hundreds of megabytes a second. In between a request costs a
-// comparison.
+// A burst can take gigabytes a second, so looking a few times a second does not do. Each look tells how many more
+// requests, or buffers, the memory that is left could hold at the worst, and after that many it is looked at again. In
+// between a request costs a subtraction, and so does a buffer, but only one that is not reused.
 type Guard struct {
 	cfg     Config
 	stop    chan struct{}
 	stopped chan struct{}
 	kick    chan struct{} // holds one: look now
 
-	mayRun   atomic.Int64 // so many requests may run before memory has to be looked at again
-	refused  atomic.Uint64
-	limit    atomic.Int64
-	shedding atomic.Bool
+	requests, buffers gate
+
+	refused atomic.Uint64
+	limit   atomic.Int64
 
 	// mu guards the rest, and Source. It is held while memory is looked at, which waits for nothing.
 	mu        sync.Mutex
@@ -91,6 +92,13 @@ type Guard struct {
 	limitRead time.Time
 	relieved  time.Time
 	episode   episode // the last, or the one that goes on
+}
+
+// gate is what something that takes memory has to pass.
+type gate struct {
+	cost, share int64        // what it takes, and of how much of the limit
+	credit      atomic.Int64 // so many may pass before memory is looked at again
+	shut        atomic.Bool  // until the next look that is not by request
 }
 
 // episode is a time in which requests are refused.
@@ -102,6 +110,8 @@ type episode struct {
 // NewGuard returns a Guard that does nothing before Start but knows the limit.
 func NewGuard(cfg Config) *Guard {
 	g := &Guard{cfg: cfg, stop: make(chan struct{}), stopped: make(chan struct{}), kick: make(chan struct{}, 1)}
+	g.requests.cost, g.requests.share = requestCost, shedShare
+	g.buffers.cost, g.buffers.share = bufferCost, tightShare
 	g.readLimitLocked(time.Now()) // nobody else knows of g yet
 	return g
 }
@@ -127,71 +137,72 @@ func (g *Guard) Stats() Stats {
 func (g *Guard) state() (Stats, episode) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return Stats{Limit: g.limit.Load(), Used: g.used, Shedding: g.shedding.Load(), Refused: g.refused.Load()}, g.episode
+	return Stats{Limit: g.limit.Load(), Used: g.used, Shedding: g.requests.shut.Load(), Refused: g.refused.Load()}, g.episode
 }
 
-// Admit says whether one more request may begin, with which so many are running.
-func (g *Guard) Admit(running int64) bool {
-	return running <= g.mayRun.Load() || g.admit(running)
-}
-
-// admit looks at memory because nothing is known of whether there is enough.
-func (g *Guard) admit(running int64) bool {
-	if !g.shedding.Load() && g.look(running) {
-		return true
+// AdmitRequest says whether there is memory for one more request.
+func (g *Guard) AdmitRequest() bool {
+	ok := g.pass(&g.requests)
+	if !ok {
+		g.refused.Add(1)
 	}
-	g.refused.Add(1)
-	return false
+	return ok
 }
 
-// look says whether there is memory for running requests and, if so, for how many more; if not, shedding begins.
-func (g *Guard) look(running int64) bool {
+// AdmitBuffer says whether there is memory for one more buffer.
+func (g *Guard) AdmitBuffer() bool { return g.pass(&g.buffers) }
+
+func (g *Guard) pass(t *gate) bool {
+	return !t.shut.Load() && (t.credit.Add(-1) >= 0 || g.look(t))
+}
+
+// look gives credit, if there is memory, and takes the first of it; or it shuts the gate.
+func (g *Guard) look(t *gate) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if running <= g.mayRun.Load() { // somebody else has looked meanwhile
+	if t.credit.Add(-1) >= 0 { // somebody else has looked meanwhile
 		return true
 	}
-	room, known := g.roomLocked()
-	if !known {
-		g.mayRun.Store(math.MaxInt64)
+	if t.shut.Load() {
+		return false
+	}
+	n := g.passLocked(t)
+	if n > 0 {
+		t.credit.Store(n - 1)
 		return true
 	}
-	if room >= exchangeCost {
-		g.mayRun.Store(running + room/exchangeCost)
-		return true
-	}
-	if !g.shedding.Load() {
-		g.beginLocked()
-	}
+	g.shutLocked(t)
 	return false
 }
 
-// roomLocked returns how much may be used before requests are refused. Nothing is known without a limit, or if the
-// kernel does not tell.
-func (g *Guard) roomLocked() (int64, bool) {
+// passLocked is how many could pass a gate as things are now. Without a limit, or if the kernel does not tell, there is
+// no end to it.
+func (g *Guard) passLocked(t *gate) int64 {
 	limit := g.limit.Load()
 	if limit == 0 {
-		return 0, false
+		return math.MaxInt64
 	}
 	used, err := g.cfg.Source.Used()
 	if err != nil {
-		return 0, false
+		return math.MaxInt64
 	}
 	g.used = used
-	return share(limit, shedShare) - used, true
+	return (share(limit, t.share) - used) / t.cost
 }
 
-func share(limit, percent int64) int64 { return limit / 100 * percent }
-
-func (g *Guard) beginLocked() {
-	g.mayRun.Store(-1)
-	g.shedding.Store(true)
-	g.episode = episode{time.Now(), g.refused.Load()}
+func (g *Guard) shutLocked(t *gate) {
+	t.credit.Store(0)
+	t.shut.Store(true)
+	if t == &g.requests {
+		g.episode = episode{time.Now(), g.refused.Load()}
+	}
 	select {
 	case g.kick <- struct{}{}:
 	default:
 	}
 }
+
+func share(limit, percent int64) int64 { return limit / 100 * percent }
 
 func (g *Guard) run() {
 	defer close(g.stopped)
@@ -231,7 +242,8 @@ func (g *Guard) tend() {
 	g.settle()
 }
 
-// isTight reports whether something has to be done for memory, which is too slow to be done often.
+// isTight reports whether something has to be done for memory, which is too slow to be done often unless requests are
+// being refused.
 func (g *Guard) isTight() bool {
 	now := time.Now()
 	g.mu.Lock()
@@ -239,36 +251,29 @@ func (g *Guard) isTight() bool {
 	if now.Sub(g.limitRead) >= limitPeriod {
 		g.readLimitLocked(now)
 	}
-	_, known := g.roomLocked()
-	tight := known && g.used >= share(g.limit.Load(), relieveMark)
-	if !g.shedding.Load() && (!tight || now.Sub(g.relieved) < relievePeriod) {
-		return false
+	tight := g.passLocked(&g.buffers) <= 0 && now.Sub(g.relieved) >= relievePeriod || g.requests.shut.Load()
+	if tight {
+		g.relieved = now
 	}
-	g.relieved = now
-	return true
+	return tight
 }
 
-// settle decides anew, after what was done for memory.
+// settle opens and shuts the gates, after what was done for memory.
 func (g *Guard) settle() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	room, known := g.roomLocked()
+	tight := g.passLocked(&g.buffers) <= 0
 	switch {
-	case g.shedding.Load():
-		enough := !known || g.used < share(g.limit.Load(), resumeShare)
-		if !enough || time.Since(g.episode.began) < shortest {
-			return
+	case !g.requests.shut.Load():
+		if g.passLocked(&g.requests) <= 0 {
+			g.shutLocked(&g.requests)
 		}
-		g.shedding.Store(false)
-	case known && room < exchangeCost:
-		g.beginLocked()
-		return
+	case !tight && time.Since(g.episode.began) >= shortest:
+		g.requests.shut.Store(false)
 	}
-	if known {
-		g.mayRun.Store(0) // the next request looks for itself
-	} else {
-		g.mayRun.Store(math.MaxInt64)
-	}
+	g.buffers.shut.Store(tight)
+	g.requests.credit.Store(0) // whoever comes next looks for themselves
+	g.buffers.credit.Store(0)
 }
 
 // readLimitLocked reads the limit, and tells the garbage collector if it has changed.
