@@ -141,12 +141,12 @@ func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, c
 }
 
 func (s *sidecar) close() {
-	if s.memory != nil {
-		sock.Ration(nil)
-		s.memory.Close()
-	}
 	if s.proxy != nil {
 		_ = s.proxy.Close()
+	}
+	if s.memory != nil { // nobody asks it any more
+		sock.Ration(nil)
+		s.memory.Close()
 	}
 	if s.listener != nil {
 		_ = s.listener.Close()
