@@ -80,7 +80,7 @@ func newChart(rates []rate, now time.Time, both bool) chart {
 // there is less.
 func window(rates []rate, now time.Time) (from time.Time, span time.Duration) {
 	span = min(max(now.Sub(rates[0].at), minSpan), time.Hour)
-	span = (span + time.Minute - 1).Truncate(time.Minute)
+	span = (span + 2*time.Minute - 1).Truncate(2 * time.Minute) // its half is labelled too
 	return now.Add(-span), span
 }
 
