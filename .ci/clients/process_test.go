@@ -31,7 +31,7 @@ const (
 // A process is a server that runs until the test that started it ends.
 type process struct {
 	cmd            *exec.Cmd
-	stdin          io.Closer
+	stdin          io.WriteCloser
 	stdout, stderr lockedBuffer
 	exited         chan struct{} // closed once err is set
 	err            error         // what Wait returned
@@ -146,6 +146,18 @@ func (b *lockedBuffer) nextJSON(v any) error {
 		return errors.New("nothing printed yet")
 	}
 	return json.Unmarshal(b.buf.Next(end+1), v)
+}
+
+// skipLine drops the next line, and returns an error while there is none.
+func (b *lockedBuffer) skipLine() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	end := bytes.IndexByte(b.buf.Bytes(), '\n')
+	if end < 0 {
+		return errors.New("nothing printed yet")
+	}
+	b.buf.Next(end + 1)
+	return nil
 }
 
 // tail returns at most the last n bytes.

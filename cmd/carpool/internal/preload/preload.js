@@ -12,8 +12,9 @@
 //
 //   - Requests of the default agent share the connections of one agent that is
 //     kept here, unless the default agent keeps connections by itself (Node.js
-//     19 and later). A "Connection: close" among their headers would reach the
-//     proxy and no further, so it is not sent.
+//     19 and later). A "Connection: close" among their options would reach the
+//     proxy and no further, so it is not sent. Listeners that the program puts
+//     on a connection end with its request, as the connection did.
 //   - An agent that the program names, agent: false included, stays in charge:
 //     its limits, its timeouts, and whether it keeps connections. Only where
 //     they lead is changed.
@@ -35,6 +36,7 @@
   const REFUSED = '169.254.0.0/16,fe80::/10,metadata.google.internal,100.100.100.200,168.63.129.16,192.0.0.192,' +
     'fd00:ec2::/32,fd00:100::100:200,fd20:ce::254,fd00:a9fe:a9fe::1,fd00:c1::a9fe:a9fe,fd00:42::42';
   const MAX_VERDICTS = 1000; // that are remembered
+  const NONE = Object.freeze([]);
 
   try {
     install(process.env, require('http'), require('net'));
@@ -150,12 +152,20 @@
     pool.createSocket = function (req, options, cb) {
       Agent.prototype.createSocket.call(this, req, options, function (err, socket) {
         if (socket) {
-          socket.carpoolListeners = listeners(socket);
+          socket.carpoolListeners = new Map(socket.eventNames().map(function (event) {
+            return [event, socket.listeners(event)];
+          }));
         }
         cb(err, socket);
       });
     };
-    pool.prependListener('free', release); // before another request can get it
+    pool.prependListener('free', function (socket) { // before another request can get it
+      try {
+        release(socket);
+      } catch (err) {
+        socket.destroy(); // so none gets it
+      }
+    });
     return pool;
   }
 
@@ -169,16 +179,23 @@
       socket.setTimeout(0);
     }
     const own = socket.carpoolListeners;
-    const all = listeners(socket);
-    for (const event of Object.keys(all)) {
-      for (const listener of all[event]) {
-        if ((own[event] || []).indexOf(listener) >= 0 || listener.name === 'freeSocketErrorListener') {
-          continue; // the agent's, the socket's, or Node.js 10's
-        }
-        socket.removeListener(event, listener);
-        if (event === 'close') {
-          tellClosed(socket, listener);
-        }
+    for (const event of socket.eventNames()) {
+      const kept = own.get(event) || NONE;
+      if (socket.listenerCount(event) !== kept.length) {
+        dropListeners(socket, event, kept);
+      }
+    }
+  }
+
+  // dropListeners takes from a connection what a program listens with.
+  function dropListeners(socket, event, kept) {
+    for (const listener of socket.listeners(event)) {
+      if (kept.indexOf(listener) >= 0 || listener.name === 'freeSocketErrorListener') {
+        continue; // the socket's or the agent's, or what Node.js 10 has put there meanwhile
+      }
+      socket.removeListener(event, listener);
+      if (event === 'close') {
+        tellClosed(socket, listener);
       }
     }
   }
@@ -191,16 +208,6 @@
     } catch (err) {
       process.nextTick(function () { throw err; });
     }
-  }
-
-  function listeners(socket) {
-    const all = {};
-    for (const event of socket.eventNames()) {
-      if (typeof event === 'string') {
-        all[event] = socket.listeners(event);
-      }
-    }
-    return all;
   }
 
   // connectsItself reports whether nothing in an agent's or a request's options
