@@ -97,7 +97,8 @@
         return null;
       }
       if (!isDefault || agent.keepAlive) {
-        return { origin: origin, shared: isDefault, agent: agent, options: origin ? redirected(options, origin) : options };
+        const changed = origin ? redirected(options, origin) : options;
+        return { origin: origin, shared: isDefault, agent: agent, options: changed };
       }
       pool.maxSockets = agent.maxSockets;
       pool.maxTotalSockets = agent.maxTotalSockets;
