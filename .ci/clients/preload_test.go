@@ -17,7 +17,7 @@ const casesTimeout = 3 * time.Minute
 // tested with, preloadLibraries the clients.
 var (
 	preloadMajors    = append(slices.Clone(nodeMajors), 26)
-	preloadLibraries = append([]string{"http.get", "http.request", "got-11", "node-fetch", "superagent"}, nodeLibraries...)
+	preloadLibraries = append([]string{"http.get", "http.request", "got-11", "needle", "node-fetch", "superagent"}, nodeLibraries...)
 )
 
 // preloadScript is a file with what carpool preload prints.

@@ -21,6 +21,10 @@
 //   - Requests that a library addresses to the proxy by itself (axios, request
 //     and needle do) are left as they are but for their connection.
 //
+// A connection that the proxy closes is forgotten. A request that is caught by
+// that fails with ECONNRESET, as with any agent that keeps connections: nothing
+// is sent twice.
+//
 // It leaves alone: all but http:, so https, http2 and fetch; agents with a way
 // of their own to connect, other proxies' among them; requests with socketPath,
 // createConnection, lookup, localAddress or localPort; CONNECT and Upgrade; a
@@ -39,20 +43,23 @@
   const NONE = Object.freeze([]);
 
   try {
-    install(process.env, require('http'), require('net'));
+    const env = process.env;
+    const proxy = parseProxy(env.http_proxy || env.HTTP_PROXY);
+    if (proxy) {
+      install(proxy, env.no_proxy || env.NO_PROXY || '', require('http'), require('net'));
+    }
   } catch (err) {
     // The program is to start as it would without this script.
   }
 
-  function install(env, http, net) {
-    const proxy = parseProxy(env.http_proxy || env.HTTP_PROXY);
+  function install(proxy, noProxy, http, net) {
     const Agent = http.Agent;
     const loaded = Symbol.for('carpool.preload');
     const firstDefault = http.globalAgent;
-    if (!proxy || Agent.prototype[loaded] || firstDefault.options.proxyEnv) {
+    if (Agent.prototype[loaded] || firstDefault.options.proxyEnv) {
       return;
     }
-    const exempt = matcher(net, (env.no_proxy || env.NO_PROXY || '') + ',' + REFUSED);
+    const exempt = matcher(net, noProxy + ',' + REFUSED);
     const pool = newPool(net, Agent, proxy);
     const getName = Agent.prototype.getName;
     const addRequest = Agent.prototype.addRequest;
