@@ -83,7 +83,7 @@ func (s setup) measure(t *testing.T, proxy *carpool, up upstream) (float64, erro
 	url := fmt.Sprintf("http://%s/echo?tag=a&n=1", address(up.port))
 	p := startProcess(t, env, plain.argv[0], filepath.Join("programs", "cost.js"), url, "a 1",
 		fmt.Sprint(costCalls), fmt.Sprint(costConcurrency))
-	if err := p.await(p.stdout.skipLine); err != nil {
+	if err := p.awaitFor(clientTimeout, p.stdout.skipLine); err != nil {
 		return 0, err
 	}
 	before, err := cpuTime(proxy.cmd.Process.Pid)

@@ -68,8 +68,11 @@ func startProcess(t *testing.T, env []string, argv ...string) *process {
 
 // await polls ready until it returns nil, the process exits or startTimeout
 // has passed.
-func (p *process) await(ready func() error) error {
-	deadline := time.After(startTimeout)
+func (p *process) await(ready func() error) error { return p.awaitFor(startTimeout, ready) }
+
+// awaitFor is await with a time limit of its own.
+func (p *process) awaitFor(limit time.Duration, ready func() error) error {
+	deadline := time.After(limit)
 	for {
 		err := ready()
 		if err == nil {
@@ -79,7 +82,7 @@ func (p *process) await(ready func() error) error {
 		case <-p.exited:
 			return fmt.Errorf("exited: %v: %s", p.err, p.stderr.tail(1<<10))
 		case <-deadline:
-			return fmt.Errorf("not ready after %v: %w", startTimeout, err)
+			return fmt.Errorf("not ready after %v: %w", limit, err)
 		case <-time.After(pollInterval):
 		}
 	}
