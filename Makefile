@@ -5,7 +5,8 @@ GO ?= go
 FUZZTIME ?= 30m
 SOAK ?= 20m
 
-.PHONY: build test race lint fuzz soak test-clients test-observability charts charts-docs image e2e bench ci
+.PHONY: build test race lint fuzz soak test-clients test-observability charts charts-docs image e2e bench \
+	bench-preload ci
 
 build: ## the binary, in this folder
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o carpool ./cmd/carpool
@@ -45,6 +46,10 @@ charts-docs: ## the chart's README, from its values
 
 bench: ## allocations and time per request, in one process
 	$(GO) test ./proxy ./proxy/http1 ./pool ./internal/sock -run '^$$' -bench . -benchmem
+
+ROUNDS ?= 11
+bench-preload: ## CPU a call of Node 12 with axios 0.21: alone, through carpool, preloaded
+	cd .ci/clients && $(GO) test -count=1 -run 'TestPreloadCost$$' -cost-rounds $(ROUNDS) -timeout 30m -v .
 
 ci:
 	bash .ci/run

@@ -23,6 +23,11 @@
 // The upstreams count what they see; the tests believe those counts rather
 // than the programs.
 //
+// Node.js is run a second time as it is in a pod, with the script of carpool
+// preload: there the connections that carpool accepts are counted as well. The
+// programs agents.js and cost.js are for that script alone; each says how it is
+// called. TestPreloadCost, a measurement, is run by make bench-preload only.
+//
 // What the tests need beyond Go: nginx, curl, ruby, a JDK, python3 with venv,
 // and npm 7 or later; install.sh installs them on Debian. A test whose tool is
 // missing is skipped, or fails if CARPOOL_CLIENTS_REQUIRED is set. Node.js in

@@ -10,11 +10,14 @@ import (
 	"time"
 )
 
+// casesTimeout is reached only by hard cases that hang.
+const casesTimeout = 3 * time.Minute
+
 // preloadMajors are the Node.js versions that the script of carpool preload is
 // tested with, preloadLibraries the clients.
 var (
 	preloadMajors    = append(slices.Clone(nodeMajors), 26)
-	preloadLibraries = append([]string{"http.get", "http.request", "got-11", "node-fetch", "superagent"}, nodeLibraries...)
+	preloadLibraries = append([]string{"http.get", "http.request", "got-11", "needle", "node-fetch", "superagent"}, nodeLibraries...)
 )
 
 // preloadScript is a file with what carpool preload prints.
@@ -79,11 +82,58 @@ func TestPreloadsHardCasesInEveryVersion(t *testing.T) {
 			t.Parallel()
 			node, err := nodeBinary(major)
 			need(t, err)
-			test := []string{"go", "test", "-C", filepath.Join("..", ".."), "-count=1", "./cmd/carpool/internal/preload"}
-			out, err := runProgram(installTimeout, append(os.Environ(), "CARPOOL_NODE="+node), test...)
-			if err != nil {
-				t.Errorf("%v: %v\n%s", test, err, out)
+			script, err := preloadScript()
+			need(t, err)
+			cases := filepath.Join("..", "..", "cmd", "carpool", "internal", "preload", "testdata", "cases.js")
+			if out, err := runProgram(casesTimeout, clientEnv(0, "")[:2], node, cases, script); err != nil {
+				t.Errorf("%v\n%s", err, out)
 			}
 		})
+	}
+}
+
+func TestPreloadLeavesOtherAgentsAlone(t *testing.T) {
+	for agent, wants := range map[string]struct {
+		majors []int
+		proxy  bool // whether requests go through the agent's own proxy
+	}{
+		"agentkeepalive":     {[]int{10, 18, 24}, false},
+		"global-agent":       {[]int{10, 18, 24}, true},
+		"hpagent":            {[]int{14, 24}, true},
+		"http-proxy-agent":   {[]int{10, 18, 24}, true},
+		"http-proxy-agent-7": {[]int{14, 24}, true},
+		"tunnel":             {[]int{10, 18, 24}, true},
+	} {
+		for _, major := range wants.majors {
+			t.Run(fmt.Sprintf("node%d %s", major, agent), func(t *testing.T) {
+				t.Parallel()
+				c := preloaded(major, agent)
+				need(t, c.available())
+				script, other, up := startCarpool(t), startCarpool(t), startNginx(t, "")
+				p, err := c.program(script.port)
+				if err != nil {
+					t.Fatal(err)
+				}
+				url := fmt.Sprintf("http://%s/echo?tag=a&n=1", address(up.port))
+				argv := []string{p.argv[0], filepath.Join("programs", "agents.js"), agent, fmt.Sprint(other.port), url, "a 1"}
+				env := append(clientEnv(script.port, ""), p.env...)
+				if out, err := runProgram(clientTimeout, env, argv...); err != nil {
+					t.Errorf("%v: %v\n%s", argv, err, out)
+				}
+				for _, at := range []struct {
+					name  string
+					proxy *carpool
+					used  bool
+				}{{"the script's proxy", script, false}, {"the agent's proxy", other, wants.proxy}} {
+					n, err := at.proxy.accepted()
+					if err != nil {
+						t.Fatal(err)
+					}
+					if n > 0 != at.used {
+						t.Errorf("%s accepted %d connections, want some: %v", at.name, n, at.used)
+					}
+				}
+			})
+		}
 	}
 }

@@ -31,7 +31,7 @@ const (
 // A process is a server that runs until the test that started it ends.
 type process struct {
 	cmd            *exec.Cmd
-	stdin          io.Closer
+	stdin          io.WriteCloser
 	stdout, stderr lockedBuffer
 	exited         chan struct{} // closed once err is set
 	err            error         // what Wait returned
@@ -68,8 +68,11 @@ func startProcess(t *testing.T, env []string, argv ...string) *process {
 
 // await polls ready until it returns nil, the process exits or startTimeout
 // has passed.
-func (p *process) await(ready func() error) error {
-	deadline := time.After(startTimeout)
+func (p *process) await(ready func() error) error { return p.awaitFor(startTimeout, ready) }
+
+// awaitFor is await with a time limit of its own.
+func (p *process) awaitFor(limit time.Duration, ready func() error) error {
+	deadline := time.After(limit)
 	for {
 		err := ready()
 		if err == nil {
@@ -79,7 +82,7 @@ func (p *process) await(ready func() error) error {
 		case <-p.exited:
 			return fmt.Errorf("exited: %v: %s", p.err, p.stderr.tail(1<<10))
 		case <-deadline:
-			return fmt.Errorf("not ready after %v: %w", startTimeout, err)
+			return fmt.Errorf("not ready after %v: %w", limit, err)
 		case <-time.After(pollInterval):
 		}
 	}
@@ -146,6 +149,18 @@ func (b *lockedBuffer) nextJSON(v any) error {
 		return errors.New("nothing printed yet")
 	}
 	return json.Unmarshal(b.buf.Next(end+1), v)
+}
+
+// skipLine drops the next line, and returns an error while there is none.
+func (b *lockedBuffer) skipLine() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	end := bytes.IndexByte(b.buf.Bytes(), '\n')
+	if end < 0 {
+		return errors.New("nothing printed yet")
+	}
+	b.buf.Next(end + 1)
+	return nil
 }
 
 // tail returns at most the last n bytes.

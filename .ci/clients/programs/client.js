@@ -32,6 +32,18 @@ function axiosClient() {
   };
 }
 
+function needleClient() {
+  const needle = require(library);
+  const send = async (method, url, body) => {
+    const response = await needle(method, url, body, { parse: false });
+    if (response.statusCode !== 200) {
+      throw new Error(`status ${response.statusCode}: ${response.body}`);
+    }
+    return response.body;
+  };
+  return { get: (url) => send('get', url, null), post: (url, body) => send('post', url, body) };
+}
+
 function requestClient() {
   const request = require(library);
   const send = (options) => new Promise((resolve, reject) => {
@@ -134,6 +146,7 @@ const clients = {
   'got-11': gotClient,
   'http.get': () => coreClient(http.get),
   'http.request': () => coreClient(http.request),
+  'needle': needleClient,
   'node-fetch': fetchClient,
   'request': requestClient,
   'superagent': superagentClient,

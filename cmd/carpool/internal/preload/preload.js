@@ -12,13 +12,18 @@
 //
 //   - Requests of the default agent share the connections of one agent that is
 //     kept here, unless the default agent keeps connections by itself (Node.js
-//     19 and later). A "Connection: close" among their headers would reach the
-//     proxy and no further, so it is not sent.
+//     19 and later). A "Connection: close" among their options would reach the
+//     proxy and no further, so it is not sent. Listeners that the program puts
+//     on a connection end with its request, as the connection did.
 //   - An agent that the program names, agent: false included, stays in charge:
 //     its limits, its timeouts, and whether it keeps connections. Only where
 //     they lead is changed.
 //   - Requests that a library addresses to the proxy by itself (axios, request
 //     and needle do) are left as they are but for their connection.
+//
+// A connection that the proxy closes is forgotten. A request that is caught by
+// that fails with ECONNRESET, as with any agent that keeps connections: nothing
+// is sent twice.
 //
 // It leaves alone: all but http:, so https, http2 and fetch; agents with a way
 // of their own to connect, other proxies' among them; requests with socketPath,
@@ -35,22 +40,26 @@
   const REFUSED = '169.254.0.0/16,fe80::/10,metadata.google.internal,100.100.100.200,168.63.129.16,192.0.0.192,' +
     'fd00:ec2::/32,fd00:100::100:200,fd20:ce::254,fd00:a9fe:a9fe::1,fd00:c1::a9fe:a9fe,fd00:42::42';
   const MAX_VERDICTS = 1000; // that are remembered
+  const NONE = Object.freeze([]);
 
   try {
-    install(process.env, require('http'), require('net'));
+    const env = process.env;
+    const proxy = parseProxy(env.http_proxy || env.HTTP_PROXY);
+    if (proxy) {
+      install(proxy, env.no_proxy || env.NO_PROXY || '', require('http'), require('net'));
+    }
   } catch (err) {
     // The program is to start as it would without this script.
   }
 
-  function install(env, http, net) {
-    const proxy = parseProxy(env.http_proxy || env.HTTP_PROXY);
+  function install(proxy, noProxy, http, net) {
     const Agent = http.Agent;
     const loaded = Symbol.for('carpool.preload');
     const firstDefault = http.globalAgent;
-    if (!proxy || Agent.prototype[loaded] || firstDefault.options.proxyEnv) {
+    if (Agent.prototype[loaded] || firstDefault.options.proxyEnv) {
       return;
     }
-    const exempt = matcher(net, (env.no_proxy || env.NO_PROXY || '') + ',' + REFUSED);
+    const exempt = matcher(net, noProxy + ',' + REFUSED);
     const pool = newPool(net, Agent, proxy);
     const getName = Agent.prototype.getName;
     const addRequest = Agent.prototype.addRequest;
@@ -95,7 +104,8 @@
         return null;
       }
       if (!isDefault || agent.keepAlive) {
-        return { origin: origin, shared: isDefault, agent: agent, options: origin ? redirected(options, origin) : options };
+        const changed = origin ? redirected(options, origin) : options;
+        return { origin: origin, shared: isDefault, agent: agent, options: changed };
       }
       pool.maxSockets = agent.maxSockets;
       pool.maxTotalSockets = agent.maxTotalSockets;
@@ -150,12 +160,20 @@
     pool.createSocket = function (req, options, cb) {
       Agent.prototype.createSocket.call(this, req, options, function (err, socket) {
         if (socket) {
-          socket.carpoolListeners = listeners(socket);
+          socket.carpoolListeners = new Map(socket.eventNames().map(function (event) {
+            return [event, socket.listeners(event)];
+          }));
         }
         cb(err, socket);
       });
     };
-    pool.prependListener('free', release); // before another request can get it
+    pool.prependListener('free', function (socket) { // before another request can get it
+      try {
+        release(socket);
+      } catch (err) {
+        socket.destroy(); // so none gets it
+      }
+    });
     return pool;
   }
 
@@ -169,16 +187,23 @@
       socket.setTimeout(0);
     }
     const own = socket.carpoolListeners;
-    const all = listeners(socket);
-    for (const event of Object.keys(all)) {
-      for (const listener of all[event]) {
-        if ((own[event] || []).indexOf(listener) >= 0 || listener.name === 'freeSocketErrorListener') {
-          continue; // the agent's, the socket's, or Node.js 10's
-        }
-        socket.removeListener(event, listener);
-        if (event === 'close') {
-          tellClosed(socket, listener);
-        }
+    for (const event of socket.eventNames()) {
+      const kept = own.get(event) || NONE;
+      if (socket.listenerCount(event) !== kept.length) {
+        dropListeners(socket, event, kept);
+      }
+    }
+  }
+
+  // dropListeners takes from a connection what a program listens with.
+  function dropListeners(socket, event, kept) {
+    for (const listener of socket.listeners(event)) {
+      if (kept.indexOf(listener) >= 0 || listener.name === 'freeSocketErrorListener') {
+        continue; // the socket's or the agent's, or what Node.js 10 has put there meanwhile
+      }
+      socket.removeListener(event, listener);
+      if (event === 'close') {
+        tellClosed(socket, listener);
       }
     }
   }
@@ -191,16 +216,6 @@
     } catch (err) {
       process.nextTick(function () { throw err; });
     }
-  }
-
-  function listeners(socket) {
-    const all = {};
-    for (const event of socket.eventNames()) {
-      if (typeof event === 'string') {
-        all[event] = socket.listeners(event);
-      }
-    }
-    return all;
   }
 
   // connectsItself reports whether nothing in an agent's or a request's options
