@@ -15,7 +15,7 @@ func seenByUpstream(t *testing.T) served {
 	var sum served
 	for _, p := range pods(t, "app=upstream") {
 		var s served
-		raw(t, &s, proxyPath(p, 8081, "seen"))
+		raw(t, &s, proxyPath(p.Metadata.Name, 8081, "seen"))
 		sum.Connections += s.Connections
 		sum.Requests += s.Requests
 	}
@@ -59,7 +59,7 @@ func lastWords(t *testing.T, end *termination) calls {
 func callsOfClients(t *testing.T) calls {
 	t.Helper()
 	var c calls
-	raw(t, &c, proxyPath(pods(t, "app=load")[0], 8080, "seen"))
+	raw(t, &c, proxyPath(pods(t, "app=load")[0].Metadata.Name, 8080, "seen"))
 	return c
 }
 
@@ -74,6 +74,7 @@ func (c calls) since(before calls) calls {
 	return d
 }
 
-func proxyPath(p pod, port int, path string) string {
-	return fmt.Sprintf("/api/v1/namespaces/%s/pods/%s:%d/proxy/%s", namespace, p.Metadata.Name, port, path)
+// proxyPath is where the API server hands on a GET to a pod.
+func proxyPath(podName string, port int, path string) string {
+	return fmt.Sprintf("/api/v1/namespaces/%s/pods/%s:%d/proxy/%s", namespace, podName, port, path)
 }

@@ -153,15 +153,23 @@ func (s *story) idle(t *testing.T) {
 	const limit = 12 << 20
 	apply(t, "idle")
 	kubectl(t, "wait", "--for=condition=Ready", "pod/idle", "--timeout", patience.String())
-	bytes := workingSet(t, "idle", "carpool")
-	t.Logf("working set of an idle carpool: %.1f MiB", float64(bytes)/(1<<20))
-	if bytes > limit {
-		t.Errorf("more than %d MiB", limit>>20)
+	if bytes := s.memory(t, "idle"); bytes > limit {
+		t.Errorf("an idle carpool takes more than %d MiB", limit>>20)
 	}
 	for _, p := range pods(t, "app=service") {
-		t.Logf("working set of a busy one: %.1f MiB", float64(workingSet(t, p.Metadata.Name, "carpool"))/(1<<20))
+		s.memory(t, p.Metadata.Name)
 	}
 	kubectl(t, "delete", "pod", "idle")
+}
+
+// memory returns the working set of a pod's carpool.
+func (s *story) memory(t *testing.T, podName string) int {
+	t.Helper()
+	const mib = 1 << 20
+	bytes := workingSet(t, podName, "carpool")
+	t.Logf("%s: working set %.1f MiB, resident with the binary %.1f MiB", podName,
+		float64(bytes)/mib, float64(resident(t, podName))/mib)
+	return bytes
 }
 
 func (s *story) job(t *testing.T) {
@@ -237,7 +245,7 @@ func spread(t *testing.T) {
 	for _, p := range pods(t, "app=upstream") {
 		var seen served
 		eventually(t, p.Metadata.Name+" gets requests", func() bool {
-			raw(t, &seen, proxyPath(p, 8081, "seen"))
+			raw(t, &seen, proxyPath(p.Metadata.Name, 8081, "seen"))
 			return seen.Requests > 0
 		})
 	}
