@@ -9,6 +9,15 @@ import (
 // served is what upstream pods count, and their sum.
 type served struct{ Connections, Requests int }
 
+func (s served) String() string {
+	return fmt.Sprintf("%d requests on %d connections", s.Requests, s.Connections)
+}
+
+// since returns what was counted after an earlier count.
+func (s served) since(before served) served {
+	return served{s.Connections - before.Connections, s.Requests - before.Requests}
+}
+
 // seenByUpstream adds up the counts of the upstream's pods.
 func seenByUpstream(t *testing.T) served {
 	t.Helper()
@@ -32,7 +41,7 @@ func duringRequests(t *testing.T, n int) served {
 		now = seenByUpstream(t)
 		return now.Requests-before.Requests >= n
 	})
-	return served{now.Connections - before.Connections, now.Requests - before.Requests}
+	return now.since(before)
 }
 
 // calls is what a caller counts.
