@@ -15,7 +15,7 @@ const teamChart = "testdata/team"
 var teamMatrix = map[string]string{
 	"native":  "{}",
 	"preload": "carpool: {preload: true, java: true, https: true, noProxy: [intranet, .corp], settings: {IDLE_TIMEOUT: 20s, DRAIN_TIMEOUT: 20s}}",
-	"plain":   "native: false\ncarpool: {preload: true, settings: {VIA: true}}",
+	"plain":   "native: false\ncarpool: {settings: {VIA: true}}",
 }
 
 func teamDeployment(t *testing.T, text string) appsv1.Deployment {
@@ -55,6 +55,13 @@ func TestTheLibraryMakesWhatThePolicyMakes(t *testing.T) {
 	want, got := mustYAML(t, out.pod.Spec), mustYAML(t, byLibrary)
 	if want != got {
 		t.Errorf("the library's pod is not the policy's:\n%s", difference([]byte(want), []byte(got)))
+	}
+}
+
+func TestAnOrdinaryContainerCannotPreload(t *testing.T) {
+	_, err := render(load(t, teamChart), values(t, "native: false\ncarpool: {preload: true}"))
+	if err == nil || !strings.Contains(err.Error(), "preload needs a native sidecar") {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
 	"runtime/debug"
 	"syscall"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/demo"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/inject"
 )
 
 // Exit codes.
@@ -25,6 +27,9 @@ configured by environment variables only.
 Usage:
   carpool                 serve until SIGTERM
   carpool demo            see what it does, in ten seconds and without a network
+  carpool inject -f FILE  put the sidecar into Kubernetes manifests (see -h)
+  carpool uninject -f FILE
+                          take it out again
   carpool config          print the settings in force
   carpool config --table  print the table of settings, in Markdown
   carpool version
@@ -43,6 +48,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return demo.Run(ctx, args, stdout, stderr, func(ctx context.Context, environ []string, stderr io.Writer) error {
 			return serve(ctx, environ, stderr)
 		})
+	case command == "inject" || command == "uninject":
+		return inject.Run(command, args, os.Stdin, stdout, stderr)
 	case command == "serve" && len(args) == 0:
 		return exitCode(serve(ctx, environ, stderr), stderr)
 	case command == "config" && len(args) == 0:

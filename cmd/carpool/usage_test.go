@@ -42,6 +42,10 @@ func TestExitCodesOfTheCommandLine(t *testing.T) {
 		"config with a flag":      {[]string{"config", "--json"}, exitUsage, "", `["config" "--json"]`},
 		"version with more":       {[]string{"version", "2"}, exitUsage, "", `["version" "2"]`},
 		"serve with more":         {[]string{"serve", "now"}, exitUsage, "", `["serve" "now"]`},
+		"inject":                  {[]string{"inject", "-h"}, exitOK, "usage: carpool inject", ""},
+		"inject, but what":        {[]string{"inject"}, exitUsage, "", "give a file by -f"},
+		"uninject, but what":      {[]string{"uninject", "--https"}, exitUsage, "", "carpool uninject: "},
+		"inject what is not":      {[]string{"inject", "-f", "no/such/file"}, exitFault, "", "no/such/file"},
 		"flag of another command": {[]string{"--table"}, exitUsage, "", `["--table"]`},
 	}
 	for name, c := range cases {
@@ -56,7 +60,7 @@ func TestExitCodesOfTheCommandLine(t *testing.T) {
 			if !strings.Contains(got.stderr, c.stderr) || c.stderr == "" && got.stderr != "" {
 				t.Errorf("stderr is %q, want %q in it", got.stderr, c.stderr)
 			}
-			if c.code == exitUsage && !strings.Contains(got.stderr, "Usage:") {
+			if c.code == exitUsage && !strings.Contains(strings.ToLower(got.stderr), "usage:") {
 				t.Errorf("stderr does not show the usage: %q", got.stderr)
 			}
 		})

@@ -11,7 +11,11 @@ of this chart's values.yaml.
 
 {{/* An ordinary container, for clusters before 1.29: an item of containers. */}}
 {{- define "carpool-lib.container" -}}
-{{- list (include "carpool.container" (include "carpool-lib.options" (list . false) | fromJson) | fromYaml) | toYaml -}}
+{{- $options := include "carpool-lib.options" (list . false) | fromJson -}}
+{{- if $options.preload -}}
+{{- fail "carpool-lib: preload needs a native sidecar: an ordinary container does not start before the app" -}}
+{{- end -}}
+{{- list (include "carpool.container" $options | fromYaml) | toYaml -}}
 {{- end }}
 
 {{/* The variables of a container that is to use carpool: items of its env. */}}

@@ -1,0 +1,175 @@
+package inject
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
+	"go.yaml.in/yaml/v3"
+)
+
+// DefaultImage is the image of the sidecar where nobody names another. The
+// chart's values name the same.
+const DefaultImage = "ghcr.io/carpoolproxy/carpool:0.1.0"
+
+// What carpool's labels and annotations begin with.
+const (
+	prefix         = "carpoolproxy.github.io/"
+	settingsPrefix = "settings." + prefix
+)
+
+// Options are what can be chosen about the sidecar, as in the chart's values.
+// Annotations of a pod override them one by one. The zero value is of no use:
+// [Defaults] has the chart's.
+type Options struct {
+	Image      string
+	PullPolicy string // Always, IfNotPresent or Never
+
+	CPURequest, CPULimit, MemoryRequest, MemoryLimit string // Kubernetes quantities; "" is none
+
+	Settings map[string]string // carpool's settings, by their names without CARPOOL_
+	NoProxy  []string          // what is not sent through carpool, beside the definition's list
+	Skip     []string          // names of containers that get nothing
+
+	HTTPS   bool // https goes through carpool too
+	Java    bool // JAVA_TOOL_OPTIONS is extended
+	Preload bool // Node.js gets the script that makes it use carpool
+
+	// Plain makes the sidecar an ordinary container, for Kubernetes before 1.29.
+	// Preload does not go with it: the app may start before the script is there.
+	Plain bool
+}
+
+// Defaults returns the options of the chart's own values.
+func Defaults() Options {
+	return Options{
+		Image: DefaultImage, PullPolicy: "IfNotPresent",
+		CPURequest: "20m", MemoryRequest: "32Mi", MemoryLimit: "128Mi",
+		Settings: map[string]string{},
+	}
+}
+
+// An option can be chosen by a flag and by an annotation.
+type option struct {
+	name string // of the annotation, behind the prefix
+	set  func(o *Options, value string) error
+}
+
+var options = []option{
+	{"image", func(o *Options, v string) error { o.Image = v; return want(v != "", "an image", v) }},
+	{"pull-policy", func(o *Options, v string) error {
+		o.PullPolicy = v
+		return want(slices.Contains([]string{"Always", "IfNotPresent", "Never"}, v), "Always, IfNotPresent or Never", v)
+	}},
+	quantity("cpu-request", "20m", func(o *Options) *string { return &o.CPURequest }),
+	quantity("cpu-limit", "100m", func(o *Options) *string { return &o.CPULimit }),
+	quantity("memory-request", "32Mi", func(o *Options) *string { return &o.MemoryRequest }),
+	quantity("memory-limit", "128Mi", func(o *Options) *string { return &o.MemoryLimit }),
+	{"skip-containers", func(o *Options, v string) error { o.Skip = split(v); return nil }},
+	{"no-proxy", func(o *Options, v string) error { o.NoProxy = split(v); return nil }},
+	choice("https", func(o *Options) *bool { return &o.HTTPS }),
+	choice("java", func(o *Options) *bool { return &o.Java }),
+	choice("preload", func(o *Options) *bool { return &o.Preload }),
+}
+
+func want(ok bool, what, value string) error {
+	if ok {
+		return nil
+	}
+	return fmt.Errorf("want %s, not %q", what, value)
+}
+
+var isQuantity = regexp.MustCompile(`^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$`).MatchString
+
+func quantity(name, example string, field func(*Options) *string) option {
+	return option{name, func(o *Options, v string) error {
+		*field(o) = v
+		return want(v == "" || isQuantity(v), "a quantity such as "+example, v)
+	}}
+}
+
+func choice(name string, field func(*Options) *bool) option {
+	return option{name, func(o *Options, v string) error {
+		*field(o) = v == "true"
+		return want(v == "true" || v == "false", "true or false", v)
+	}}
+}
+
+// split returns the entries of a list with commas. Empty ones do not count.
+func split(s string) []string {
+	var entries []string
+	for entry := range strings.SplitSeq(s, ",") {
+		if entry = strings.TrimSpace(entry); entry != "" {
+			entries = append(entries, entry)
+		}
+	}
+	return entries
+}
+
+// overridden returns the options as a pod's annotations have them. Annotations
+// that carpool does not know are told to note: they may be of a later version.
+func (o Options) overridden(annotations *yaml.Node, note func(string)) (Options, error) {
+	o.Settings = maps.Clone(o.Settings)
+	var errs []error
+	for i := 0; i+1 < len(annotations.Content); i += 2 {
+		key, value := annotations.Content[i].Value, annotations.Content[i+1]
+		if name, ok := strings.CutPrefix(key, settingsPrefix); ok {
+			o.Settings[name] = value.Value
+			continue
+		}
+		name, ok := strings.CutPrefix(key, prefix)
+		if !ok || key == statusAnnotation {
+			continue
+		}
+		known := slices.IndexFunc(options, func(opt option) bool { return opt.name == name })
+		if known < 0 {
+			note("there is no annotation " + key + ": it changes nothing")
+		} else if err := options[known].set(&o, value.Value); err != nil {
+			errs = append(errs, errorAt(value, "%s: %v", key, err))
+		}
+	}
+	unknown, err := o.check()
+	if err != nil {
+		errs = append(errs, errorAt(annotations, "%v", err))
+	}
+	for _, warning := range unknown {
+		note(warning)
+	}
+	return o, errors.Join(errs...)
+}
+
+// fixed are the settings that the definition, its probes and its proxy
+// variables, counts on.
+var fixed = []string{"LISTEN", "ADMIN_LISTEN"}
+
+// check returns what carpool would say of the settings: the unknown ones, and
+// what is wrong with the others. It also finds options that do not go together.
+func (o Options) check() (unknown []string, err error) {
+	if o.Plain && o.Preload {
+		return nil, errors.New("preload needs a native sidecar: an ordinary container does not start before the app")
+	}
+	for _, name := range fixed {
+		if _, ok := o.Settings[name]; ok {
+			return nil, fmt.Errorf("%s%s is fixed in a pod, for the app and the probes count on it: leave it out", settingPrefix, name)
+		}
+	}
+	_, unknown, _ = config.Load(environ(o.Settings))
+	env, err := o.sidecarEnv()
+	if err != nil {
+		return nil, err
+	}
+	_, _, err = config.Load(environ(env))
+	return unknown, err
+}
+
+func environ(settings map[string]string) []string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		all = append(all, settingPrefix+name+"="+settings[name])
+	}
+	return all
+}

@@ -1,0 +1,235 @@
+package inject
+
+import (
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const (
+	statusAnnotation = prefix + "status"
+	injected         = "injected"
+
+	sidecarName = "carpool" // of the container and of the volume
+)
+
+// A pod is a Pod or the template of one, as a tree.
+type pod struct {
+	root *yaml.Node // metadata and spec
+	kind string     // of the workload
+	note func(string)
+}
+
+// list is a list of the pod's spec: its name and, where it is made, what it
+// goes in front of.
+type list struct{ name, before string }
+
+var (
+	initContainers = list{"initContainers", "containers"}
+	containers     = list{"containers", ""}
+)
+
+// get returns the list, or nil if there is none. Its items are mappings.
+func (l list) get(spec *yaml.Node) (*yaml.Node, error) {
+	n, err := child(spec, l.name, yaml.SequenceNode)
+	if n == nil || err != nil {
+		return nil, err
+	}
+	for _, item := range n.Content {
+		if item.Kind != yaml.MappingNode {
+			return nil, errorAt(item, "an item of %s is not a mapping: begin it with \"- name: NAME\"", l.name)
+		}
+	}
+	return n, nil
+}
+
+// notFor returns why a pod gets no carpool, or "".
+func (p pod) notFor(spec *yaml.Node) string {
+	metadata := get(p.root, "metadata")
+	switch {
+	case text(get(metadata, "labels"), prefix+"inject") == "false":
+		return "opted out by its label"
+	case text(spec, "hostNetwork") == "true":
+		return "hostNetwork: it shares the node's network, and so would carpool's port"
+	case text(get(spec, "os"), "name") == "windows" || text(get(spec, "nodeSelector"), "kubernetes.io/os") == "windows":
+		return "for Windows nodes, and carpool is for Linux"
+	case indexOf(get(metadata, "annotations"), "kubernetes.io/config.mirror") >= 0:
+		return "a mirror pod: change the static pod's file on the node"
+	}
+	return ""
+}
+
+// inject puts the sidecar and what belongs to it into the pod. What is there
+// already is left as it is.
+func (p pod) inject(o Options) error {
+	spec, err := child(p.root, "spec", yaml.MappingNode)
+	if err != nil {
+		return err
+	}
+	if reason := p.notFor(spec); reason != "" {
+		p.note("left as it is: " + reason)
+		return nil
+	}
+	apps, err := containers.get(spec)
+	if err != nil {
+		return err
+	}
+	if apps == nil || len(apps.Content) == 0 {
+		p.note("left as it is: it has no containers (a patch for another file?)")
+		return nil
+	}
+	metadata, err := add(p.root, "metadata", yaml.MappingNode, "spec")
+	if err != nil {
+		return err
+	}
+	annotations, err := add(metadata, "annotations", yaml.MappingNode, "")
+	if err != nil {
+		return err
+	}
+	if o, err = o.overridden(annotations, p.note); err != nil {
+		return err
+	}
+	if text(annotations, statusAnnotation) != injected {
+		set(annotations, statusAnnotation, scalar(injected), "")
+	}
+	return p.injectSpec(spec, apps, o)
+}
+
+func (p pod) injectSpec(spec, apps *yaml.Node, o Options) error {
+	inits, err := initContainers.get(spec)
+	if err != nil {
+		return err
+	}
+	volumes, err := child(spec, "volumes", yaml.SequenceNode)
+	if err != nil {
+		return err
+	}
+	initAt, appAt := position(inits, sidecarName), position(apps, sidecarName)
+	there := initAt >= 0 || appAt >= 0
+	if taken := named(volumes, sidecarName) != nil; there {
+		// Without the volume there is no script, and Node.js does not start
+		// when it is told to load one that is not there.
+		o.Preload = o.Preload && taken
+	} else if o.Preload && taken {
+		return errorAt(volumes, "the pod has a volume of its own named %s: rename it, or do without preload", sidecarName)
+	}
+	s, err := o.sidecar()
+	if err != nil {
+		return err
+	}
+	served := slices.Clone(apps.Content)
+	if inits != nil && (initAt >= 0 || appAt < 0 && !o.Plain) {
+		served = append(served, inits.Content[initAt+1:]...) // those behind it; initAt is -1 if it will be first
+	}
+	if there {
+		p.note("the container " + sidecarName + " that is there stays as it is (to change it, uninject first)")
+	} else if err := s.addTo(spec, o.Plain); err != nil {
+		return err
+	}
+	if o.Plain && strings.HasSuffix(p.kind, "Job") {
+		p.note("it does not complete before carpool ends: let the app's last step POST to http://127.0.0.1:9128/quitquitquit")
+	}
+	for _, c := range served {
+		name := text(c, "name")
+		if name == sidecarName || slices.Contains(o.Skip, name) {
+			continue
+		}
+		if err := s.serve(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addTo puts the container first, so that it starts first and as a native
+// sidecar stops last, and the volumes behind the pod's own.
+func (s *sidecar) addTo(spec *yaml.Node, plain bool) error {
+	where := initContainers
+	if plain {
+		where = containers
+	}
+	list, err := add(spec, where.name, yaml.SequenceNode, where.before)
+	if err != nil {
+		return err
+	}
+	list.Content = slices.Insert(list.Content, 0, s.container)
+	if len(s.volumes) == 0 {
+		return nil
+	}
+	volumes, err := add(spec, "volumes", yaml.SequenceNode, "")
+	if err != nil {
+		return err
+	}
+	volumes.Content = append(volumes.Content, s.volumes...)
+	return nil
+}
+
+// serve gives a container of the app what makes it use carpool.
+func (s *sidecar) serve(container *yaml.Node) error {
+	if err := addEnv(container, s.env); err != nil {
+		return err
+	}
+	mounts, err := child(container, "volumeMounts", yaml.SequenceNode)
+	if err != nil {
+		return err
+	}
+	for _, m := range s.mounts {
+		if named(mounts, sidecarName) != nil {
+			continue
+		}
+		if mounts, err = add(container, "volumeMounts", yaml.SequenceNode, ""); err != nil {
+			return err
+		}
+		mounts.Content = append(mounts.Content, clone(m))
+	}
+	return nil
+}
+
+// addEnv adds variables to a container's environment. Both spellings of a name
+// are one variable, and one that is there is left alone, but for those that are
+// extended, in the one spelling that counts.
+func addEnv(container *yaml.Node, vars []variable) error {
+	env, err := child(container, "env", yaml.SequenceNode)
+	if err != nil {
+		return err
+	}
+	var there []*yaml.Node
+	if env != nil {
+		there = slices.Clone(env.Content)
+	}
+	for _, v := range vars {
+		if !slices.ContainsFunc(there, v.isThere) {
+			if env, err = add(container, "env", yaml.SequenceNode, ""); err != nil {
+				return err
+			}
+			env.Content = append(env.Content, mapping("name", v.Name, "value", v.Value))
+			continue
+		}
+		for _, entry := range there {
+			if v.Extend && v.isThere(entry) {
+				v.extend(entry)
+			}
+		}
+	}
+	return nil
+}
+
+// isThere reports whether an entry of an environment is this variable.
+func (v variable) isThere(entry *yaml.Node) bool {
+	name := text(entry, "name")
+	return name == v.Name || !v.Extend && strings.EqualFold(name, v.Name)
+}
+
+// extend puts v's value behind that of an entry, unless it has it already or
+// gets it from elsewhere.
+func (v variable) extend(entry *yaml.Node) {
+	value := text(entry, "value")
+	if get(entry, "valueFrom") != nil || strings.Contains(value, v.Value) {
+		return
+	}
+	if value != "" {
+		value += " "
+	}
+	setText(entry, "value", value+v.Value)
+}

@@ -1,0 +1,191 @@
+package inject
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"text/template"
+
+	"github.com/carpoolproxy/carpool/charts"
+	"go.yaml.in/yaml/v3"
+)
+
+// settingPrefix begins the names of carpool's variables.
+const settingPrefix = "CARPOOL_"
+
+// definition is the parsed templates of the sidecar.
+var definition = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("").Funcs(template.FuncMap{"toJson": func(v any) (string, error) {
+		out, err := json.Marshal(v)
+		return string(out), err
+	}}).Parse(charts.Sidecar))
+})
+
+// execute runs one of the definition's templates.
+func execute(name string, data any) (string, error) {
+	var b strings.Builder
+	err := definition().ExecuteTemplate(&b, name, data)
+	return b.String(), err
+}
+
+// executeYAML runs one of the definition's templates and reads the result.
+func executeYAML(name string, data, into any) error {
+	out, err := execute(name, data)
+	if err != nil {
+		return err
+	}
+	if err := yaml.Unmarshal([]byte(out), into); err != nil {
+		return fmt.Errorf("bug: template %s: %w", name, err)
+	}
+	return nil
+}
+
+// A sidecar is what the definition says with some options. Its trees are new.
+type sidecar struct {
+	container *yaml.Node
+	volumes   []*yaml.Node
+	mounts    []*yaml.Node // of the app's containers
+	env       []variable   // of the app's containers
+}
+
+// A variable is one that containers get in their environment.
+type variable struct {
+	Name   string
+	Value  string
+	When   string // the choice that it depends on, or ""
+	Extend bool   // one that is there gets it added
+}
+
+// chosen reports whether a variable's choice was made.
+func (o Options) chosen(v variable) bool {
+	switch v.When {
+	case "":
+		return true
+	case "https":
+		return o.HTTPS
+	case "java":
+		return o.Java
+	case "preload":
+		return o.Preload
+	case "plain":
+		return o.Plain
+	}
+	return false
+}
+
+// sidecarEnv returns the settings of the sidecar: the options' and, for those
+// not among them, the definition's.
+func (o Options) sidecarEnv() (map[string]string, error) {
+	var vars []variable
+	if err := executeYAML("carpool.sidecarEnv", nil, &vars); err != nil {
+		return nil, err
+	}
+	env := maps.Clone(o.Settings)
+	for _, v := range vars {
+		name := strings.TrimPrefix(v.Name, settingPrefix)
+		if _, ok := env[name]; !ok && o.chosen(v) {
+			env[name] = v.Value
+		}
+	}
+	return env, nil
+}
+
+// data is what the templates take.
+func (o Options) data() (map[string]any, error) {
+	settings, err := o.sidecarEnv()
+	if err != nil {
+		return nil, err
+	}
+	noProxy, err := execute("carpool.noProxy", nil)
+	if err != nil {
+		return nil, err
+	}
+	env := []map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		env = append(env, map[string]string{"name": settingPrefix + name, "value": settings[name]})
+	}
+	nonProxyHosts := ""
+	for _, entry := range o.NoProxy {
+		noProxy += "," + entry
+		if strings.HasPrefix(entry, ".") {
+			entry = "*" + entry
+		}
+		nonProxyHosts += "|" + entry
+	}
+	return map[string]any{
+		"image": o.Image, "pullPolicy": o.PullPolicy, "env": env, "resources": o.resources(),
+		"native": !o.Plain, "preload": o.Preload, "noProxy": noProxy, "nonProxyHosts": nonProxyHosts,
+	}, nil
+}
+
+func (o Options) resources() map[string]map[string]string {
+	all := map[string]map[string]string{}
+	put := func(kind, resource, value string) {
+		if value == "" {
+			return
+		}
+		if all[kind] == nil {
+			all[kind] = map[string]string{}
+		}
+		all[kind][resource] = value
+	}
+	put("requests", "cpu", o.CPURequest)
+	put("requests", "memory", o.MemoryRequest)
+	put("limits", "cpu", o.CPULimit)
+	put("limits", "memory", o.MemoryLimit)
+	return all
+}
+
+// sidecar renders the definition.
+func (o Options) sidecar() (*sidecar, error) {
+	data, err := o.data()
+	if err != nil {
+		return nil, err
+	}
+	var (
+		s         sidecar
+		container yaml.Node
+		volumes   []yaml.Node
+		mounts    []yaml.Node
+	)
+	for name, into := range map[string]any{
+		"carpool.container": &container, "carpool.volumes": &volumes, "carpool.mounts": &mounts, "carpool.appEnv": &s.env,
+	} {
+		if err := executeYAML(name, data, into); err != nil {
+			return nil, err
+		}
+	}
+	s.container = fresh(container.Content[0])
+	for i := range volumes {
+		s.volumes = append(s.volumes, fresh(&volumes[i]))
+	}
+	for i := range mounts {
+		s.mounts = append(s.mounts, fresh(&mounts[i]))
+	}
+	s.env = slices.DeleteFunc(s.env, func(v variable) bool { return !o.chosen(v) })
+	return &s, nil
+}
+
+// fresh makes new what a template wrote: in block style, without quotes that
+// are not needed, without comments and without what is empty.
+func fresh(n *yaml.Node) *yaml.Node {
+	c := &yaml.Node{Kind: n.Kind, Tag: n.ShortTag(), Value: n.Value}
+	if c.Tag == "!!str" {
+		c.Style = quotes(c.Value)
+	}
+	for i, child := range n.Content {
+		if n.Kind == yaml.MappingNode && isEmpty(n.Content[i|1]) {
+			continue
+		}
+		c.Content = append(c.Content, fresh(child))
+	}
+	return c
+}
+
+// isEmpty reports whether a collection has nothing in it.
+func isEmpty(n *yaml.Node) bool {
+	return (n.Kind == yaml.MappingNode || n.Kind == yaml.SequenceNode) && len(n.Content) == 0
+}
