@@ -21,7 +21,7 @@ const (
 	MaxAge         Reason = "max_age"         // MAX_CONN_AGE
 	MaxRequests    Reason = "max_requests"    // MAX_REQUESTS_PER_CONN, or as many as the upstream said
 	MaxIdle        Reason = "max_idle"        // MAX_IDLE_PER_HOST, or room was needed elsewhere
-	Evicted        Reason = "evicted"         // descriptors were short
+	Evicted        Reason = "evicted"         // descriptors or memory were short
 	UpstreamClosed Reason = "upstream_closed" // by the upstream while idle
 	ClosedOnReuse  Reason = "closed_on_reuse" // by the upstream as the next request came
 	StrayBytes     Reason = "stray_bytes"     // bytes that belong to no request

@@ -101,6 +101,7 @@ type Pool struct {
 	watcher *sock.Watcher
 	slots   chan struct{} // one element for each connection open or being opened; nil for no bound
 	starved atomic.Int32  // dials that wait for a slot
+	tended  atomic.Int64  // when the janitor last turned, by now
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -228,6 +229,7 @@ func (p *Pool) janitor() {
 		case <-tick.C:
 		}
 		now := p.now()
+		p.tended.Store(int64(now))
 		for _, o := range p.all() {
 			o.tidy(now)
 		}
@@ -262,6 +264,21 @@ func (p *Pool) EvictIdle() bool {
 		} // else somebody has just taken it: look again
 	}
 }
+
+// CloseIdle closes the connections that have been idle for so long, or longer,
+// and returns how many they were. It is called when memory is short.
+func (p *Pool) CloseIdle(idle time.Duration) (n int) {
+	latest := p.now() - idle
+	for _, o := range p.all() {
+		n += o.drop(func(l *Lease) bool { return l.idleSince <= latest }, Evicted)
+	}
+	return n
+}
+
+// Lag returns how long ago the janitor has turned: a second or so, however slow
+// upstreams are. Many seconds mean that the pool is stuck. It waits for nothing
+// itself.
+func (p *Pool) Lag() time.Duration { return p.now() - time.Duration(p.tended.Load()) }
 
 // reserve takes a slot for a connection to be opened; idle connections make
 // room for it.

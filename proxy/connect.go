@@ -96,8 +96,12 @@ func (s *session) runTunnel(x *exchange, t *tunnel, r *http.Request) bool {
 	s.p.tunnels.Add(1)
 	defer s.p.tunnels.Add(-1)
 	defer t.end()
-	s.p.connect.ServeHTTP(hijack{t}, r)
-	t.client.wait()
+	if s.p.admits() {
+		s.p.connect.ServeHTTP(hijack{t}, r)
+		t.client.wait()
+	} else {
+		t.err = errMemory
+	}
 	if t.err == nil {
 		t.target.wait()
 		s.abort = t.broken()
@@ -174,8 +178,14 @@ func (t *tunnel) end() {
 // failure, such as a reset, which has to look like one on both sides.
 func (t *tunnel) broken() bool { return t.client.failed || t.target.failed }
 
+// errMemory is why a tunnel was not opened.
+var errMemory = errors.New("proxy: memory is short")
+
 func connectProblem(err error) *problem {
-	if errors.Is(err, context.Canceled) {
+	switch {
+	case errors.Is(err, errMemory):
+		return &problemMemory
+	case errors.Is(err, context.Canceled):
 		return &problemStopping
 	}
 	return dialProblem(err)

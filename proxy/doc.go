@@ -35,7 +35,7 @@ answer has come, 1xx included, and
   - the first connection was a kept one, the method is idempotent (GET, HEAD,
     OPTIONS, TRACE, PUT, DELETE; with RETRY_IDEMPOTENCY_KEY also what carries
     an Idempotency-Key), and its body is absent or was kept whole, 64 KiB at
-    most.
+    most, or 4 KiB where memory was short.
 
 It is never sent again after one of carpool's own time limits, nor for CONNECT
 and Upgrade.
@@ -64,6 +64,5 @@ and Upgrade.
     addresses that a name no longer has: there is no DNS layer yet. New
     addresses are found when connections are replaced, MAX_CONN_AGE at most.
   - Plain HTTP inside CONNECT is tunnelled, not pooled.
-  - Shedding load before a memory limit is hit.
 */
 package proxy

@@ -44,6 +44,7 @@ var (
 
 	problemBusy     = problem{503, "connection_limit_reached", "all connections to this host are in use and too many requests wait (MAX_CONNS_PER_HOST, MAX_PENDING_PER_HOST, PENDING_TIMEOUT)"}
 	problemBudget   = problem{503, "connection_limit_reached", "too many connections are open (the limit on open files)"}
+	problemMemory   = problem{503, "proxy_internal_response", "the proxy's memory is nearly used up, so it takes no new requests for a moment: try again, and raise the memory limit of its container if this goes on"}
 	problemStopping = problem{503, "proxy_internal_response", "the proxy is stopping"}
 
 	problemUnknownHost = problem{502, "dns_error", "the host name does not exist, or has no address"}

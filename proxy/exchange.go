@@ -148,8 +148,12 @@ func (s *session) exchange(x *exchange) (again bool) {
 	s.phase, s.sweeps, s.waiting = carrying, 0, x.origin
 	gone := s.gone
 	s.mu.Unlock()
-	if !gone {
+	switch {
+	case gone:
+	case s.p.admits():
 		again = s.carry(x)
+	default:
+		again = s.fail(x, &problemMemory)
 	}
 	return s.enter(busy) && again
 }

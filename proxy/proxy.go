@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
+	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +41,9 @@ type Config struct {
 	RetryIdempotencyKey bool
 	// ConnectPorts are the ports CONNECT may ask for; nil is any.
 	ConnectPorts []uint16
+	// Admit, if not nil, says whether there is memory for one more exchange or
+	// tunnel. It is asked for every one.
+	Admit func() bool
 	// Log, if not nil, is told of exchanges; of all of them if LogAll is set,
 	// or else of those that failed.
 	Log    func(*Record)
@@ -73,18 +78,27 @@ type Proxy struct {
 	work   sync.WaitGroup // sessions, accept loops, the sweeper
 
 	watcher *sock.Watcher // wakes sessions that sleep
+	swept   atomic.Int64  // when the sweeper last turned, by now
+	loops   atomic.Pointer[[]*acceptLoop]
 
 	// mu guards the lists. A session's mutex may be taken while it is held, never
 	// the other way round; it is never held across I/O that can wait.
-	mu        sync.Mutex
-	sessions  *session            // awake: the first of a doubly linked list
-	asleep    map[uint64]*session // idle, without a goroutine
-	lastID    uint64
-	stacks    int // that sessions which fell asleep have left behind
-	clients   int
-	accepted  uint64
-	listeners map[*sock.Listener]struct{}
+	mu       sync.Mutex
+	sessions *session            // awake: the first of a doubly linked list
+	asleep   map[uint64]*session // idle, without a goroutine
+	lastID   uint64
+	stacks   int // that sessions which fell asleep have left behind
+	clients  int
+	accepted uint64
 }
+
+// acceptLoop is one Serve.
+type acceptLoop struct {
+	listener *sock.Listener
+	turned   atomic.Int64 // when it last turned, by the sweeper's clock; accepting while it waits for a client
+}
+
+const accepting = -1
 
 // Stats are a Proxy's figures.
 type Stats struct {
@@ -107,8 +121,9 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{
 		cfg: cfg, start: time.Now(),
-		asleep: map[uint64]*session{}, listeners: map[*sock.Listener]struct{}{},
+		asleep: map[uint64]*session{},
 	}
+	p.loops.Store(new([]*acceptLoop))
 	w, err := sock.NewWatcher(p.wakeID)
 	if err != nil {
 		return nil, err
@@ -132,17 +147,22 @@ func (p *Proxy) Serve(l *sock.Listener) error {
 		_ = l.Close()
 		return ErrClosed
 	}
-	p.listeners[l] = struct{}{}
+	loop := &acceptLoop{listener: l}
+	loops := append(slices.Clone(*p.loops.Load()), loop)
+	p.loops.Store(&loops)
 	p.work.Add(1)
 	p.mu.Unlock()
 	defer p.work.Done()
 	s := p.newSession()
 	for {
+		loop.turned.Store(p.swept.Load())
 		if p.full() && !p.evictIdleClient() {
 			p.pause()
 			continue
 		}
+		loop.turned.Store(accepting)
 		err := l.Accept(&s.conn)
+		loop.turned.Store(p.swept.Load())
 		switch {
 		case err == nil:
 			p.add(s)
@@ -199,6 +219,45 @@ func (p *Proxy) evictIdleClient() bool {
 	return oldest != nil && p.evictLocked(oldest)
 }
 
+// CloseIdle closes the client connections that have been without a request for
+// so long, or longer, and returns how many they were.
+func (p *Proxy) CloseIdle(idle time.Duration) (closed int) {
+	latest := p.now() - idle
+	for n := closeAtATime; n == closeAtATime; closed += n {
+		n = p.closeIdle(latest)
+		runtime.Gosched() // let them go before others are woken for it
+	}
+	return closed
+}
+
+// closeAtATime bounds how many sleeping sessions are given a goroutine at once
+// only to end: their stacks are memory too.
+const closeAtATime = 256
+
+// closeIdle closes some client connections that have been idle since then.
+func (p *Proxy) closeIdle(latest time.Duration) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := func(s *session) bool {
+		since, idle := s.idleSince()
+		return idle && since <= latest
+	}
+	for s := p.sessions; s != nil && n < closeAtATime; s = s.next {
+		if old(s) && p.evictLocked(s) {
+			n++
+		}
+	}
+	for _, s := range p.asleep {
+		if n == closeAtATime {
+			break
+		}
+		if old(s) && p.evictLocked(s) {
+			n++
+		}
+	}
+	return n
+}
+
 // evictLocked ends an idle session.
 func (p *Proxy) evictLocked(s *session) bool {
 	if !s.evict() {
@@ -206,6 +265,22 @@ func (p *Proxy) evictLocked(s *session) bool {
 	}
 	p.wakeLocked(s)
 	return true
+}
+
+// admits reports whether there is memory for one more exchange or tunnel.
+func (p *Proxy) admits() bool { return p.cfg.Admit == nil || p.cfg.Admit() }
+
+// Lag returns how long ago the slowest of the loops that everything depends on
+// has turned: a fraction of a second, however slow clients and upstreams are.
+// Seconds mean that the proxy is stuck. It waits for nothing itself.
+func (p *Proxy) Lag() time.Duration {
+	oldest := p.swept.Load()
+	for _, loop := range *p.loops.Load() {
+		if t := loop.turned.Load(); t != accepting {
+			oldest = min(oldest, t)
+		}
+	}
+	return p.now() - time.Duration(oldest)
 }
 
 // now is the proxy's clock: time since it began, which no clock step changes.
@@ -304,8 +379,8 @@ func (p *Proxy) Busy() bool { return p.inFlight.Load()+p.tunnels.Load() > 0 }
 func (p *Proxy) Close() error {
 	p.cancel()
 	p.mu.Lock()
-	for l := range p.listeners {
-		_ = l.Close()
+	for _, loop := range *p.loops.Load() {
+		_ = loop.listener.Close()
 	}
 	p.mu.Unlock()
 	ended := make(chan struct{})
@@ -361,6 +436,7 @@ func (p *Proxy) sweep() {
 			return
 		case <-tick.C:
 		}
+		p.swept.Store(int64(p.now()))
 		stacks = p.freeStacks(stacks)
 		p.mu.Lock()
 		for s := p.sessions; s != nil; s = s.next {

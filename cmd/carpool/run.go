@@ -12,6 +12,7 @@ import (
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/demo"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/inject"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/preload"
 )
 
 // Exit codes.
@@ -32,6 +33,7 @@ Usage:
                           take it out again
   carpool config          print the settings in force
   carpool config --table  print the table of settings, in Markdown
+  carpool preload         print the script that makes Node.js use HTTP_PROXY
   carpool version
 `
 
@@ -56,6 +58,9 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return exitCode(printConfig(environ, stdout, stderr), stderr)
 	case command == "config" && len(args) == 1 && args[0] == "--table":
 		return exitCode(config.WriteTable(stdout), stderr)
+	case command == "preload" && len(args) == 0:
+		_, err := stdout.Write(preload.Script)
+		return exitCode(err, stderr)
 	case command == "version" && len(args) == 0:
 		fmt.Fprintln(stdout, "carpool", version())
 		return exitOK

@@ -10,14 +10,15 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"strings"
 	"syscall"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/admin"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
@@ -31,6 +32,7 @@ type sidecar struct {
 	proxy    *proxy.Proxy
 	admin    *admin.Server
 	listener *sock.Listener
+	memory   *memory.Guard
 }
 
 // serve runs carpool with the settings of an environment until ctx ends, and
@@ -46,7 +48,13 @@ func serve(ctx context.Context, environ []string, stderr io.Writer) error {
 	for _, w := range warnings {
 		log.Warn(w)
 	}
-	s, err := start(ctx, cfg, log)
+	ctx, quit := context.WithCancel(ctx)
+	defer quit()
+	s, err := start(ctx, cfg, log, !isSet(environ, "GOMEMLIMIT"), quit)
+	if errors.Is(err, errStopped) {
+		log.Info(err.Error())
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -67,16 +75,14 @@ func serve(ctx context.Context, environ []string, stderr io.Writer) error {
 // on one than on waking others, and one carries tens of thousands of requests
 // a second.
 func oneThread(environ []string) {
-	for _, e := range environ {
-		if v, ok := strings.CutPrefix(e, "GOMAXPROCS="); ok && v != "" {
-			return
-		}
+	if !isSet(environ, "GOMAXPROCS") {
+		runtime.GOMAXPROCS(1)
 	}
-	runtime.GOMAXPROCS(1)
 }
 
-// start brings everything up, or nothing.
-func start(ctx context.Context, cfg config.Config, log *zap.Logger) (_ *sidecar, err error) {
+// start brings everything up, or nothing. It sets the memory limit of the
+// garbage collector if it may. quit makes serve drain.
+func start(ctx context.Context, cfg config.Config, log *zap.Logger, setGoLimit bool, quit func()) (_ *sidecar, err error) {
 	s := &sidecar{cfg: cfg, log: log}
 	defer func() {
 		if err != nil {
@@ -87,12 +93,15 @@ func start(ctx context.Context, cfg config.Config, log *zap.Logger) (_ *sidecar,
 	if err != nil {
 		return nil, settingsError{fmt.Errorf("CARPOOL_CA_FILE: %w", err)}
 	}
-	if s.listener, err = sock.Listen(ctx, cfg.Listen); err != nil {
-		return nil, fmt.Errorf("cannot listen on CARPOOL_LISTEN=%s: %w", cfg.Listen, err)
+	if err := writePreload(cfg.PreloadDir); err != nil {
+		return nil, err
 	}
-	if s.admin, err = admin.Listen(ctx, cfg.AdminListen); err != nil {
-		return nil, fmt.Errorf("cannot listen on CARPOOL_ADMIN_LISTEN=%s: %w", cfg.AdminListen, err)
+	if err := s.listen(ctx); err != nil {
+		return nil, err
 	}
+	guard := memory.NewGuard(memory.Config{
+		Source: memory.Find("/"), SetGoLimit: setGoLimit, Relieve: s.relieve, Began: s.shedding, Ended: s.shed,
+	})
 	own := []netip.AddrPort{addrPort(s.listener.Addr()), addrPort(s.admin.Addr())}
 	upstreams, clients := budget()
 	if s.pool, err = pool.New(pool.Config{
@@ -105,24 +114,38 @@ func start(ctx context.Context, cfg config.Config, log *zap.Logger) (_ *sidecar,
 	}); err != nil {
 		return nil, err
 	}
-	if s.proxy, err = proxy.New(proxy.Config{
-		Upstreams: s.pool, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
+	if s.proxy, err = proxy.New(proxyConfig(cfg, s.pool, guard, clients, log)); err != nil {
+		return nil, err
+	}
+	s.memory = guard
+	s.memory.Start()
+	sock.Ration(guard.AdmitBuffer)
+	s.admin.Serve(admin.Sources{
+		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts), Memory: guard, Quit: quit,
+	})
+	go func() { _ = s.proxy.Serve(s.listener) }() // ends with proxy.Close
+	return s, nil
+}
+
+func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, clients int, log *zap.Logger) proxy.Config {
+	return proxy.Config{
+		Upstreams: upstreams, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
 		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout, BodyIdleTimeout: cfg.BodyIdleTimeout,
 		MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
 		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectPorts: cfg.ConnectPorts,
-		Log: accessLog(cfg, log), LogAll: cfg.AccessLog == config.AccessAll,
+		Admit: guard.AdmitRequest,
+		Log:   accessLog(cfg, log), LogAll: cfg.AccessLog == config.AccessAll,
 		Fault: func(what string, err error) { log.Error(what, zap.Error(err)) },
-	}); err != nil {
-		return nil, err
 	}
-	s.admin.Serve(s.pool, s.proxy)
-	go func() { _ = s.proxy.Serve(s.listener) }() // ends with proxy.Close
-	return s, nil
 }
 
 func (s *sidecar) close() {
 	if s.proxy != nil {
 		_ = s.proxy.Close()
+	}
+	if s.memory != nil { // nobody asks it any more
+		sock.Ration(nil)
+		s.memory.Close()
 	}
 	if s.listener != nil {
 		_ = s.listener.Close()
@@ -133,6 +156,22 @@ func (s *sidecar) close() {
 	if s.admin != nil {
 		_ = s.admin.Close()
 	}
+}
+
+// relieve closes connections that have been idle for so long.
+func (s *sidecar) relieve(idle time.Duration) {
+	s.pool.CloseIdle(idle)
+	s.proxy.CloseIdle(idle)
+}
+
+func (s *sidecar) shedding(m memory.Stats) {
+	s.log.Warn("memory is short: new requests are refused; raise the memory limit of carpool's container if this goes on",
+		zap.Int64("used", m.Used), zap.Int64("limit", m.Limit))
+}
+
+func (s *sidecar) shed(m memory.Stats, refused uint64, lasted time.Duration) {
+	s.log.Info("there is memory again: new requests are taken", zap.Int64("used", m.Used), zap.Int64("limit", m.Limit),
+		zap.Uint64("refused", refused), zap.Duration("lasted", lasted))
 }
 
 // drain serves on until nothing is open, DRAIN_DELAY at least and

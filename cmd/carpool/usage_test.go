@@ -37,9 +37,11 @@ func TestExitCodesOfTheCommandLine(t *testing.T) {
 		"--help":                  {[]string{"--help"}, exitOK, usage, ""},
 		"config":                  {[]string{"config"}, exitOK, "CARPOOL_LISTEN=127.0.0.1:3128\n", ""},
 		"table":                   {[]string{"config", "--table"}, exitOK, "| variable |", ""},
+		"preload":                 {[]string{"preload"}, exitOK, "// carpool's script for Node.js", ""},
 		"unknown command":         {[]string{"swim"}, exitUsage, "", `["swim"]`},
 		"unknown flag":            {[]string{"--port=3128"}, exitUsage, "", `["--port=3128"]`},
 		"config with a flag":      {[]string{"config", "--json"}, exitUsage, "", `["config" "--json"]`},
+		"preload with more":       {[]string{"preload", "here"}, exitUsage, "", `["preload" "here"]`},
 		"version with more":       {[]string{"version", "2"}, exitUsage, "", `["version" "2"]`},
 		"serve with more":         {[]string{"serve", "now"}, exitUsage, "", `["serve" "now"]`},
 		"inject":                  {[]string{"inject", "-h"}, exitOK, "usage: carpool inject", ""},
@@ -150,13 +152,16 @@ func TestO6BadFilesAndAddressesAreNamed(t *testing.T) {
 			t.Errorf("CA file %s: %+v", file, got)
 		}
 	}
-	c := runCarpool(t)
 	for _, name := range []string{"CARPOOL_LISTEN", "CARPOOL_ADMIN_LISTEN"} {
-		taken := name + "=" + c.proxy
-		got := command(t, append([]string{"GOMAXPROCS=as it is", taken}, ports[0], ports[1]))
-		if got.code != exitFault || !hasLine(got.stderr, taken, "address already in use") {
-			t.Errorf("%s: %+v", taken, got)
+		wrong := name + "=[fe80::1]:0" // a link-local address needs a zone
+		got := command(t, append([]string{"GOMAXPROCS=as it is", wrong}, ports[0], ports[1]))
+		if got.code != exitFault || !hasLine(got.stderr, wrong, "invalid argument") {
+			t.Errorf("%s: %+v", wrong, got)
 		}
+	}
+	if got := command(t, append([]string{"GOMAXPROCS=as it is", "CARPOOL_PRELOAD_DIR=" + empty}, ports...)); got.code != exitUsage ||
+		!hasLine(got.stderr, "CARPOOL_PRELOAD_DIR="+empty, "may write to", "not a directory") {
+		t.Errorf("preload directory: %+v", got)
 	}
 }
 

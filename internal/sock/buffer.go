@@ -1,24 +1,55 @@
 package sock
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // BufferSize is the capacity of a pooled buffer: 64 KiB of body and the head
 // in front of it move in one read and one write.
 const BufferSize = 72 << 10
 
+// smallSize is the capacity of a buffer when memory is short.
+const smallSize = 4 << 10
+
 // memory is what the pool holds: a pointer to an array costs no allocation on
 // its way into a sync.Pool, a slice would.
-type memory [BufferSize]byte
+type (
+	memory      [BufferSize]byte
+	smallMemory [smallSize]byte
+)
 
-var pool = sync.Pool{New: func() any { return new(memory) }}
+var (
+	pool = sync.Pool{New: func() any {
+		if may := ration.Load(); may != nil && !(*may)() {
+			return (*memory)(nil)
+		}
+		return new(memory)
+	}}
+	small  = sync.Pool{New: func() any { return new(smallMemory) }}
+	ration atomic.Pointer[func() bool]
+)
+
+// Ration sets what is asked before a buffer is allocated, when none that was
+// given back can be had. While it says no, buffers are small: what is under way
+// goes on, with more system calls. It is for the whole process, as memory is;
+// nil, and so from the start, is always yes.
+func Ration(may func() bool) {
+	if may == nil {
+		ration.Store(nil)
+	} else {
+		ration.Store(&may)
+	}
+}
 
 // Buffer is a window of unread bytes over memory that is borrowed from a pool
 // only while there is something in it. The zero value is an empty buffer that
 // holds no memory. A Buffer belongs to one goroutine at a time.
 type Buffer struct {
-	mem  *memory // the borrowed memory, nil when data is nil or grown
-	data []byte
-	r, w int
+	mem   *memory      // the borrowed memory, nil when data is nil, small or grown
+	small *smallMemory // the same of the other size
+	data  []byte
+	r, w  int
 }
 
 // Bytes returns the unread bytes. They are valid until the next call that
@@ -62,11 +93,14 @@ func (b *Buffer) Release() {
 	if b.mem != nil {
 		pool.Put(b.mem)
 	}
+	if b.small != nil {
+		small.Put(b.small)
+	}
 	*b = Buffer{}
 }
 
-// Grow makes room for at least one more byte, in memory of its own when the
-// pooled size is used up, and reports false if that would take the unread
+// Grow makes room for at least one more byte, in memory of its own when that of
+// the pool is used up, and reports false if that would take the unread
 // bytes beyond limit.
 func (b *Buffer) Grow(limit int) bool {
 	if b.Free() > 0 {
@@ -87,13 +121,21 @@ func (b *Buffer) Grow(limit int) bool {
 func (b *Buffer) space() []byte {
 	switch {
 	case b.data == nil:
-		b.mem = pool.Get().(*memory)
-		b.data = b.mem[:]
+		b.borrow()
 	case b.w == len(b.data) && b.r > 0:
 		b.w = copy(b.data, b.data[b.r:b.w])
 		b.r = 0
 	}
 	return b.data[b.w:]
+}
+
+func (b *Buffer) borrow() {
+	if b.mem = pool.Get().(*memory); b.mem != nil {
+		b.data = b.mem[:]
+		return
+	}
+	b.small = small.Get().(*smallMemory)
+	b.data = b.small[:]
 }
 
 // idle gives the memory back if nothing is in it: a connection that waits

@@ -188,3 +188,46 @@ func FuzzBuffer(f *testing.F) {
 		m.run(ops[:min(len(ops), 300)])
 	})
 }
+
+// Not parallel: it is for the whole process.
+func TestBuffersAreSmallWhileRationed(t *testing.T) {
+	asked := 0
+	sock.Ration(func() bool { asked++; return false })
+	defer sock.Ration(nil)
+	var buffers [64]sock.Buffer // more than others may have given back
+	small := 0
+	for i := range buffers {
+		b := &buffers[i]
+		b.Add([]byte("abc"))
+		if b.Free() < sock.BufferSize-3 {
+			small++
+		}
+	}
+	if small == 0 || small != asked {
+		t.Fatalf("%d of %d buffers are small, asked %d times", small, len(buffers), asked)
+	}
+	b := &buffers[len(buffers)-1]
+	long := bytes.Repeat([]byte("0123456789"), 10000)
+	for n := b.Len(); n < len(long); n = b.Len() { // it grows like others
+		if b.Free() == 0 && !b.Grow(len(long)) {
+			t.Fatalf("does not grow beyond %d", b.Len())
+		}
+		b.Add(long[n:])
+	}
+	if want := "abc" + string(long[3:]); string(b.Bytes()) != want || !b.HoldsMemory() {
+		t.Errorf("holds %d bytes, not what was added", b.Len())
+	}
+	for i := range buffers {
+		if buffers[i].Release(); buffers[i].HoldsMemory() {
+			t.Fatal("memory was not given back")
+		}
+	}
+	sock.Ration(nil)
+	for range 3 {
+		var b sock.Buffer
+		b.Add([]byte("x"))
+		if b.Free() != sock.BufferSize-1 {
+			t.Errorf("without rationing %d bytes are free", b.Free())
+		}
+	}
+}

@@ -72,11 +72,12 @@ func writeBoth(c net.Conn, a, b []byte) (int, error) {
 		return c.Write(a)
 	}
 	if len(a) > 0 && len(a)+len(b) <= BufferSize {
-		m := pool.Get().(*memory)
-		defer pool.Put(m)
-		n := copy(m[:], a)
-		n += copy(m[n:], b)
-		return c.Write(m[:n])
+		if m := pool.Get().(*memory); m != nil {
+			defer pool.Put(m)
+			n := copy(m[:], a)
+			n += copy(m[n:], b)
+			return c.Write(m[:n])
+		}
 	}
 	n, err := c.Write(a)
 	if err != nil {

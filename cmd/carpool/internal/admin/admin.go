@@ -1,13 +1,16 @@
-// Package admin is the listener for the kubelet and for Prometheus: health and
-// metrics. It reads figures and decides nothing.
+// Package admin is the listener for the kubelet, for Prometheus and for the pod's
+// other containers: health, metrics and the wish that carpool end. It reads
+// figures and decides nothing.
 package admin
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -19,7 +22,7 @@ import (
 	"github.com/carpoolproxy/carpool/proxy"
 )
 
-// Server serves /healthz, /readyz and /metrics.
+// Server serves /healthz, /readyz, /metrics and /quitquitquit.
 type Server struct {
 	listener net.Listener
 	server   http.Server
@@ -44,20 +47,37 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 // Failed receives the error that ended serving, if it was not Close.
 func (s *Server) Failed() <-chan error { return s.failed }
 
-// Pool and Proxy are where the figures come from.
+// Pool and Proxy are where the figures come from. Lag is after how long the slowest of their loops turns.
 type (
-	Pool  interface{ Snapshot() pool.Snapshot }
-	Proxy interface{ Stats() proxy.Stats }
+	Pool interface {
+		Snapshot() pool.Snapshot
+		Lag() time.Duration
+	}
+	Proxy interface {
+		Stats() proxy.Stats
+		Lag() time.Duration
+	}
 )
 
+// Sources are what is told about, and what can be asked for. All of them are needed.
+type Sources struct {
+	Pool   Pool
+	Proxy  Proxy
+	Bypass Bypass
+	Memory Memory
+	// Quit makes carpool drain and exit, as SIGTERM does. It returns at once.
+	Quit func()
+}
+
 // Serve begins to serve, and to say that carpool is ready.
-func (s *Server) Serve(pool Pool, proxy Proxy) {
+func (s *Server) Serve(from Sources) {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{pool, proxy},
+	registry.MustRegister(&collector{from.Pool, from.Proxy}, &podCollector{from.Bypass, from.Memory},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { health(w, from) })
+	mux.HandleFunc("POST /quitquitquit", func(w http.ResponseWriter, r *http.Request) { quit(w, r, from.Quit) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !s.ready.Load() {
 			http.Error(w, "draining", http.StatusServiceUnavailable)
@@ -73,6 +93,33 @@ func (s *Server) Serve(pool Pool, proxy Proxy) {
 			s.failed <- err
 		}
 	}()
+}
+
+// stuckAfter is the lag that nothing but a fault explains: the loops turn several times a second, or once. A machine
+// that is so short of CPU would not answer the kubelet in time either.
+const stuckAfter = 15 * time.Second
+
+// health says whether carpool works, which slow clients and upstreams do not change, and neither does too much load: a
+// restart would help against none of them.
+func health(w http.ResponseWriter, from Sources) {
+	if lag := max(from.Proxy.Lag(), from.Pool.Lag()); lag > stuckAfter {
+		http.Error(w, fmt.Sprintf("stuck for %v", lag.Round(time.Second)), http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = io.WriteString(w, "ok\n")
+}
+
+// quit is for the main container of a Job, where the sidecar does not end by itself. Only the pod may ask: the port is
+// open to the whole network.
+func quit(w http.ResponseWriter, r *http.Request, quit func()) {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !peer.Addr().Unmap().IsLoopback() {
+		http.Error(w, "only from inside the pod, by way of 127.0.0.1", http.StatusForbidden)
+		return
+	}
+	_, _ = io.WriteString(w, "draining\n")
+	_ = http.NewResponseController(w).Flush() // the end may come at once
+	quit()
 }
 
 // NotReady makes /readyz say so.

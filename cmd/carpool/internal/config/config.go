@@ -6,6 +6,7 @@
 package config
 
 import (
+	"path/filepath"
 	"time"
 
 	"go.uber.org/zap/zapcore"
@@ -90,6 +91,12 @@ type Config struct {
 	// RetryIdempotencyKey allows the one retry also for POST and PATCH that carry Idempotency-Key.
 	RetryIdempotencyKey bool `envconfig:"RETRY_IDEMPOTENCY_KEY" default:"false" help:"Send a POST or PATCH with an Idempotency-Key header once more when a reused connection died under it. Set it only if every upstream honours that header."`
 
+	// PreloadDir is the absolute path of a directory that the preload script is written to at the start; empty is none.
+	PreloadDir string `envconfig:"PRELOAD_DIR" help:"Directory, shared with the app, that the preload script for Node.js is written to before carpool is ready. Empty: none."`
+
+	// BypassPorts are the ports that are looked at for connections that go past carpool; nil is off.
+	BypassPorts PortsOrOff `envconfig:"BYPASS_PORTS" default:"80,8080" help:"Ports of plain HTTP: what the pod connects to there without carpool is counted. off: nothing is."`
+
 	// DrainDelay is at most DrainTimeout: how long after SIGTERM carpool serves on in any case; 0 is not at all.
 	DrainDelay time.Duration `envconfig:"DRAIN_DELAY" default:"0" help:"Time after SIGTERM in which carpool serves on even if nothing is open, for an app that is still shutting down. At most DRAIN_TIMEOUT. 0: none."`
 
@@ -137,6 +144,10 @@ var rules = []rule{
 		name: "MAX_HEADER_BYTES",
 		ok:   func(c *Config) bool { return KiB <= c.MaxHeaderBytes && c.MaxHeaderBytes <= MiB },
 		want: "from 1KiB to 1MiB, e.g. 64KiB",
+	}, {
+		name: "PRELOAD_DIR",
+		ok:   func(c *Config) bool { return c.PreloadDir == "" || filepath.IsAbs(c.PreloadDir) },
+		want: "an absolute path, e.g. /carpool",
 	}, {
 		name: "DRAIN_DELAY",
 		with: "DRAIN_TIMEOUT",

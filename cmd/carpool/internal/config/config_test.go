@@ -42,6 +42,7 @@ func defaults() config.Config {
 		UpstreamDeadTimeout: 15 * time.Second,
 		ClientHeaderTimeout: 10 * time.Second,
 		MaxHeaderBytes:      64 * config.KiB,
+		BypassPorts:         config.PortsOrOff{80, 8080},
 		DrainTimeout:        25 * time.Second,
 	}
 }
@@ -81,6 +82,8 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"CONNECT_PORTS":           {" 443, 8443 ,65535", func(c *config.Config) { c.ConnectPorts = config.Ports{443, 8443, 65535} }},
 		"VIA":                     {"true", func(c *config.Config) { c.Via = true }},
 		"RETRY_IDEMPOTENCY_KEY":   {"1", func(c *config.Config) { c.RetryIdempotencyKey = true }},
+		"PRELOAD_DIR":             {"/carpool", func(c *config.Config) { c.PreloadDir = "/carpool" }},
+		"BYPASS_PORTS":            {"off", func(c *config.Config) { c.BypassPorts = nil }},
 		"DRAIN_DELAY":             {"25s", func(c *config.Config) { c.DrainDelay = 25 * time.Second }},
 		"DRAIN_TIMEOUT":           {"0", func(c *config.Config) { c.DrainTimeout = 0 }},
 	}
@@ -155,7 +158,7 @@ func TestABadValueIsNamedWithWhatIsExpected(t *testing.T) {
 		share    = "want a number from 0 to 1, e.g. 0.2"
 		size     = "want a size in bytes, KiB or MiB, e.g. 65536 or 64KiB"
 		limits   = "want from 1KiB to 1MiB, e.g. 64KiB"
-		ports    = "want ports from 1 to 65535 separated by commas, e.g. 443,8443"
+		ports    = "want ports from 1 to 65535 separated by commas, e.g. "
 		truth    = "want true or false"
 		listen   = "want an IP address or localhost or nothing, and a port, e.g. 127.0.0.1:3128 or :9128"
 	)
@@ -177,7 +180,9 @@ func TestABadValueIsNamedWithWhatIsExpected(t *testing.T) {
 			size:   {"64K", "64KB", "64k", "64kib", "64kB", "1GiB", "1.5MiB", "-1", "KiB", "64 KiB", "64B", "9999999999999MiB", "65536B"},
 			limits: {"0", "1023", "1048577", "2MiB", "2147483647MiB"},
 		},
-		"CONNECT_PORTS": {ports: {"0", "65536", "-1", "443,", ",443", "443,,80", "443 80", "443;80", "https", " ", ",", "443-445", "+443"}},
+		"CONNECT_PORTS": {ports + "443,8443": {"0", "65536", "-1", "443,", ",443", "443,,80", "443 80", "443;80", "https", " ", ",", "443-445", "+443"}},
+		"BYPASS_PORTS":  {ports + "80,8080, or off": {"none", "0", "80,off", "Off", ",", "80-90"}},
+		"PRELOAD_DIR":   {"want an absolute path, e.g. /carpool": {"carpool", "./carpool", "../carpool", " /carpool"}},
 		"LOG_LEVEL":     {"want debug, info, warn or error": {"verbose", "2"}},
 		"LOG_FORMAT":    {"want one of [json console]": {"text", "JSON"}},
 		"ACCESS_LOG":    {"want one of [off errors all]": {"true", "none"}},
@@ -407,7 +412,7 @@ func TestWriteEffectiveMarksWhatDiffers(t *testing.T) {
 	environ := []string{
 		"CARPOOL_IDLE_TIMEOUT=90s", "CARPOOL_MAX_CONN_AGE=3600s", "CARPOOL_BODY_IDLE_TIMEOUT=120s", "CARPOOL_DIAL_TIMEOUT=5000ms",
 		"CARPOOL_MAX_HEADER_BYTES=131072", "CARPOOL_CONNECT_PORTS=443, 8443", "CARPOOL_VIA=1", "CARPOOL_DRAIN_TIMEOUT=10s",
-		"CARPOOL_LOG_LEVEL=WARN", "CARPOOL_MAX_CONN_AGE_JITTER=.25",
+		"CARPOOL_LOG_LEVEL=WARN", "CARPOOL_MAX_CONN_AGE_JITTER=.25", "CARPOOL_BYPASS_PORTS=off",
 	}
 	c := load(t, environ...)
 	got := effective(t, c)
@@ -419,6 +424,7 @@ func TestWriteEffectiveMarksWhatDiffers(t *testing.T) {
 		"CARPOOL_MAX_HEADER_BYTES=128KiB  # default 64KiB",
 		"CARPOOL_CONNECT_PORTS=443,8443  # default empty",
 		"CARPOOL_VIA=true  # default false",
+		"CARPOOL_BYPASS_PORTS=off  # default 80,8080",
 		"CARPOOL_DRAIN_TIMEOUT=10s  # default 25s",
 		"CARPOOL_LOG_LEVEL=warn  # default info",
 		"CARPOOL_MAX_CONN_AGE_JITTER=0.25  # default 0.2",

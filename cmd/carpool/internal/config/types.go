@@ -159,3 +159,29 @@ func (p Ports) String() string {
 	}
 	return strings.Join(fields, ",")
 }
+
+// PortsOrOff is Ports that have a default, so that "none" needs a word of its own: off. A variable that is set but
+// empty would mean the default.
+type PortsOrOff []uint16
+
+const off = "off"
+
+// UnmarshalText takes what Ports takes, or off.
+func (p *PortsOrOff) UnmarshalText(text []byte) error {
+	if string(text) == off {
+		*p = nil
+		return nil
+	}
+	if (*Ports)(p).UnmarshalText(text) != nil {
+		return errors.New("want ports from 1 to 65535 separated by commas, e.g. 80,8080, or off")
+	}
+	return nil
+}
+
+// String writes the ports separated by commas, or off.
+func (p PortsOrOff) String() string {
+	if len(p) == 0 {
+		return off
+	}
+	return Ports(p).String()
+}

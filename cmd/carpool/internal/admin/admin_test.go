@@ -1,0 +1,78 @@
+package admin_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/admin"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
+	"github.com/carpoolproxy/carpool/pool"
+	"github.com/carpoolproxy/carpool/proxy"
+)
+
+// loops is a pool, or a proxy, that lags as told.
+type loops struct{ lag atomic.Int64 }
+
+func (l *loops) Lag() time.Duration { return time.Duration(l.lag.Load()) }
+
+type (
+	fakePool   struct{ loops }
+	fakeProxy  struct{ loops }
+	fakeMemory struct{}
+)
+
+func (*fakePool) Snapshot() pool.Snapshot { return pool.Snapshot{} }
+func (*fakeProxy) Stats() proxy.Stats     { return proxy.Stats{} }
+func (fakeMemory) Stats() memory.Stats {
+	return memory.Stats{Limit: 64 << 20, Used: 60 << 20, Shedding: true, Refused: 7}
+}
+
+func TestHealthzNoticesWhatIsStuckAndMetricsTellOfMemory(t *testing.T) {
+	t.Parallel()
+	s, err := admin.Listen(context.Background(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var upstreams fakePool
+	var clients fakeProxy
+	s.Serve(admin.Sources{Pool: &upstreams, Proxy: &clients, Bypass: bypass.New(nil), Memory: fakeMemory{}, Quit: func() {}})
+	get := func(path string) (int, string) {
+		t.Helper()
+		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+		r, err := client.Get("http://" + s.Addr().String() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.StatusCode, string(body)
+	}
+	for _, l := range []*loops{&upstreams.loops, &clients.loops} {
+		for lag, status := range map[time.Duration]int{0: 200, 14 * time.Second: 200, 16 * time.Second: 503} {
+			l.lag.Store(int64(lag))
+			if got, body := get("/healthz"); got != status || status == 503 && body != "stuck for 16s\n" {
+				t.Errorf("with a lag of %v: %d, %q", lag, got, body)
+			}
+		}
+		l.lag.Store(0)
+	}
+	_, text := get("/metrics")
+	for _, line := range []string{
+		"carpool_memory_limit_bytes 6.7108864e+07", "carpool_memory_used_bytes 6.291456e+07", "carpool_shedding 1",
+		"carpool_requests_shed_total 7",
+	} {
+		if !strings.Contains(text, "\n"+line+"\n") {
+			t.Errorf("no %q in the metrics", line)
+		}
+	}
+}

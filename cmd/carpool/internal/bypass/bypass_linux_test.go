@@ -1,0 +1,480 @@
+package bypass
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+// The tests of this file run in a network namespace of their own, as a pod has one: what other programs do does not
+// change the counts, and the loopback device can have addresses that are not loopback's.
+
+const inNamespace = "CARPOOL_TEST_IN_NAMESPACE"
+
+// namespace runs the test in a network namespace of its own, and reports whether this is there.
+func namespace(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(inNamespace) != "" {
+		setUp(t)
+		return true
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1", "-test.v")
+	cmd.Env = append(os.Environ(), inNamespace+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Skipf("no network namespace can be made here: %v", err)
+	}
+	t.Logf("%s", out)
+	if strings.Contains(string(out), "--- SKIP: "+t.Name()) {
+		t.SkipNow()
+	}
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Fatal(err)
+	}
+	return false
+}
+
+// Two addresses, so that a connection has different ones at its ends, of each family.
+var addresses = []string{"10.1.0.1", "10.1.0.2", "fd00::1", "fd00::2"}
+
+// setUp brings the loopback device up, with the addresses.
+func setUp(t *testing.T) {
+	t.Helper()
+	loopback, err := net.InterfaceByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type request struct {
+		name  [16]byte
+		value [24]byte
+	}
+	up := request{}
+	copy(up.name[:], "lo")
+	up.value[0] = syscall.IFF_UP
+	control(t, syscall.AF_INET, syscall.SIOCSIFFLAGS, unsafe.Pointer(&up))
+	for i, text := range addresses {
+		a := netip.MustParseAddr(text)
+		if a.Is6() {
+			v6 := struct {
+				addr   [16]byte
+				prefix uint32
+				device int32
+			}{a.As16(), 128, int32(loopback.Index)}
+			control(t, syscall.AF_INET6, syscall.SIOCSIFADDR, unsafe.Pointer(&v6))
+			eventually(t, "the address can be used", func() bool {
+				l, err := net.Listen("tcp", netip.AddrPortFrom(a, 0).String())
+				if err == nil {
+					_ = l.Close()
+				}
+				return err == nil
+			})
+			continue
+		}
+		v4 := request{}
+		copy(v4.name[:], "lo:"+string(rune('0'+i)))
+		v4.value[0] = syscall.AF_INET
+		copy(v4.value[4:], a.AsSlice())
+		control(t, syscall.AF_INET, syscall.SIOCSIFADDR, unsafe.Pointer(&v4))
+	}
+}
+
+// eventually waits until a condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not so: %s", what)
+		}
+	}
+}
+
+func control(t *testing.T, family int, code uintptr, argument unsafe.Pointer) {
+	t.Helper()
+	fd, err := syscall.Socket(family, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), code, uintptr(argument)); errno != 0 {
+		t.Fatalf("ioctl %#x: %v", code, errno)
+	}
+}
+
+// peer is another process of the pod, which does nothing but have these sockets open. They are its alone then.
+func peer(t *testing.T, files ...*os.File) {
+	t.Helper()
+	cmd := exec.Command("cat")
+	cmd.ExtraFiles = files
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		_ = cmd.Wait()
+	})
+	for _, f := range files {
+		_ = f.Close()
+	}
+}
+
+// open makes a connection, which ends with the test.
+func open(t *testing.T, from, to string) *net.TCPConn {
+	t.Helper()
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))}
+	c, err := d.Dial("tcp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c.(*net.TCPConn)
+}
+
+// away takes a connection out of this process.
+func away(t *testing.T, c *net.TCPConn) *os.File {
+	t.Helper()
+	f, err := c.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+// listen serves nobody: connections stay in the queue.
+func listen(t *testing.T, addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+}
+
+// look looks now.
+func look(t *testing.T, ports ...uint16) Snapshot {
+	t.Helper()
+	s := New(ports).Snapshot()
+	if s.Err != nil {
+		t.Fatal(s.Err)
+	}
+	return s
+}
+
+func TestConnectionsOfOthersAreCountedAndOwnAreNot(t *testing.T) {
+	t.Parallel()
+	if !namespace(t) {
+		return
+	}
+	listen(t, "10.1.0.2:8080")
+	listen(t, "[fd00::2]:80")
+	listen(t, "10.1.0.2:9000")
+	open(t, "10.1.0.1:0", "10.1.0.2:8080") // carpool's own
+	var files []*os.File
+	for range 2 {
+		files = append(files, away(t, open(t, "10.1.0.1:0", "10.1.0.2:8080")))
+	}
+	files = append(files,
+		away(t, open(t, "[fd00::1]:0", "[fd00::2]:80")),
+		away(t, open(t, "10.1.0.1:0", "10.1.0.2:9000"))) // no port of HTTP
+	peer(t, files...)
+	s := look(t, 8080, 80, 8080, 81)
+	if want := []PortCount{{80, 1}, {81, 0}, {8080, 2}}; !slices.Equal(s.Ports, want) {
+		t.Errorf("counts are %v, want %v", s.Ports, want)
+	}
+	want := []Destination{{netip.MustParseAddrPort("10.1.0.2:8080"), 2}, {netip.MustParseAddrPort("[fd00::2]:80"), 1}}
+	if !slices.Equal(s.Destinations, want) || s.Total() != 3 {
+		t.Errorf("destinations are %v, %d in all, want %v", s.Destinations, s.Total(), want)
+	}
+}
+
+// A socket of another user needs no comparison with the own ones.
+func TestAnotherUserTellsASocketApart(t *testing.T) {
+	t.Parallel()
+	if !namespace(t) {
+		return
+	}
+	if !mayChown(t) {
+		t.Skip("there is no other user in this user namespace")
+	}
+	listen(t, "10.1.0.2:80")
+	f := away(t, open(t, "10.1.0.1:0", "10.1.0.2:80"))
+	if n := look(t, 80).Total(); n != 0 {
+		t.Errorf("%d connections while the socket is this process'", n)
+	}
+	if err := f.Chown(4242, -1); err != nil {
+		t.Fatal(err)
+	}
+	if n := look(t, 80).Total(); n != 1 {
+		t.Errorf("%d connections when the socket is another user's", n)
+	}
+}
+
+func mayChown(t *testing.T) bool {
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	return f.Chown(4242, -1) == nil
+}
+
+func TestWhatCarpoolCouldNotCarryIsNotCounted(t *testing.T) {
+	t.Parallel()
+	if !namespace(t) {
+		return
+	}
+	var files []*os.File
+	add := func(from, to string) { files = append(files, away(t, open(t, from, to))) }
+	listen(t, "127.0.0.1:80")
+	listen(t, "10.1.0.1:80")
+	listen(t, "[::1]:80")
+	add("127.0.0.1:0", "127.0.0.1:80") // its own sidecar, or carpool itself
+	add("[::1]:0", "[::1]:80")
+	add("10.1.0.1:0", "10.1.0.1:80") // the same, by the pod's address
+	// Requests to a server in the pod: 8080 is the local port, or even both are.
+	listen(t, "10.1.0.2:8080")
+	add("10.1.0.1:0", "10.1.0.2:8080")
+	accepted := func(from string) {
+		l, err := net.Listen("tcp", "10.1.0.2:8088")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		away(t, open(t, from, "10.1.0.2:8088"))
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, away(t, c.(*net.TCPConn)))
+	}
+	accepted("10.1.0.1:81")
+	peer(t, files...)
+	s := look(t, 80, 81)
+	if s.Total() != 0 {
+		t.Errorf("counted %v, to %v", s.Ports, s.Destinations)
+	}
+	if n := look(t, 8080).Total(); n != 1 {
+		t.Errorf("%d connections to port 8080, want the client's end alone", n)
+	}
+}
+
+// A connection that nobody answers is one in the making.
+func TestConnectingCounts(t *testing.T) {
+	t.Parallel()
+	if !namespace(t) {
+		return
+	}
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Port: 80, Addr: [4]byte{10, 1, 0, 2}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	open(t, "10.1.0.1:0", "10.1.0.2:80") // fills the queue
+	waiting, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(waiting), "connecting")
+	defer f.Close()
+	if err := syscall.Connect(waiting, &syscall.SockaddrInet4{Port: 80, Addr: [4]byte{10, 1, 0, 2}}); err != syscall.EINPROGRESS {
+		t.Fatalf("connect: %v", err)
+	}
+	peer(t, f)
+	if n := look(t, 80).Total(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+func TestSocketFiguresAreThoseOfThePod(t *testing.T) {
+	t.Parallel()
+	if !namespace(t) {
+		return
+	}
+	before := New(nil).Snapshot()
+	if !before.Sockets.Known || before.Sockets.TimeWait != 0 || before.Ports != nil {
+		t.Fatalf("at first %+v", before)
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40999"), 0); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "[fd00::2]:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := open(t, "[fd00::1]:0", "[fd00::2]:80")
+	other, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := New(nil).Snapshot().Sockets; s.InUse != before.Sockets.InUse+3 || s.EphemeralPorts != 1000 {
+		t.Errorf("a listener and a connection: %+v, before %+v", s, before.Sockets)
+	}
+	_ = c.Close()
+	_ = other.Close()
+	eventually(t, "a closed connection is in TIME_WAIT", func() bool { return New(nil).Snapshot().Sockets.TimeWait == 1 })
+}
+
+// TestManySockets says what a look costs, and that none is left out.
+func TestManySockets(t *testing.T) {
+	t.Parallel()
+	if !namespace(t) {
+		return
+	}
+	const pairs = 5000
+	limit := syscall.Rlimit{Cur: 4 * pairs, Max: 4 * pairs}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Skipf("the test needs %d descriptors: %v", limit.Cur, err)
+	}
+	l, err := net.Listen("tcp", "10.1.0.2:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	accepted := make(chan error, 1)
+	var ends []net.Conn
+	go func() {
+		for range pairs {
+			c, err := l.Accept()
+			if err != nil {
+				accepted <- err
+				return
+			}
+			ends = append(ends, c)
+		}
+		accepted <- nil
+	}()
+	for range pairs {
+		open(t, "10.1.0.1:0", "10.1.0.2:80")
+	}
+	if err := <-accepted; err != nil {
+		t.Fatal(err)
+	}
+	foreign := away(t, open(t, "10.1.0.1:0", "10.1.0.2:80"))
+	peer(t, foreign)
+	const looks = 10
+	begin := processorTime(t)
+	for range looks {
+		if n := look(t, 80).Total(); n != 1 {
+			t.Errorf("%d connections, want 1", n)
+		}
+	}
+	t.Logf("%d own connections and %d sockets in all: a look takes %v of processor time", pairs, 2*pairs,
+		(processorTime(t)-begin)/looks)
+	own, err := dump(established, portFilter([]uint16{80}))
+	if err != nil || len(own) != pairs+1 {
+		t.Errorf("%d sockets pass the filter, %v, want %d", len(own), err, pairs+1)
+	}
+	all, err := dump(established, nil)
+	if err != nil || len(all) != 2*(pairs+1) {
+		t.Errorf("%d sockets without it, %v, want %d", len(all), err, 2*(pairs+1))
+	}
+	for _, c := range ends {
+		_ = c.Close()
+	}
+}
+
+// processorTime is what this process has used.
+func processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// TestTheKernelFiltersByPort holds the filter to every combination of up to four ports.
+func TestTheKernelFiltersByPort(t *testing.T) {
+	t.Parallel()
+	if !namespace(t) {
+		return
+	}
+	ports := []uint16{1, 80, 81, 65535}
+	for _, p := range ports {
+		a := netip.AddrPortFrom(netip.MustParseAddr("10.1.0.2"), p).String()
+		listen(t, a)
+		open(t, "10.1.0.1:0", a)
+	}
+	for set := 1; set < 1<<len(ports); set++ {
+		var want []uint16
+		for i, p := range ports {
+			if set>>i&1 == 1 {
+				want = append(want, p)
+			}
+		}
+		found, err := dump(established, portFilter(want))
+		var got []uint16
+		for _, c := range found {
+			got = append(got, c.dst.Port())
+		}
+		slices.Sort(got)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("asked for %v, got %v, %v", want, got, err)
+		}
+	}
+	var many []uint16
+	for p := range uint16(2000) {
+		many = append(many, 2*p+2)
+	}
+	if found, err := dump(established, portFilter(many)); err != nil || len(found) != 1 || found[0].dst.Port() != 80 {
+		t.Errorf("2000 ports: %v, %v", found, err)
+	}
+}
+
+func TestAReportIsGivenOutAgain(t *testing.T) {
+	t.Parallel()
+	d := New([]uint16{80})
+	first := d.Snapshot()
+	if again := d.Snapshot(); again.Taken != first.Taken {
+		t.Error("looked again at once")
+	}
+	d.last.Taken = time.Now().Add(-freshFor)
+	if again := d.Snapshot(); time.Since(again.Taken) >= freshFor {
+		t.Error("did not look again")
+	}
+}
+
+func TestMessagesThatMakeNoSenseAreErrors(t *testing.T) {
+	t.Parallel()
+	for name, m := range map[string][]byte{
+		"too short":      {4, 0, 0, 0, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		"too long":       {200, 0, 0, 0, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		"no socket":      {16, 0, 0, 0, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		"another kind":   {16, 0, 0, 0, 99, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		"error, no code": {16, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+	} {
+		if found, done, err := parse(nil, m); err == nil || done || found != nil {
+			t.Errorf("%s: %v, %v, %v", name, found, done, err)
+		}
+	}
+	refused := []byte{20, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfe, 0xff, 0xff, 0xff}
+	if _, _, err := parse(nil, refused); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("an error of the kernel: %v", err)
+	}
+}
