@@ -9,13 +9,22 @@ import (
 // served is what upstream pods count, and their sum.
 type served struct{ Connections, Requests int }
 
+func (s served) String() string {
+	return fmt.Sprintf("%d requests on %d connections", s.Requests, s.Connections)
+}
+
+// since returns what was counted after an earlier count.
+func (s served) since(before served) served {
+	return served{s.Connections - before.Connections, s.Requests - before.Requests}
+}
+
 // seenByUpstream adds up the counts of the upstream's pods.
 func seenByUpstream(t *testing.T) served {
 	t.Helper()
 	var sum served
 	for _, p := range pods(t, "app=upstream") {
 		var s served
-		raw(t, &s, proxyPath(p, 8081, "seen"))
+		raw(t, &s, proxyPath(p.Metadata.Name, 8081, "seen"))
 		sum.Connections += s.Connections
 		sum.Requests += s.Requests
 	}
@@ -32,7 +41,7 @@ func duringRequests(t *testing.T, n int) served {
 		now = seenByUpstream(t)
 		return now.Requests-before.Requests >= n
 	})
-	return served{now.Connections - before.Connections, now.Requests - before.Requests}
+	return now.since(before)
 }
 
 // calls is what a caller counts.
@@ -59,7 +68,7 @@ func lastWords(t *testing.T, end *termination) calls {
 func callsOfClients(t *testing.T) calls {
 	t.Helper()
 	var c calls
-	raw(t, &c, proxyPath(pods(t, "app=load")[0], 8080, "seen"))
+	raw(t, &c, proxyPath(pods(t, "app=load")[0].Metadata.Name, 8080, "seen"))
 	return c
 }
 
@@ -74,6 +83,7 @@ func (c calls) since(before calls) calls {
 	return d
 }
 
-func proxyPath(p pod, port int, path string) string {
-	return fmt.Sprintf("/api/v1/namespaces/%s/pods/%s:%d/proxy/%s", namespace, p.Metadata.Name, port, path)
+// proxyPath is where the API server hands on a GET to a pod.
+func proxyPath(podName string, port int, path string) string {
+	return fmt.Sprintf("/api/v1/namespaces/%s/pods/%s:%d/proxy/%s", namespace, podName, port, path)
 }

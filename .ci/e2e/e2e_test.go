@@ -1,16 +1,21 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 )
 
+// The image that .ci/e2e/run brings to the node.
+const repository, tag = "ghcr.io/carpoolproxy/carpool", "dev"
+
 // story is what the steps share.
 type story struct {
 	starts   *starts
-	directly calls // what the clients saw while the upstream was rolled out, without carpool
+	directly rollouts // of the upstream, without carpool
 }
 
 func TestAnOldServiceOnARealClusterGetsAPoolAndLosesItAgain(t *testing.T) {
@@ -33,10 +38,12 @@ func TestAnOldServiceOnARealClusterGetsAPoolAndLosesItAgain(t *testing.T) {
 		{"an idle sidecar is small", s.idle},
 		{"a Job completes", s.job},
 		{"a CronJob's Job completes", s.cronJob},
+		{"a client that knows no proxy shares connections by the preload", s.preload},
 		{"a restart of the service loses no request", s.restartService},
 		{"a rollout of the upstream is told", s.upstreamRollout},
 		{"helm upgrade changes the settings of new pods", s.upgrade},
 		{"helm uninstall and a restart leave the service as it was", s.uninstall},
+		{"carpool inject and uninject do the same to a manifest", s.command},
 	} {
 		if !t.Run(step.name, step.run) {
 			t.Fatal("the steps after this one build on it")
@@ -64,29 +71,49 @@ func (s *story) direct(t *testing.T) {
 		apply(t, name)
 	}
 	seen := duringRequests(t, 300)
-	t.Logf("upstream: %d requests on %d connections", seen.Requests, seen.Connections)
+	t.Logf("upstream: %v", seen)
 	if seen.Connections < seen.Requests*95/100 {
-		t.Errorf("%d connections for %d requests: the service is not as old as it should be", seen.Connections, seen.Requests)
+		t.Errorf("%v: the service is not as old as it should be", seen)
 	}
 }
 
 func (s *story) upstreamRolloutDirectly(t *testing.T) {
-	s.directly = s.rollOutUpstream(t)
+	s.directly = rollOutUpstream(t)
 	t.Logf("clients, directly: %v", s.directly)
 }
 
-// rollOutUpstream replaces the pods of the upstream, and returns what the
-// clients of the service saw of it.
-func (s *story) rollOutUpstream(t *testing.T) calls {
+// rollouts is what the clients of the service saw while the pods of the
+// upstream were replaced.
+type rollouts struct {
+	graceful calls // pods that serve on for a while
+	abrupt   calls // pods that die at once
+}
+
+func (r rollouts) String() string {
+	return fmt.Sprintf("%v; with pods that die at once: %v", r.graceful, r.abrupt)
+}
+
+func rollOutUpstream(t *testing.T) rollouts {
 	t.Helper()
-	before := callsOfClients(t)
-	restart(t, "upstream")
-	return callsOfClients(t).since(before)
+	during := func(do func()) calls {
+		before := callsOfClients(t)
+		do()
+		return callsOfClients(t).since(before)
+	}
+	var r rollouts
+	r.graceful = during(func() { restart(t, "upstream") })
+	kubectl(t, "set", "env", "deployment/upstream", "DRAIN=0")
+	complete(t, "upstream")
+	r.abrupt = during(func() {
+		kubectl(t, "set", "env", "deployment/upstream", "DRAIN-")
+		complete(t, "upstream")
+	})
+	return r
 }
 
 func (s *story) install(t *testing.T) {
 	helm(t, "install", "carpool", "../../charts/carpool", "--create-namespace", "--wait",
-		"--set", "image.repository=ghcr.io/carpoolproxy/carpool,image.tag=dev,image.pullPolicy=Never")
+		"--set", "image.repository="+repository+",image.tag="+tag+",image.pullPolicy=Never")
 	kubectl(t, "label", "namespace", namespace, "carpoolproxy.github.io/inject=enabled")
 	// The API server takes a moment to learn of a policy.
 	eventually(t, "a new pod gets carpool", func() bool {
@@ -143,9 +170,9 @@ func (s *story) startOrder(t *testing.T) {
 
 func (s *story) pooling(t *testing.T) {
 	seen := duringRequests(t, 1000)
-	t.Logf("upstream: %d requests on %d connections", seen.Requests, seen.Connections)
+	t.Logf("upstream: %v", seen)
 	if seen.Connections > seen.Requests/20 {
-		t.Errorf("%d connections for %d requests", seen.Connections, seen.Requests)
+		t.Errorf("%v: not pooled", seen)
 	}
 }
 
@@ -153,15 +180,23 @@ func (s *story) idle(t *testing.T) {
 	const limit = 12 << 20
 	apply(t, "idle")
 	kubectl(t, "wait", "--for=condition=Ready", "pod/idle", "--timeout", patience.String())
-	bytes := workingSet(t, "idle", "carpool")
-	t.Logf("working set of an idle carpool: %.1f MiB", float64(bytes)/(1<<20))
-	if bytes > limit {
-		t.Errorf("more than %d MiB", limit>>20)
+	if bytes := s.memory(t, "idle"); bytes > limit {
+		t.Errorf("an idle carpool takes more than %d MiB", limit>>20)
 	}
 	for _, p := range pods(t, "app=service") {
-		t.Logf("working set of a busy one: %.1f MiB", float64(workingSet(t, p.Metadata.Name, "carpool"))/(1<<20))
+		s.memory(t, p.Metadata.Name)
 	}
 	kubectl(t, "delete", "pod", "idle")
+}
+
+// memory returns the working set of a pod's carpool.
+func (s *story) memory(t *testing.T, podName string) int {
+	t.Helper()
+	const mib = 1 << 20
+	bytes := workingSet(t, podName, "carpool")
+	t.Logf("%s: working set %.1f MiB, resident with the binary %.1f MiB", podName,
+		float64(bytes)/mib, float64(resident(t, podName))/mib)
+	return bytes
 }
 
 func (s *story) job(t *testing.T) {
@@ -185,6 +220,21 @@ func (s *story) cronJob(t *testing.T) {
 		}
 	}
 	kubectl(t, "delete", "cronjob", "cron")
+}
+
+// preload runs calls of Node.js' own http module. The service goes on calling
+// meanwhile, on a few connections.
+func (s *story) preload(t *testing.T) {
+	before := seenByUpstream(t)
+	apply(t, "core")
+	kubectl(t, "wait", "--for=condition=Complete", "job/core", "--timeout", patience.String())
+	p := pods(t, "batch.kubernetes.io/job-name=core")[0]
+	s.ended(t, p, 200)
+	seen := seenByUpstream(t).since(before)
+	t.Logf("upstream: %v", seen)
+	if seen.Connections > 50 {
+		t.Errorf("%v: the 200 calls were not pooled", seen)
+	}
 }
 
 // ended checks that all containers of an injected pod ended well, carpool last,
@@ -223,9 +273,10 @@ func (s *story) restartService(t *testing.T) {
 }
 
 func (s *story) upstreamRollout(t *testing.T) {
-	seen := s.rollOutUpstream(t)
-	t.Logf("clients, through carpool: %v (directly: %v)", seen, s.directly)
-	if seen.Failed > s.directly.Failed {
+	seen := rollOutUpstream(t)
+	t.Logf("clients, through carpool: %v", seen)
+	t.Logf("clients, directly:        %v", s.directly)
+	if seen.graceful.Failed > s.directly.graceful.Failed {
 		t.Errorf("more calls fail than directly")
 	}
 	spread(t)
@@ -237,7 +288,7 @@ func spread(t *testing.T) {
 	for _, p := range pods(t, "app=upstream") {
 		var seen served
 		eventually(t, p.Metadata.Name+" gets requests", func() bool {
-			raw(t, &seen, proxyPath(p, 8081, "seen"))
+			raw(t, &seen, proxyPath(p.Metadata.Name, 8081, "seen"))
 			return seen.Requests > 0
 		})
 	}
@@ -277,11 +328,41 @@ func (s *story) uninstall(t *testing.T) {
 		}
 	}
 	if seen := duringRequests(t, 100); seen.Connections < seen.Requests*95/100 {
-		t.Errorf("%+v: still pooled", seen)
+		t.Errorf("%v: still pooled", seen)
 	}
 	seen := callsOfClients(t).since(before)
 	t.Logf("clients: %v", seen)
 	if seen.Failed > 0 {
 		t.Errorf("clients of the service: %v", seen)
+	}
+}
+
+// command does without the chart what install and uninstall did.
+func (s *story) command(t *testing.T) {
+	const manifest = "manifests/service.yaml"
+	change := func(args ...string) {
+		out, err := command("carpool", append(args, "-f", manifest)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "service.yaml")
+		if err := os.WriteFile(file, []byte(out), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		kubectl(t, "apply", "--filename", file)
+		complete(t, "service")
+	}
+	change("inject", "--image", repository+":"+tag, "--pull-policy", "Never")
+	for _, p := range pods(t, "app=service") {
+		if !p.injected() {
+			t.Errorf("%s: carpool is not its first init container: %+v", p.Metadata.Name, p.Spec.InitContainers)
+		}
+	}
+	if seen := duringRequests(t, 300); seen.Connections > seen.Requests/20 {
+		t.Errorf("%v: not pooled", seen)
+	}
+	change("uninject")
+	if seen := duringRequests(t, 100); seen.Connections < seen.Requests*95/100 {
+		t.Errorf("%v: still pooled", seen)
 	}
 }

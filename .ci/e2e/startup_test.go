@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -100,6 +101,24 @@ func serving(t *testing.T, p pod) time.Time {
 	return time.Time{}
 }
 
+// resident returns what carpool says of its own memory, in bytes: with the
+// pages of the binary, which a working set has only if this container was the
+// first to read them.
+func resident(t *testing.T, podName string) int {
+	t.Helper()
+	for line := range strings.Lines(kubectl(t, "get", "--raw", proxyPath(podName, 9128, "metrics"))) {
+		if value, ok := strings.CutPrefix(line, "process_resident_memory_bytes "); ok {
+			bytes, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return int(bytes)
+		}
+	}
+	t.Fatalf("%s: no process_resident_memory_bytes", podName)
+	return 0
+}
+
 // workingSet returns the memory of a container as the kubelet counts it, in
 // bytes.
 func workingSet(t *testing.T, podName, containerName string) int {
@@ -119,7 +138,7 @@ func workingSet(t *testing.T, podName, containerName string) int {
 	}
 	bytes := 0
 	eventually(t, "the kubelet has measured "+podName, func() bool {
-		raw(t, &summary, "/api/v1/nodes/"+nodes.Items[0].Metadata.Name+"/proxy/stats/summary")
+		raw(t, &summary, "/api/v1/nodes/"+nodes.Items[0].Metadata.Name+"/proxy/stats/summary?only_cpu_and_memory=true")
 		for _, p := range summary.Pods {
 			for _, c := range p.Containers {
 				if p.PodRef.Name == podName && p.PodRef.Namespace == namespace && c.Name == containerName {
