@@ -72,7 +72,7 @@ func Run(name string, args []string, stdin io.Reader, stdout, stderr io.Writer) 
 		return exitOK
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "carpool %s: %v\n\n%s", name, err, usage)
+		fmt.Fprintf(stderr, "carpool %s: %v\nSee carpool %[1]s -h.\n", name, err)
 		return exitUsage
 	}
 	in, err := read(file, stdin)
@@ -147,7 +147,7 @@ func parse(name string, args []string) (file string, o Options, err error) {
 	}
 	unknown, err := o.check()
 	if err == nil && len(unknown) > 0 {
-		err = errors.New(strings.Join(unknown, "\n"))
+		err = errors.New(strings.ReplaceAll(strings.Join(unknown, "\n"), " is ignored", ""))
 	}
 	return file, o, err
 }

@@ -121,7 +121,7 @@ func TestBadUsageIsExplained(t *testing.T) {
 				command, args = "uninject", args[:n-1]
 			}
 			got := run(aPod(), command, args...)
-			if got.code != 2 || got.stdout != "" || !strings.Contains(got.stderr, c.want) || !strings.Contains(got.stderr, "usage: carpool inject") {
+			if got.code != 2 || got.stdout != "" || !strings.Contains(got.stderr, c.want) || !strings.Contains(got.stderr, "See carpool ") {
 				t.Errorf("%+v, want %q", got, c.want)
 			}
 		})

@@ -34,7 +34,8 @@ type view struct {
 	Bypass                                    *bypassed
 }
 
-// total are sums as numbers, for the grammar.
+// total are sums as numbers, for the grammar. Requests are those that got a
+// connection.
 type total struct{ Requests, Opened, Reused uint64 }
 
 // fact is a figure with its name, and with a bound if it has one.
@@ -67,7 +68,7 @@ func (p *Page) view(now time.Time) *view {
 		Minutes: minutes(rates, now),
 		Closes:  closes(s.Total.Closed),
 	}
-	v.Total = total{carried(&s.Total), s.Total.Opened, s.Total.Reused}
+	v.Total = total{s.Total.Opened + s.Total.Reused, s.Total.Opened, s.Total.Reused}
 	if v.Total.Requests > 0 {
 		v.Requests = count(v.Total.Requests)
 	}
