@@ -22,6 +22,7 @@ var valuesMatrix = map[string]string{
 	"resources":  "resources: {requests: null, limits: null}",
 	"settings":   "settings: {IDLE_TIMEOUT: 20s, VIA: true, MAX_CONNS_PER_HOST: 100, CONNECT_PORTS: '443,8443'}",
 	"missing":    "namespaceSettings: {whenMissing: Deny}",
+	"no params":  "namespaceSettings: {enabled: false}",
 }
 
 // withFiles adds what the chart's monitoring templates read, if it is not there.
@@ -56,6 +57,9 @@ func TestRenderedChart(t *testing.T) {
 				}
 			}
 			want := map[string]int{"MutatingAdmissionPolicy": 1, "MutatingAdmissionPolicyBinding": 4}
+			if name == "no params" {
+				want["MutatingAdmissionPolicyBinding"] = 2
+			}
 			if name == "everything" {
 				maps.Copy(want, map[string]int{"PodMonitor": 1, "PrometheusRule": 1, "ConfigMap": 1, "NetworkPolicy": 2})
 			}

@@ -184,6 +184,18 @@ func TestAMissingConfigMapLeavesPodsAsTheyWereOrRefusesThem(t *testing.T) {
 	}
 }
 
+func TestNamespacesCanBeDeniedSettingsOfTheirOwn(t *testing.T) {
+	manifests := mustRender(t, load(t, appChart), values(t, "namespaceSettings: {enabled: false}"))
+	if strings.Contains(manifests["policy.yaml"], "paramKind") {
+		t.Error("the policy still makes the API server watch ConfigMaps")
+	}
+	pod := decode[corev1.Pod](t, readFile(t, chartsDir+"/testdata/pods/plain.yaml"))
+	out, err := newPolicy(t, manifests).run(t, pod, namespaceWith("enabled", "namespace"), nil)
+	if err != nil || len(out.pod.Spec.InitContainers) != 1 {
+		t.Errorf("error %v, pod %v", err, out.pod)
+	}
+}
+
 func TestTheChartsValuesAreTheDefaults(t *testing.T) {
 	p := newPolicy(t, mustRender(t, load(t, appChart), values(t, `
 image: {repository: registry.example.com/c, digest: "sha256:abc", tag: "1", pullPolicy: Never}
