@@ -14,7 +14,7 @@ import (
 func TestWhatIsNotAdmittedIsRefusedAndWhatRunsGoesOn(t *testing.T) {
 	t.Parallel()
 	var short atomic.Bool
-	r, o := start(t, func(s *settings) { s.proxy.Admit = func() bool { return !short.Load() } }), newOrigin(t)
+	r, o := start(t, func(s *settings) { s.proxy.Admit = func(int64) bool { return !short.Load() } }), newOrigin(t)
 	running, next := r.client(), r.client()
 	running.send(o.get("/"))
 	up := o.accept()

@@ -42,8 +42,8 @@ type Config struct {
 	// ConnectPorts are the ports CONNECT may ask for; nil is any.
 	ConnectPorts []uint16
 	// Admit, if not nil, says whether there is memory for one more exchange or
-	// tunnel. It is asked for every one.
-	Admit func() bool
+	// tunnel, with which so many are open. It is asked for every one.
+	Admit func(open int64) bool
 	// Log, if not nil, is told of exchanges; of all of them if LogAll is set,
 	// or else of those that failed.
 	Log    func(*Record)
@@ -267,8 +267,11 @@ func (p *Proxy) evictLocked(s *session) bool {
 	return true
 }
 
-// admits reports whether there is memory for one more exchange or tunnel.
-func (p *Proxy) admits() bool { return p.cfg.Admit == nil || p.cfg.Admit() }
+// admits reports whether there is memory for one more exchange or tunnel, which
+// is counted already.
+func (p *Proxy) admits() bool {
+	return p.cfg.Admit == nil || p.cfg.Admit(p.inFlight.Load()+p.tunnels.Load())
+}
 
 // Lag returns how long ago the slowest of the loops that everything depends on
 // has turned: a fraction of a second, however slow clients and upstreams are.

@@ -27,6 +27,22 @@ func (c *carpool) ask(host, method, path string) (*reply, error) {
 	return cl.ask(method, path, "Host: carpool", "Connection: close", "Content-Length: 0")
 }
 
+// otherAddress is an address of this machine that is not loopback, if it has
+// one.
+func otherAddress(t testing.TB) string {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() && n.IP.To4() != nil {
+			return n.IP.String()
+		}
+	}
+	return "127.0.0.3"
+}
+
 // A Job on a cluster without native sidecars ends when its main container has
 // said that carpool can go.
 func TestQuitquitquitDrainsAndExitsWithZero(t *testing.T) {

@@ -39,22 +39,6 @@ func TestO1AdminListenerIsNotReachedThroughTheProxy(t *testing.T) {
 	}
 }
 
-// otherAddress is an address of this machine that is not loopback, if it has
-// one.
-func otherAddress(t testing.TB) string {
-	t.Helper()
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range addrs {
-		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() && n.IP.To4() != nil {
-			return n.IP.String()
-		}
-	}
-	return "127.0.0.3"
-}
-
 // notThrough checks that carpool refuses to connect there, whichever way it is
 // asked.
 func notThrough(t testing.TB, c *carpool, authority string) {

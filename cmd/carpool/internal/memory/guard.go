@@ -22,6 +22,8 @@ const (
 const (
 	bufferCost  = 72 << 10
 	requestCost = 32 << 10
+	// promised is what each request that runs may still take when all the upstreams answer at once: a small buffer.
+	promised = 6 << 10
 )
 
 const (
@@ -72,9 +74,9 @@ type Stats struct {
 
 // Guard decides whether there is memory for a new request, and for a new buffer. It is safe for concurrent use.
 //
-// A burst can take gigabytes a second, so looking a few times a second does not do. Each look tells how many more
-// requests, or buffers, the memory that is left could hold at the worst, and after that many it is looked at again. In
-// between a request costs a subtraction, and so does a buffer, but only one that is not reused.
+// A burst can take gigabytes a second, so looking a few times a second does not do. Each look gives credit, half of the
+// memory that is left, which requests and buffers use up at their worst cost; then it is looked at again. In between a
+// request costs a subtraction, and so does a buffer, but only one that is not reused.
 type Guard struct {
 	cfg     Config
 	stop    chan struct{}
@@ -82,6 +84,7 @@ type Guard struct {
 	kick    chan struct{} // holds one: look now
 
 	requests, buffers gate
+	credit            atomic.Int64 // bytes
 
 	refused atomic.Uint64
 	limit   atomic.Int64
@@ -96,9 +99,8 @@ type Guard struct {
 
 // gate is what something that takes memory has to pass.
 type gate struct {
-	cost, share int64        // what it takes, and of how much of the limit
-	credit      atomic.Int64 // so many may pass before memory is looked at again
-	shut        atomic.Bool  // until the next look that is not by request
+	cost, share int64       // what it takes, and up to which share of the limit
+	shut        atomic.Bool // until the next look that is not by request
 }
 
 // episode is a time in which requests are refused.
@@ -140,9 +142,9 @@ func (g *Guard) state() (Stats, episode) {
 	return Stats{Limit: g.limit.Load(), Used: g.used, Shedding: g.requests.shut.Load(), Refused: g.refused.Load()}, g.episode
 }
 
-// AdmitRequest says whether there is memory for one more request.
-func (g *Guard) AdmitRequest() bool {
-	ok := g.pass(&g.requests)
+// AdmitRequest says whether there is memory for one more request, with which so many run.
+func (g *Guard) AdmitRequest(running int64) bool {
+	ok := g.pass(&g.requests, running*promised)
 	if !ok {
 		g.refused.Add(1)
 	}
@@ -150,49 +152,54 @@ func (g *Guard) AdmitRequest() bool {
 }
 
 // AdmitBuffer says whether there is memory for one more buffer.
-func (g *Guard) AdmitBuffer() bool { return g.pass(&g.buffers) }
+func (g *Guard) AdmitBuffer() bool { return g.pass(&g.buffers, 0) }
 
-func (g *Guard) pass(t *gate) bool {
-	return !t.shut.Load() && (t.credit.Add(-1) >= 0 || g.look(t))
+// pass says whether something may pass a gate while others still have so much to take.
+func (g *Guard) pass(t *gate, reserved int64) bool {
+	return !t.shut.Load() && (g.credit.Add(-t.cost) >= 0 || g.look(t, reserved))
 }
 
 // look gives credit, if there is memory, and takes the first of it; or it shuts the gate.
-func (g *Guard) look(t *gate) bool {
+func (g *Guard) look(t *gate, reserved int64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if t.credit.Add(-1) >= 0 { // somebody else has looked meanwhile
+	if g.credit.Add(-t.cost) >= 0 { // somebody else has looked meanwhile
 		return true
 	}
 	if t.shut.Load() {
 		return false
 	}
-	n := g.passLocked(t)
-	if n > 0 {
-		t.credit.Store(n - 1)
-		return true
+	room := g.roomLocked(t) - reserved
+	if room < t.cost {
+		g.shutLocked(t)
+		return false
 	}
-	g.shutLocked(t)
-	return false
+	if g.used >= share(g.limit.Load(), tightShare) && g.limit.Load() > 0 {
+		g.buffers.shut.Store(true) // the credit is not for them
+	}
+	g.credit.Store(max(room/2, t.cost) - t.cost)
+	return true
 }
 
-// passLocked is how many could pass a gate as things are now. Without a limit, or if the kernel does not tell, there is
-// no end to it.
-func (g *Guard) passLocked(t *gate) int64 {
+// roomLocked is how much memory there is for what passes a gate. Without a limit, or if the kernel does not tell, there
+// is no end to it.
+func (g *Guard) roomLocked(t *gate) int64 {
 	limit := g.limit.Load()
 	if limit == 0 {
 		return math.MaxInt64
 	}
 	used, err := g.cfg.Source.Used()
 	if err != nil {
+		g.used = 0
 		return math.MaxInt64
 	}
 	g.used = used
-	return (share(limit, t.share) - used) / t.cost
+	return share(limit, t.share) - used
 }
 
 func (g *Guard) shutLocked(t *gate) {
-	t.credit.Store(0)
 	t.shut.Store(true)
+	g.credit.Store(0)
 	if t == &g.requests {
 		g.episode = episode{time.Now(), g.refused.Load()}
 	}
@@ -251,7 +258,7 @@ func (g *Guard) isTight() bool {
 	if now.Sub(g.limitRead) >= limitPeriod {
 		g.readLimitLocked(now)
 	}
-	tight := g.passLocked(&g.buffers) <= 0 && now.Sub(g.relieved) >= relievePeriod || g.requests.shut.Load()
+	tight := g.roomLocked(&g.buffers) < bufferCost && now.Sub(g.relieved) >= relievePeriod || g.requests.shut.Load()
 	if tight {
 		g.relieved = now
 	}
@@ -262,18 +269,17 @@ func (g *Guard) isTight() bool {
 func (g *Guard) settle() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	tight := g.passLocked(&g.buffers) <= 0
+	tight := g.roomLocked(&g.buffers) < bufferCost
 	switch {
 	case !g.requests.shut.Load():
-		if g.passLocked(&g.requests) <= 0 {
+		if g.roomLocked(&g.requests) < requestCost {
 			g.shutLocked(&g.requests)
 		}
 	case !tight && time.Since(g.episode.began) >= shortest:
 		g.requests.shut.Store(false)
 	}
 	g.buffers.shut.Store(tight)
-	g.requests.credit.Store(0) // whoever comes next looks for themselves
-	g.buffers.credit.Store(0)
+	g.credit.Store(0) // whoever comes next looks for themselves
 }
 
 // readLimitLocked reads the limit, and tells the garbage collector if it has changed.

@@ -66,7 +66,7 @@ func TestWithoutALimitNothingIsRefusedOrLookedAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 0, 1<<40)
 		for range 1000 {
-			if !r.AdmitRequest() || !r.AdmitBuffer() {
+			if !r.AdmitRequest(1) || !r.AdmitBuffer() {
 				t.Fatal("refused")
 			}
 		}
@@ -80,17 +80,27 @@ func TestWithoutALimitNothingIsRefusedOrLookedAt(t *testing.T) {
 func TestMemoryIsLookedAtOnceInManyRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 100*mib, 10*mib)
-		for range 2560 { // 80 MiB by 32 KiB
-			if !r.AdmitRequest() {
+		for range 1279 { // half of 80 MiB by 32 KiB, less what is reserved for the one that runs
+			if !r.AdmitRequest(1) {
 				t.Fatal("refused")
 			}
 		}
 		if n := r.looks.Load(); n != 1 {
 			t.Errorf("%d looks, want 1", n)
 		}
-		r.AdmitRequest()
+		for range 2 {
+			r.AdmitRequest(1)
+		}
 		if n := r.looks.Load(); n != 2 {
-			t.Errorf("%d looks after as many as could have filled the memory, want 2", n)
+			t.Errorf("%d looks after as many as could have taken half of the memory, want 2", n)
+		}
+	})
+}
+
+func TestWhatRunsHasSomethingReserved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		if !newRig(t, 100*mib, 80*mib).AdmitRequest(1000) || newRig(t, 100*mib, 80*mib).AdmitRequest(2000) {
+			t.Error("10 MiB are left: a thousand requests that run do not use them up, two thousand do")
 		}
 	})
 }
@@ -98,7 +108,7 @@ func TestMemoryIsLookedAtOnceInManyRequests(t *testing.T) {
 func TestBuffersAreRefusedBeforeRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 100*mib, 85*mib)
-		if !r.AdmitRequest() || r.AdmitBuffer() {
+		if !r.AdmitRequest(1) || r.AdmitBuffer() {
 			t.Error("at 85 percent requests are to be taken, and buffers are not")
 		}
 		after(300 * time.Millisecond)
@@ -119,18 +129,18 @@ func TestBuffersAreRefusedBeforeRequests(t *testing.T) {
 func TestAnEpisodeEndsWithSomeDistanceAndIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 100*mib, 50*mib)
-		r.AdmitRequest()
+		r.AdmitRequest(1)
 		r.used.Store(91 * mib)
 		after(300 * time.Millisecond)
 		for range 7 {
-			if r.AdmitRequest() {
+			if r.AdmitRequest(1) {
 				t.Fatal("admitted at 91 percent")
 			}
 		}
 		for _, used := range []int64{95, 89, 81} {
 			r.used.Store(used * mib)
 			after(2 * time.Second)
-			if r.AdmitRequest() {
+			if r.AdmitRequest(1) {
 				t.Fatalf("admitted at %d percent, after more than 90", used)
 			}
 		}
@@ -142,7 +152,7 @@ func TestAnEpisodeEndsWithSomeDistanceAndIsToldOnce(t *testing.T) {
 		}
 		r.used.Store(79 * mib)
 		after(300 * time.Millisecond)
-		if !r.AdmitRequest() || r.Stats().Shedding || r.began != 1 || r.ended != 1 || r.refused != 10 {
+		if !r.AdmitRequest(1) || r.Stats().Shedding || r.began != 1 || r.ended != 1 || r.refused != 10 {
 			t.Errorf("at the end %+v, told %d, %d, refused %d", r.Stats(), r.began, r.ended, r.refused)
 		}
 	})
@@ -153,7 +163,7 @@ func TestAnEpisodeEndsWithSomeDistanceAndIsToldOnce(t *testing.T) {
 func TestAnEpisodeLastsASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 100*mib, 91*mib)
-		if r.AdmitRequest() {
+		if r.AdmitRequest(1) {
 			t.Fatal("admitted")
 		}
 		synctest.Wait()
@@ -162,11 +172,11 @@ func TestAnEpisodeLastsASecond(t *testing.T) {
 		}
 		r.used.Store(10 * mib)
 		after(900 * time.Millisecond)
-		if r.AdmitRequest() {
+		if r.AdmitRequest(1) {
 			t.Error("admitted after 0.9 s")
 		}
 		after(400 * time.Millisecond)
-		if !r.AdmitRequest() || r.ended != 1 {
+		if !r.AdmitRequest(1) || r.ended != 1 {
 			t.Error("not over after 1.3 s")
 		}
 	})
@@ -175,12 +185,12 @@ func TestAnEpisodeLastsASecond(t *testing.T) {
 func TestAKernelThatDoesNotTellStopsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 100*mib, 95*mib)
-		if r.AdmitRequest() {
+		if r.AdmitRequest(1) {
 			t.Fatal("admitted at 95 percent")
 		}
 		r.broken.Store(true)
 		after(2 * time.Second)
-		if !r.AdmitRequest() || !r.AdmitBuffer() {
+		if !r.AdmitRequest(1) || !r.AdmitBuffer() {
 			t.Error("refused although nothing is known")
 		}
 	})
