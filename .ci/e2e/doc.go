@@ -12,6 +12,7 @@
 // own figures are only printed.
 //
 // The tests are steps of one story, each building on the one before. They make
-// the namespaces carpool-e2e and carpool-system, and delete them at the
-// beginning, not at the end, so that one can look at what is left.
+// the namespaces carpool-e2e and carpool-e2e-system, and delete them at the
+// beginning, not at the end, so that one can look at what is left. On a cluster
+// that has a release of carpool already, helm refuses to install a second.
 package e2e

@@ -15,7 +15,7 @@ import (
 // installed.
 const (
 	namespace        = "carpool-e2e"
-	releaseNamespace = "carpool-system"
+	releaseNamespace = "carpool-e2e-system"
 )
 
 // patience is how long anything may take: the machine can be busy with other
