@@ -70,11 +70,16 @@ var options = []option{
 	quantity("memory-request", "32Mi", func(o *Options) *string { return &o.MemoryRequest }),
 	quantity("memory-limit", "128Mi", func(o *Options) *string { return &o.MemoryLimit }),
 	{"skip-containers", func(o *Options, v string) error { o.Skip = split(v); return nil }},
-	{"no-proxy", func(o *Options, v string) error { o.NoProxy = split(v); return nil }},
+	{"no-proxy", func(o *Options, v string) error {
+		o.NoProxy = split(v)
+		return want(!slices.ContainsFunc(o.NoProxy, hasSpace), "hosts with commas between them", v)
+	}},
 	choice("https", func(o *Options) *bool { return &o.HTTPS }),
 	choice("java", func(o *Options) *bool { return &o.Java }),
 	choice("preload", func(o *Options) *bool { return &o.Preload }),
 }
+
+func hasSpace(host string) bool { return strings.ContainsAny(host, " \t\r\n") }
 
 func want(ok bool, what, value string) error {
 	if ok {
