@@ -8,7 +8,7 @@
 ARG GO_IMAGE=docker.io/library/golang:1.26
 
 FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS build
-ARG GOPROXY=https://proxy.golang.org,direct
+ARG GOPROXY
 ENV CGO_ENABLED=0 GOTOOLCHAIN=local
 WORKDIR /src
 COPY go.mod go.sum ./
