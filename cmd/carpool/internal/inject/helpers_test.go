@@ -70,6 +70,15 @@ func bare(v any) any {
 		if len(v) == 0 {
 			return nil
 		}
+	case map[any]any: // one with a key that is no string
+		for key, value := range v {
+			if v[key] = bare(value); v[key] == nil {
+				delete(v, key)
+			}
+		}
+		if len(v) == 0 {
+			return nil
+		}
 	case []any:
 		for i := range v {
 			v[i] = bare(v[i])
