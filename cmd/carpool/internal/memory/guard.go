@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/carpoolproxy/carpool/internal/sock"
 )
 
 // Shares of the limit, in percent. The garbage collector is told the lowest, so that garbage never makes carpool shed:
@@ -20,7 +22,7 @@ const (
 
 // What one more buffer takes, and one more request without buffers: stacks, heads, the two connections.
 const (
-	bufferCost  = 72 << 10
+	bufferCost  = sock.BufferSize
 	requestCost = 32 << 10
 	// promised is what each request that runs may still take when all the upstreams answer at once: a small buffer.
 	promised = 6 << 10

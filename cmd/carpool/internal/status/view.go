@@ -73,7 +73,7 @@ func (p *Page) view(now time.Time) *view {
 		v.Requests = count(v.Total.Requests)
 	}
 	v.Opened, v.Saved = count(s.Total.Opened), count(s.Total.Reused)
-	v.Reuse = share(s.Total.Reused, s.Total.Opened+s.Total.Reused)
+	v.Reuse = share(v.Total.Reused, v.Total.Requests)
 	v.SavedTime = duration(s.Total.SavedTime)
 	latest := rates[len(rates)-1] // New took the first
 	v.LatestOpened, v.LatestExchanges = count(latest.opened), count(latest.exchanges)
