@@ -111,15 +111,20 @@ func rollOutUpstream(t *testing.T) rollouts {
 	return r
 }
 
+// injectedNow returns the init containers that a pod would be given now.
+func injectedNow(t *testing.T) string {
+	t.Helper()
+	return kubectl(t, "create", "--filename", "manifests/idle.yaml", "--dry-run=server", "--output",
+		"jsonpath={.spec.initContainers[*].name}")
+}
+
 func (s *story) install(t *testing.T) {
 	helm(t, "install", "carpool", "../../charts/carpool", "--create-namespace", "--wait",
 		"--set", "image.repository="+repository+",image.tag="+tag+",image.pullPolicy=Never")
 	kubectl(t, "label", "namespace", namespace, "carpoolproxy.github.io/inject=enabled")
 	// The API server takes a moment to learn of a policy.
 	eventually(t, "a new pod gets carpool", func() bool {
-		out := kubectl(t, "create", "--filename", "manifests/idle.yaml", "--dry-run=server", "--output",
-			"jsonpath={.spec.initContainers[*].name}")
-		return out == "carpool"
+		return injectedNow(t) == "carpool"
 	})
 	restart(t, "service")
 	for _, p := range pods(t, "app=service") {
@@ -317,9 +322,7 @@ func (s *story) uninstall(t *testing.T) {
 	before := callsOfClients(t)
 	helm(t, "uninstall", "carpool", "--wait")
 	eventually(t, "new pods get no carpool", func() bool {
-		out := kubectl(t, "create", "--filename", "manifests/idle.yaml", "--dry-run=server", "--output",
-			"jsonpath={.spec.initContainers[*].name}")
-		return out == ""
+		return injectedNow(t) == ""
 	})
 	restart(t, "service")
 	for _, p := range pods(t, "app=service") {
