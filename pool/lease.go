@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
@@ -38,7 +39,8 @@ const (
 )
 
 // Lease is a connection. While it is lent it belongs to one borrower, who
-// gives it back by Release or Discard and does not touch it afterwards.
+// gives it back by Release or Discard and does not touch it afterwards. To give
+// back what is not lent is a fault of the borrower's, and panics.
 type Lease struct {
 	// Stream carries the bytes.
 	sock.Stream
@@ -55,6 +57,7 @@ type Lease struct {
 	hint    time.Duration // how long the upstream said it may idle; 0: it did not
 	maxLeft int64         // how many requests the upstream said it takes; -1: it did not
 
+	lent   atomic.Bool   // somebody has borrowed it
 	reused bool          // this exchange is not the first
 	idled  time.Duration // how long it was idle before this exchange
 
@@ -102,6 +105,7 @@ func clamp(d time.Duration) time.Duration { return max(d, time.Millisecond) }
 
 // Release gives the connection back after a whole exchange, for others to use.
 func (l *Lease) Release() {
+	l.comeBack()
 	l.requests++
 	if max := l.origin.pool.cfg.MaxRequests; l.maxLeft == 0 || max > 0 && l.requests >= max {
 		l.close(MaxRequests)
@@ -121,7 +125,18 @@ func (l *Lease) putIdle() {
 }
 
 // Discard gives the connection back to be closed.
-func (l *Lease) Discard(reason Reason) { l.close(reason) }
+func (l *Lease) Discard(reason Reason) {
+	l.comeBack()
+	l.close(reason)
+}
+
+// comeBack ends the loan. A lease that ended it twice would be lent to two
+// borrowers at a time, so that is found here, before anything is changed.
+func (l *Lease) comeBack() {
+	if !l.lent.CompareAndSwap(true, false) {
+		panic("bug: pool: a lease was given back that is not lent")
+	}
+}
 
 // Dead turns the reason that an I/O error stands for: one that means a peer
 // without any sign of life, or else what the borrower takes it for.

@@ -99,8 +99,11 @@ func (o *Origin) Acquire(t *Ticket) (*Lease, error) {
 			break
 		}
 		l.reused = false
-		l.Discard(reason)
+		l.close(reason)
 		l, err = o.acquire(t)
+	}
+	if err == nil {
+		l.lent.Store(true)
 	}
 	switch {
 	case t.waited:
