@@ -31,14 +31,27 @@ const (
 func (p *Pool) Open() (leases, slots int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.leases), len(p.slots)
+	return len(p.leases), p.budget.taken
 }
 
 // Origins returns how many origins the pool remembers.
 func (p *Pool) Origins() int { return len(p.all()) }
 
-// Starved returns how many dials wait for a slot.
-func (p *Pool) Starved() int { return int(p.starved.Load()) }
+// Starved returns how many requests and tunnels wait for a slot.
+func (p *Pool) Starved() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := p.budget.claims.front; c != nil; c = c.next {
+		if o := c.value.origin; o == nil {
+			n++
+		} else {
+			o.mu.Lock()
+			n += o.waiting.len - o.dialing
+			o.mu.Unlock()
+		}
+	}
+	return n
+}
 
 // Forget forgets the origins without connections.
 func (p *Pool) Forget() {

@@ -119,9 +119,17 @@ func (l *Lease) Release() {
 }
 
 func (l *Lease) putIdle() {
-	if surplus, reason := l.origin.give(l); surplus != nil {
+	p := l.origin.pool
+	rival, theirs := p.rival(l.origin)
+	surplus, reason := l.origin.give(l, rival, theirs)
+	if surplus != nil {
+		if rival != nil {
+			p.favour(rival)
+		}
 		surplus.close(reason)
+		return
 	}
+	p.relieve() // who came for a slot just before it became idle
 }
 
 // Discard gives the connection back to be closed.

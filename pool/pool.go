@@ -99,9 +99,7 @@ type Pool struct {
 	cfg     Config
 	start   time.Time
 	watcher *sock.Watcher
-	slots   chan struct{} // one element for each connection open or being opened; nil for no bound
-	starved atomic.Int32  // dials that wait for a slot
-	tended  atomic.Int64  // when the janitor last turned, by now
+	tended  atomic.Int64 // when the janitor last turned, by now
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -114,6 +112,7 @@ type Pool struct {
 	leases  map[uint64]*Lease // by id, for the watcher
 	lastID  uint64
 	labels  int
+	budget  budget
 	other   Stats // of unlabelled origins that are gone
 	gone    Stats // of labelled ones
 
@@ -126,9 +125,7 @@ func New(cfg Config) (*Pool, error) {
 		cfg.Resolver = net.DefaultResolver
 	}
 	p := &Pool{cfg: cfg, start: time.Now(), origins: map[Key]*Origin{}, leases: map[uint64]*Lease{}}
-	if cfg.MaxConns > 0 {
-		p.slots = make(chan struct{}, cfg.MaxConns)
-	}
+	p.budget.init(cfg.MaxConns)
 	w, err := sock.NewWatcher(p.hungUp)
 	if err != nil {
 		return nil, err
@@ -245,24 +242,32 @@ func (p *Pool) janitor() {
 // origin, and reports whether there was one. It is called when descriptors
 // are short.
 func (p *Pool) EvictIdle() bool {
+	p.mu.Lock()
+	l := p.takeIdleLongestLocked()
+	p.mu.Unlock()
+	if l == nil {
+		return false
+	}
+	l.close(Evicted)
+	return true
+}
+
+// takeIdleLongestLocked takes the connection that has been idle longest, nil if
+// none is idle.
+func (p *Pool) takeIdleLongestLocked() *Lease {
 	for {
 		var oldest *Origin
 		since := time.Duration(1<<63 - 1)
-		for _, o := range p.all() {
+		for _, o := range p.origins {
 			if t, ok := o.idleSince(); ok && t < since {
 				oldest, since = o, t
 			}
 		}
 		if oldest == nil {
-			return false
+			return nil
 		}
-		done := false
-		if oldest.drop(func(*Lease) bool {
-			first := !done
-			done = true
-			return first
-		}, Evicted) > 0 {
-			return true
+		if l := oldest.takeOldest(); l != nil {
+			return l
 		} // else somebody has just taken it: look again
 	}
 }
@@ -281,44 +286,6 @@ func (p *Pool) CloseIdle(idle time.Duration) (n int) {
 // upstreams are. Many seconds mean that the pool is stuck. It waits for nothing
 // itself.
 func (p *Pool) Lag() time.Duration { return p.now() - time.Duration(p.tended.Load()) }
-
-// reserve takes a slot for a connection to be opened; idle connections make
-// room for it.
-func (p *Pool) reserve(ctx context.Context) error {
-	if p.slots == nil {
-		return nil
-	}
-	select {
-	case p.slots <- struct{}{}:
-		return nil
-	default:
-	}
-	// While somebody is starved, connections that come back are not kept: that
-	// comes first, or one could become idle unseen between the look and the wait.
-	p.starved.Add(1)
-	defer p.starved.Add(-1)
-	for p.EvictIdle() {
-		select {
-		case p.slots <- struct{}{}:
-			return nil
-		default:
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.PendingTimeout)
-	defer cancel()
-	select {
-	case p.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ErrBudget
-	}
-}
-
-func (p *Pool) unreserve() {
-	if p.slots != nil {
-		<-p.slots
-	}
-}
 
 // enlist makes a new connection known to the watcher.
 func (p *Pool) enlist(l *Lease) error {
