@@ -119,7 +119,7 @@ func (p *Pool) serveLocked() *Lease {
 			// now is seen here, or sees this.
 			b.starved.Store(int32(b.claims.len))
 			if c.stands() {
-				return p.takeIdleLongestLocked()
+				return p.longest.take()
 			}
 			b.claims.remove(n)
 			continue

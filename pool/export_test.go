@@ -24,6 +24,7 @@ func Margin(limit time.Duration) time.Duration { return margin(limit) }
 const (
 	MaxOrigins = maxOrigins
 	MaxLabels  = maxLabels
+	LookedAt   = lookedAt
 )
 
 // Open returns how many connections the pool knows, and how many slots of its
@@ -57,7 +58,20 @@ func (p *Pool) Starved() (n int) {
 func (p *Pool) Forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.forgetLocked(0)
+	p.forgetLocked(len(p.known.byKey), 0)
+}
+
+// SetMaxOrigins bounds the origins that the pool remembers.
+func (p *Pool) SetMaxOrigins(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.known.most = n
+}
+
+// Hold keeps everyone else from looking at the origin until release is called.
+func (o *Origin) Hold() (release func()) {
+	o.mu.Lock()
+	return o.mu.Unlock
 }
 
 // Learn makes d the learned idle limit.

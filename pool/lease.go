@@ -129,7 +129,7 @@ func (l *Lease) putIdle() {
 		surplus.close(reason)
 		return
 	}
-	p.relieve() // who came for a slot just before it became idle
+	p.becameIdle(l.origin)
 }
 
 // Discard gives the connection back to be closed.
@@ -156,11 +156,16 @@ func Dead(err error, otherwise Reason) Reason {
 }
 
 func (l *Lease) close(reason Reason) {
+	l.shut()
+	l.origin.closed(l, reason)
+}
+
+// shut closes the connection and gives its slot back.
+func (l *Lease) shut() {
 	p := l.origin.pool
 	p.delist(l)
 	_ = l.conn.Close() // TLS needs no close_notify: the framing is HTTP's
 	p.unreserve()
-	l.origin.closed(l, reason)
 }
 
 func (l *Lease) expired(now time.Duration) bool { return l.expires > 0 && now >= l.expires }

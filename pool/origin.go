@@ -27,7 +27,13 @@ type Origin struct {
 	key    Key
 	label  string // empty when counted as other
 	dialer dialer
-	claim  claim // its place in the queue for slots; guarded by Pool.mu
+
+	// Guarded by Pool.mu.
+	place    node[*Origin] // in known.order
+	claim    claim         // its place in the queue for slots
+	at       int           // in longest, where it is listed, by
+	idleFrom time.Duration
+	listed   atomic.Bool
 
 	// answers counts responses by class; 0 is carpool's own.
 	answers [6]atomic.Uint64
@@ -49,7 +55,7 @@ type Origin struct {
 func newOrigin(p *Pool, k Key) *Origin {
 	o := &Origin{pool: p, key: k, used: p.now()}
 	o.stats.Closed = map[Reason]uint64{}
-	o.claim.origin, o.claim.node.value = o, &o.claim
+	o.place.value, o.claim.origin, o.claim.node.value = o, o, &o.claim
 	o.dialer.init(p, k)
 	return o
 }
@@ -489,38 +495,4 @@ func (o *Origin) failWaiting(err error) {
 	for n := o.waiting.front; n != nil; n = o.waiting.front {
 		o.grantLocked(n.value, grant{err: err})
 	}
-}
-
-// idleSince returns since when the longest idle connection has been so.
-func (o *Origin) idleSince() (time.Duration, bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.idle.back == nil {
-		return 0, false
-	}
-	return o.idle.back.value.idleSince, true
-}
-
-// takeOldest takes the connection that has been idle longest, nil if none is.
-func (o *Origin) takeOldest() *Lease {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	n := o.idle.back
-	if n == nil {
-		return nil
-	}
-	o.idle.remove(n)
-	return n.value
-}
-
-// retire marks the origin as gone if it was not used since then and has
-// nothing to keep.
-func (o *Origin) retire(since time.Duration) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.open+o.dialing+o.waiting.len > 0 || o.used > since {
-		return false
-	}
-	o.gone.Store(true)
-	return true
 }
