@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
@@ -61,13 +62,13 @@ func trimDot(host string) string {
 	return host
 }
 
-// connect opens one connection.
-func (o *Origin) connect() (*Lease, error) {
+// connect opens one connection, to avoid only if there is no other address.
+func (o *Origin) connect(avoid netip.Addr) (*Lease, error) {
 	p := o.pool
 	start := p.now()
 	ctx, cancel := context.WithTimeout(p.ctx, p.cfg.DialTimeout)
 	defer cancel()
-	conn, addr, err := p.dialHost(ctx, &o.dialer, o.key.Host, o.key.Port)
+	conn, addr, err := p.dialHost(ctx, &o.dialer, o.key.Host, o.key.Port, avoid)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func (p *Pool) Dial(ctx context.Context, host string, port uint16) (*sock.Conn, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
-	conn, _, err := p.dialHost(ctx, nil, host, port)
+	conn, _, err := p.dialHost(ctx, nil, host, port, netip.Addr{})
 	if err == nil && p.cfg.DeadTimeout > 0 {
 		// What is in a tunnel may wait for its reader; keep-alive probes remain.
 		if err = conn.SetUserTimeout(0); err != nil {
@@ -121,14 +122,21 @@ func (p *Pool) Dial(ctx context.Context, host string, port uint16) (*sock.Conn, 
 	return conn, p.unreserve, nil
 }
 
-// dialHost resolves a host and connects to one of its addresses.
-func (p *Pool) dialHost(ctx context.Context, d *dialer, host string, port uint16) (*sock.Conn, netip.AddrPort, error) {
+// dialHost resolves a host and connects to one of its addresses, avoid the last
+// to be tried.
+func (p *Pool) dialHost(ctx context.Context, d *dialer, host string, port uint16, avoid netip.Addr) (*sock.Conn, netip.AddrPort, error) {
 	addrs, err := p.resolve(ctx, host)
 	if err != nil {
 		return nil, netip.AddrPort{}, &DialError{"dns", err}
 	}
 	targets := d.order(addrs, port, p.now())
+	slices.SortStableFunc(targets, func(a, b netip.AddrPort) int { return isAddr(a, avoid) - isAddr(b, avoid) })
 	c, addr, err := p.race(ctx, d, targets)
+	if errors.Is(err, syscall.ECONNREFUSED) && !over(ctx) {
+		// Nothing was sent, and behind the address of a Service it may be another
+		// pod that is asked next.
+		c, addr, err = p.race(ctx, d, targets)
+	}
 	if err != nil {
 		return nil, addr, err
 	}
@@ -141,6 +149,14 @@ func (p *Pool) dialHost(ctx context.Context, d *dialer, host string, port uint16
 		return nil, addr, &DialError{"connect", err}
 	}
 	return s, addr, nil
+}
+
+// isAddr is 1 if a target is at this address, or else 0.
+func isAddr(t netip.AddrPort, a netip.Addr) int {
+	if t.Addr() == a {
+		return 1
+	}
+	return 0
 }
 
 func (p *Pool) resolve(ctx context.Context, host string) ([]netip.Addr, error) {

@@ -88,6 +88,7 @@ func (o *Origin) PassTime(d time.Duration) {
 	for n := o.idle.front; n != nil; n = n.next {
 		n.value.idleSince -= d
 	}
+	o.failed = max(o.failed-d, 0)
 }
 
 // Tidy does what the janitor does.
@@ -128,6 +129,31 @@ func (o *Origin) Avoided() int {
 
 // Lifetime returns how long after its opening the connection expires.
 func (l *Lease) Lifetime() time.Duration { return l.expires }
+
+// MaxOverAge is how much older than its age a connection becomes at most.
+const MaxOverAge = maxOverAge
+
+// ComeOfAge makes the connection reach its age.
+func (l *Lease) ComeOfAge() {
+	l.origin.mu.Lock()
+	defer l.origin.mu.Unlock()
+	l.expires = l.origin.pool.now()
+}
+
+// Unused gives a connection back as if no request had been on it.
+func (l *Lease) Unused() {
+	l.comeBack()
+	l.putIdle()
+}
+
+// Overdue reports whether the connection is to be closed when it has been past
+// its age for d.
+func (l *Lease) Overdue(d time.Duration) bool {
+	l.origin.mu.Lock()
+	defer l.origin.mu.Unlock()
+	is, _ := l.origin.overdueLocked(l, l.expires+d)
+	return is
+}
 
 // PassTime makes the connection older by d.
 func (l *Lease) PassTime(d time.Duration) {

@@ -111,7 +111,7 @@ func (l *Lease) Release() {
 		l.close(MaxRequests)
 		return
 	}
-	if l.expires > 0 && l.expired(l.origin.pool.now()) {
+	if l.origin.overdue(l) {
 		l.close(MaxAge)
 		return
 	}
@@ -168,8 +168,6 @@ func (l *Lease) shut() {
 	p.unreserve()
 }
 
-func (l *Lease) expired(now time.Duration) bool { return l.expires > 0 && now >= l.expires }
-
 // Interrupt makes the reads and writes under way fail. It may be called from
 // any goroutine as long as the lease is not given back; it must be Discarded.
 func (l *Lease) Interrupt() { l.conn.Interrupt() }
@@ -200,7 +198,7 @@ func (l *Lease) check() Reason {
 	if !l.Reused() {
 		return "" // as new
 	}
-	if l.expired(l.origin.pool.now()) {
+	if l.origin.overdue(l) {
 		return MaxAge
 	}
 	var pending bool

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"errors"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,8 @@ type Origin struct {
 	open    int           // connections, idle or in use
 	dialing int
 	used    time.Duration // when it was last asked for
+	opened  time.Duration // when a dial last succeeded, 0: never
+	failed  time.Duration // when one last failed, 0: never
 	limit   idleLimit
 	stats   Stats
 }
@@ -84,6 +87,9 @@ type Ticket struct {
 	Replayable bool
 	// Fresh asks for a new connection.
 	Fresh bool
+	// Avoid, if valid, is an address that a connection opened for this request
+	// leads to only if there is no other.
+	Avoid netip.Addr
 
 	ch     chan grant // made when first needed; holds one
 	node   node[*Ticket]
@@ -97,7 +103,8 @@ type Ticket struct {
 // begun for, if that still waits: another may have come just now, and is tried
 // for anew.
 type opening struct {
-	by *Ticket // nil if that waits no more; guarded by the origin's mutex
+	by    *Ticket    // nil if there is none that waits still; guarded by the origin's mutex
+	avoid netip.Addr // to be tried last
 }
 
 type grant struct {
@@ -235,11 +242,15 @@ func (o *Origin) begin() bool {
 		return false
 	}
 	d := &opening{by: o.undialledLocked()}
-	d.by.dial = d
+	d.by.dial, d.avoid = d, d.by.Avoid
+	o.beginLocked(d)
+	return true
+}
+
+func (o *Origin) beginLocked(d *opening) {
 	o.dialing++
 	o.pool.work.Add(1)
 	go o.dial(d)
-	return true
 }
 
 // undialledLocked returns a request that no dial under way was begun for, the
@@ -303,7 +314,7 @@ func (o *Origin) Cancel(t *Ticket) {
 func (o *Origin) dial(d *opening) {
 	p := o.pool
 	defer p.work.Done()
-	l, err := o.connect()
+	l, err := o.connect(d.avoid)
 	if err != nil {
 		p.unreserve()
 	}
@@ -311,6 +322,7 @@ func (o *Origin) dial(d *opening) {
 	o.dialing--
 	if err != nil {
 		o.stats.DialErrors++
+		o.failed = p.now()
 		if d.by != nil {
 			o.grantLocked(d.by, grant{err: err})
 		}
@@ -325,6 +337,7 @@ func (o *Origin) dial(d *opening) {
 		d.by.dial = nil // it may have to wait on, for another
 	}
 	o.open++
+	o.opened = p.now()
 	o.stats.Opened++
 	o.stats.HandshakeTime += l.handshake
 	if first := o.waiting.front; first != nil {
@@ -465,7 +478,7 @@ func (o *Origin) tidy(now time.Duration) {
 		return cfg.IdleTimeout > 0 && now-l.idleSince >= cfg.IdleTimeout ||
 			l.hint > 0 && now-l.idleSince >= l.hint-margin(l.hint)
 	}, IdleTimeout)
-	o.drop(func(l *Lease) bool { return l.expired(now) }, MaxAge)
+	o.retireAged(now)
 }
 
 // drop closes the idle connections that which says, longest idle first, and

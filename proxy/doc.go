@@ -38,7 +38,9 @@ answer has come, 1xx included, and
     most, or 4 KiB where memory was short.
 
 It is never sent again after one of carpool's own time limits, nor for CONNECT
-and Upgrade.
+and Upgrade. The fresh connection leads to another address where there is one.
+
+A dial that is refused is made once more, whatever it is for: nothing was sent.
 
 # Where it differs from what might be expected
 
