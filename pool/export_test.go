@@ -35,6 +35,9 @@ func (p *Pool) Open() (leases, slots int) {
 	return len(p.leases), p.budget.taken
 }
 
+// StopJanitor keeps the janitor away, for tests of what he would change.
+func (p *Pool) StopJanitor() { p.tick.Stop() }
+
 // Origins returns how many origins the pool remembers.
 func (p *Pool) Origins() int { return len(p.all()) }
 
@@ -68,6 +71,9 @@ func (p *Pool) SetMaxOrigins(n int) {
 	p.known.most = n
 }
 
+// HalfFor is how long half a record may wait for its rest.
+const HalfFor = halfFor
+
 // Hold keeps everyone else from looking at the origin until release is called.
 func (o *Origin) Hold() (release func()) {
 	o.mu.Lock()
@@ -87,6 +93,7 @@ func (o *Origin) PassTime(d time.Duration) {
 	defer o.mu.Unlock()
 	for n := o.idle.front; n != nil; n = n.next {
 		n.value.idleSince -= d
+		n.value.halfSince -= d
 	}
 	o.failed = max(o.failed-d, 0)
 }

@@ -92,6 +92,7 @@ func TestAConnectionThatItsPeerClosedWhileInUseIsNotKept(t *testing.T) {
 func TestAConnectionWithStrayBytesIsNotUsed(t *testing.T) {
 	u := newUpstream(t)
 	p := newPool(t)
+	p.StopJanitor()
 	o := u.origin(p)
 	peers := fill(t, u, o, 2)
 	write(t, peers[1], "HTTP/1.1 200 OK\r\n\r\n")
@@ -106,6 +107,19 @@ func TestAConnectionWithStrayBytesIsNotUsed(t *testing.T) {
 	}
 	if _, err := peers[1].Read(make([]byte, 1)); err == nil {
 		t.Error("the other one is still open")
+	}
+}
+
+// P2 of the catalogue: no request is needed for it.
+func TestP2StrayBytesOnAnIdleConnectionCloseItSoon(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t)
+	p := newPool(t)
+	peers := fill(t, u, u.origin(p), 2)
+	write(t, peers[0], "stray")
+	closedFor(t, p, pool.StrayBytes, 1)
+	if s := stats(t, p); s.Idle != 1 || len(s.Closed) != 1 {
+		t.Errorf("%d idle, closed %v", s.Idle, s.Closed)
 	}
 }
 

@@ -1,11 +1,7 @@
 package pool
 
 import (
-	"crypto/tls"
-	"errors"
-	"io"
 	"net/netip"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -64,7 +60,8 @@ type Lease struct {
 	// Guarded by the origin's mutex.
 	node      node[*Lease]
 	idleSince time.Duration
-	hungUp    bool // the peer has closed it while it was in use
+	hungUp    bool          // the peer has closed it while it was in use
+	halfSince time.Duration // when half a record was first seen on it; 0: there was none
 }
 
 // Reused reports whether the connection was used before this exchange, or at
@@ -201,59 +198,12 @@ func (l *Lease) check() Reason {
 	if l.origin.overdue(l) {
 		return MaxAge
 	}
-	var pending bool
-	var err error
-	if l.tls == nil {
-		pending, err = l.conn.Pending()
-	} else {
-		pending, err = l.tls.pending()
-	}
+	found, err := l.look()
 	switch {
 	case err != nil:
 		return Dead(err, UpstreamClosed)
-	case pending:
+	case found != nothing:
 		return StrayBytes
 	}
 	return ""
-}
-
-// quietTLS lets a TLS connection say whether there is application data. The
-// socket cannot tell: what waits in it may be a session ticket, and crypto/tls
-// may have read records ahead.
-type quietTLS struct {
-	*tls.Conn
-	gate *gate
-	b    [1]byte
-}
-
-// gate is the connection under a quietTLS. While it is shut a read finds
-// nothing where it would wait.
-type gate struct {
-	*sock.Conn
-	shut bool
-}
-
-func (g *gate) Read(p []byte) (int, error) {
-	if g.shut {
-		if pending, err := g.Pending(); err == nil && !pending {
-			return 0, os.ErrDeadlineExceeded // crypto/tls takes this for temporary
-		}
-	}
-	return g.Conn.Read(p)
-}
-
-func (q *quietTLS) pending() (bool, error) {
-	q.gate.shut = true
-	defer func() { q.gate.shut = false }()
-	n, err := q.Read(q.b[:])
-	if n > 0 {
-		return true, nil
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return false, nil
-	}
-	if err == nil {
-		err = io.EOF
-	}
-	return false, err
 }

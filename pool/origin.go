@@ -42,7 +42,7 @@ type Origin struct {
 	gone atomic.Bool
 
 	// mu guards all below, and the list fields of leases and tickets in it. It is
-	// never held across I/O.
+	// never held across I/O that can wait; idle connections are looked at with it.
 	mu      sync.Mutex
 	idle    list[*Lease]  // most recently used first
 	waiting list[*Ticket] // first come first
@@ -479,24 +479,39 @@ func (o *Origin) tidy(now time.Duration) {
 			l.hint > 0 && now-l.idleSince >= l.hint-margin(l.hint)
 	}, IdleTimeout)
 	o.retireAged(now)
+	o.closeStrays(now)
 }
 
 // drop closes the idle connections that which says, longest idle first, and
 // returns how many they were. It calls which with o.mu held.
 func (o *Origin) drop(which func(*Lease) bool, reason Reason) int {
-	var gone []*Lease
+	return o.dropFor(func(l *Lease) Reason {
+		if which(l) {
+			return reason
+		}
+		return ""
+	})
+}
+
+// dropFor closes the idle connections for which why returns a reason.
+func (o *Origin) dropFor(why func(*Lease) Reason) int {
+	type dropped struct {
+		lease  *Lease
+		reason Reason
+	}
+	var gone []dropped
 	o.mu.Lock()
 	for n := o.idle.back; n != nil; {
 		prev := n.prev
-		if which(n.value) {
+		if reason := why(n.value); reason != "" {
 			o.idle.remove(n)
-			gone = append(gone, n.value)
+			gone = append(gone, dropped{n.value, reason})
 		}
 		n = prev
 	}
 	o.mu.Unlock()
-	for _, l := range gone {
-		l.close(reason)
+	for _, d := range gone {
+		d.lease.close(d.reason)
 	}
 	return len(gone)
 }

@@ -100,6 +100,7 @@ type Pool struct {
 	cfg     Config
 	start   time.Time
 	watcher *sock.Watcher
+	tick    *time.Ticker // the janitor's
 	tended  atomic.Int64 // when the janitor last turned, by now
 
 	ctx    context.Context // ends with Close
@@ -133,6 +134,7 @@ func New(cfg Config) (*Pool, error) {
 	p.watcher = w
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.work.Add(1)
+	p.tick = time.NewTicker(janitorPeriod)
 	go p.janitor()
 	return p, nil
 }
@@ -199,14 +201,13 @@ func (p *Pool) hungUp(id uint64) {
 
 func (p *Pool) janitor() {
 	defer p.work.Done()
-	tick := time.NewTicker(janitorPeriod)
-	defer tick.Stop()
+	defer p.tick.Stop()
 	var list []*Origin
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
-		case <-tick.C:
+		case <-p.tick.C:
 		}
 		p.tended.Store(int64(p.now()))
 		p.mu.Lock()
