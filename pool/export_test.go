@@ -91,9 +91,11 @@ func (o *Origin) Learn(d time.Duration) {
 func (o *Origin) PassTime(d time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for n := o.idle.front; n != nil; n = n.next {
-		n.value.idleSince -= d
-		n.value.halfSince -= d
+	for _, n := range []*node[*Lease]{o.idle.front, o.pinned.front} {
+		for ; n != nil; n = n.next {
+			n.value.idleSince -= d
+			n.value.halfSince -= d
+		}
 	}
 	o.failed = max(o.failed-d, 0)
 }

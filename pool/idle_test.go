@@ -376,29 +376,3 @@ func TestOnlyWhatCanBeSentTwiceTakesAConnectionIdleForLong(t *testing.T) {
 	once.Release()
 	twice.Release()
 }
-
-func TestAKeptConnectionIsCheckedBeforeItsNextExchange(t *testing.T) {
-	u := newUpstream(t)
-	p := newPool(t)
-	o := u.origin(p)
-	l := acquire(t, o, pool.Ticket{})
-	peer := u.next()
-	other := p.Origin(false, []byte("127.0.0.1"), 1)
-	if !l.Usable(o) || l.Usable(other) {
-		t.Error("usable for its own origin and no other")
-	}
-	if !l.Usable(o) || !l.Reused() {
-		t.Error("not usable for a third exchange")
-	}
-	_ = peer.Close()
-	eventually(t, "the end is seen", l.HungUp)
-	if l.Usable(o) {
-		t.Error("usable though it has ended")
-	}
-	l.Discard(pool.Pinned)
-	for _, s := range p.Snapshot().Origins {
-		if s.Opened == 1 && s.Reused != 2 {
-			t.Errorf("%d exchanges on the kept connection counted", s.Reused)
-		}
-	}
-}

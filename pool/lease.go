@@ -54,6 +54,8 @@ type Lease struct {
 	maxLeft int64         // how many requests the upstream said it takes; -1: it did not
 
 	lent   atomic.Bool   // somebody has borrowed it
+	pinned bool          // it is for one borrower alone,
+	midway bool          // whose authentication is not over
 	reused bool          // this exchange is not the first
 	idled  time.Duration // how long it was idle before this exchange
 
@@ -70,17 +72,6 @@ func (l *Lease) Reused() bool { return l.requests > 0 || l.idled > 0 }
 
 // Addr returns the address that the connection leads to.
 func (l *Lease) Addr() netip.AddrPort { return l.addr }
-
-// Usable reports whether a connection that the borrower has kept after a whole
-// exchange can carry another one to this origin.
-func (l *Lease) Usable(o *Origin) bool {
-	l.requests++
-	if l.origin != o || l.check() != "" {
-		return false
-	}
-	o.keptOn(l)
-	return true
-}
 
 // Hint notes what the upstream said of its connection in this exchange: how
 // many seconds it may idle, and how many more requests it takes; -1 where it
@@ -100,9 +91,14 @@ func (l *Lease) Hint(timeout, max int64) {
 
 func clamp(d time.Duration) time.Duration { return max(d, time.Millisecond) }
 
-// Release gives the connection back after a whole exchange, for others to use.
+// Release gives the connection back after a whole exchange, for others to use,
+// unless it is pinned.
 func (l *Lease) Release() {
 	l.comeBack()
+	if l.pinned {
+		l.close(Pinned)
+		return
+	}
 	l.requests++
 	if max := l.origin.pool.cfg.MaxRequests; l.maxLeft == 0 || max > 0 && l.requests >= max {
 		l.close(MaxRequests)
@@ -126,7 +122,8 @@ func (l *Lease) putIdle() {
 		surplus.close(reason)
 		return
 	}
-	p.becameIdle(l.origin)
+	p.list(l.origin)
+	p.relieve() // who came for a slot just before it became idle
 }
 
 // Discard gives the connection back to be closed.

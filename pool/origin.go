@@ -45,6 +45,7 @@ type Origin struct {
 	// never held across I/O that can wait; idle connections are looked at with it.
 	mu      sync.Mutex
 	idle    list[*Lease]  // most recently used first
+	pinned  list[*Lease]  // idle too, likewise, and each for one borrower alone
 	waiting list[*Ticket] // first come first
 	open    int           // connections, idle or in use
 	dialing int
@@ -94,6 +95,7 @@ type Ticket struct {
 	ch     chan grant // made when first needed; holds one
 	node   node[*Ticket]
 	dial   *opening // begun for this request; guarded by the origin's mutex
+	own    *Lease   // pinned for this ticket; it may have been closed since
 	since  time.Duration
 	waited bool // in this Acquire
 }
@@ -116,7 +118,10 @@ type grant struct {
 // has been opened. It must be given back by Release or Discard.
 func (o *Origin) Acquire(t *Ticket) (*Lease, error) {
 	t.waited = false
-	l, err := o.acquire(t)
+	l, err := o.takeOwn(t), error(nil)
+	if l == nil {
+		l, err = o.acquire(t)
+	}
 	for err == nil {
 		reason := l.check()
 		if reason == "" {
@@ -151,10 +156,10 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 		return nil, ErrClosed
 	}
 	if !o.mayDialLocked() {
-		if back := o.idle.back; back != nil { // none this request may have: make room
-			o.idle.remove(back)
+		if l := o.idleLongestLocked(); l != nil { // none this request may have: make room
+			l.node.in.remove(&l.node)
 			o.mu.Unlock()
-			back.value.close(MaxIdle)
+			l.close(MaxIdle)
 			return o.acquire(t)
 		}
 		if !t.waited && o.waiting.len-o.dialing >= o.pool.cfg.MaxPendingPerHost {
@@ -391,15 +396,6 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 	return back.value, MaxIdle
 }
 
-// keptOn accounts for a connection that its borrower uses again without having
-// given it back.
-func (o *Origin) keptOn(l *Lease) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.settleLocked(l)
-	l.idled, l.reused = 0, true
-}
-
 // settleLocked accounts for the exchange that a connection has done.
 func (o *Origin) settleLocked(l *Lease) {
 	if l.reused {
@@ -445,9 +441,9 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 func (o *Origin) hungUp(l *Lease) {
 	now := o.pool.now()
 	o.mu.Lock()
-	idle := o.idle.has(&l.node)
+	idle := l.node.in != nil
 	if idle {
-		o.idle.remove(&l.node)
+		l.node.in.remove(&l.node)
 	} else {
 		l.hungUp = true
 	}
@@ -501,13 +497,15 @@ func (o *Origin) dropFor(why func(*Lease) Reason) int {
 	}
 	var gone []dropped
 	o.mu.Lock()
-	for n := o.idle.back; n != nil; {
-		prev := n.prev
-		if reason := why(n.value); reason != "" {
-			o.idle.remove(n)
-			gone = append(gone, dropped{n.value, reason})
+	for _, list := range [...]*list[*Lease]{&o.idle, &o.pinned} {
+		for n := list.back; n != nil; {
+			prev := n.prev
+			if reason := why(n.value); reason != "" {
+				list.remove(n)
+				gone = append(gone, dropped{n.value, reason})
+			}
+			n = prev
 		}
-		n = prev
 	}
 	o.mu.Unlock()
 	for _, d := range gone {

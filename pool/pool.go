@@ -221,6 +221,7 @@ func (p *Pool) janitor() {
 		p.mu.Lock()
 		p.forgetLocked(lookedOver, originTTL)
 		p.mu.Unlock()
+		p.relieve() // by pinned ones that were midway as they became idle
 	}
 }
 
