@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -70,16 +71,34 @@ var options = []option{
 	quantity("memory-request", "32Mi", func(o *Options) *string { return &o.MemoryRequest }),
 	quantity("memory-limit", "128Mi", func(o *Options) *string { return &o.MemoryLimit }),
 	{"skip-containers", func(o *Options, v string) error { o.Skip = split(v); return nil }},
-	{"no-proxy", func(o *Options, v string) error {
-		o.NoProxy = split(v)
-		return want(!slices.ContainsFunc(o.NoProxy, hasSpace), "hosts with commas between them", v)
-	}},
+	{"no-proxy", setNoProxy},
 	choice("https", func(o *Options) *bool { return &o.HTTPS }),
 	choice("java", func(o *Options) *bool { return &o.Java }),
 	choice("preload", func(o *Options) *bool { return &o.Preload }),
 }
 
-func hasSpace(host string) bool { return strings.ContainsAny(host, " \t\r\n") }
+// setNoProxy takes entries that every client reads, or at least passes over.
+func setNoProxy(o *Options, v string) error {
+	o.NoProxy = split(v)
+	pattern, err := execute("carpool.noProxyEntry", nil)
+	if err != nil {
+		return err
+	}
+	wanted, err := execute("carpool.noProxyWant", nil)
+	if err != nil {
+		return err
+	}
+	isEntry := regexp.MustCompile(pattern).MatchString
+	bad := slices.DeleteFunc(slices.Clone(o.NoProxy), func(entry string) bool { return isEntry(entry) || isIP(entry) })
+	return want(len(bad) == 0, wanted, strings.Join(bad, ","))
+}
+
+// isIP reports what the function of this name does in the admission policy's
+// language: IPv6 has no zone there, and no IPv4 in it.
+func isIP(s string) bool {
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.Zone() == "" && !a.Is4In6()
+}
 
 func want(ok bool, what, value string) error {
 	if ok {

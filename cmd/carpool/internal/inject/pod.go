@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -135,7 +136,7 @@ func (p pod) injectSpec(spec, apps *yaml.Node, o Options) error {
 		if name == sidecarName || slices.Contains(o.Skip, name) {
 			continue
 		}
-		if err := s.serve(c); err != nil {
+		if err := s.serve(c, p.note); err != nil {
 			return err
 		}
 	}
@@ -166,8 +167,8 @@ func (s *sidecar) addTo(spec *yaml.Node, plain bool) error {
 }
 
 // serve gives a container of the app what makes it use carpool.
-func (s *sidecar) serve(container *yaml.Node) error {
-	if err := addEnv(container, s.env); err != nil {
+func (s *sidecar) serve(container *yaml.Node, note func(string)) error {
+	if err := addEnv(container, s.env, note); err != nil {
 		return err
 	}
 	mounts, err := child(container, "volumeMounts", yaml.SequenceNode)
@@ -187,9 +188,9 @@ func (s *sidecar) serve(container *yaml.Node) error {
 }
 
 // addEnv adds variables to a container's environment. Both spellings of a name
-// are one variable, and one that is there is left alone, but for those that are
-// extended, in the one spelling that counts.
-func addEnv(container *yaml.Node, vars []variable) error {
+// are one variable, but for options', and what is there is left alone unless it
+// can be extended. The note is what the user should know of that.
+func addEnv(container *yaml.Node, vars []variable, note func(string)) error {
 	env, err := child(container, "env", yaml.SequenceNode)
 	if err != nil {
 		return err
@@ -199,6 +200,9 @@ func addEnv(container *yaml.Node, vars []variable) error {
 		there = slices.Clone(env.Content)
 	}
 	for _, v := range vars {
+		if v.With != "" && slices.ContainsFunc(there, v.isOthers(vars)) {
+			continue
+		}
 		if !slices.ContainsFunc(there, v.isThere) {
 			if env, err = add(container, "env", yaml.SequenceNode, ""); err != nil {
 				return err
@@ -207,29 +211,43 @@ func addEnv(container *yaml.Node, vars []variable) error {
 			continue
 		}
 		for _, entry := range there {
-			if v.Extend && v.isThere(entry) {
-				v.extend(entry)
+			if v.Extend == "" || text(entry, "name") != v.Name {
+				continue
 			}
+			if get(entry, "valueFrom") != nil {
+				note(fmt.Sprintf("container %s gets %s from elsewhere: put %s behind it there", text(container, "name"), v.Name, v.Value))
+				continue
+			}
+			v.extend(entry)
 		}
 	}
 	return nil
 }
 
+// isOthers returns whether an entry of an environment is the variable that v
+// belongs to, with another value than carpool's.
+func (v variable) isOthers(vars []variable) func(entry *yaml.Node) bool {
+	i := slices.IndexFunc(vars, func(of variable) bool { return of.Name == v.With })
+	return func(entry *yaml.Node) bool {
+		return strings.EqualFold(text(entry, "name"), v.With) && (i < 0 || text(entry, "value") != vars[i].Value)
+	}
+}
+
 // isThere reports whether an entry of an environment is this variable.
 func (v variable) isThere(entry *yaml.Node) bool {
 	name := text(entry, "name")
-	return name == v.Name || !v.Extend && strings.EqualFold(name, v.Name)
+	return name == v.Name || v.Extend != " " && strings.EqualFold(name, v.Name)
 }
 
 // extend puts v's value behind that of an entry, unless it has it already or
-// gets it from elsewhere.
+// says that no host is for a proxy.
 func (v variable) extend(entry *yaml.Node) {
 	value := text(entry, "value")
-	if get(entry, "valueFrom") != nil || strings.Contains(value, v.Value) {
+	if value == "*" || strings.Contains(value, v.Value) {
 		return
 	}
 	if value != "" {
-		value += " "
+		value += v.Extend
 	}
 	setText(entry, "value", value+v.Value)
 }

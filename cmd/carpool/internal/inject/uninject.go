@@ -84,7 +84,7 @@ func (s *sidecar) isPair(entries []*yaml.Node) bool {
 	for i := 0; i+1 < len(s.env) && len(entries) > 1; i++ {
 		a, b := s.env[i], s.env[i+1]
 		value := text(entries[0], "value")
-		if !a.Extend && strings.EqualFold(a.Name, b.Name) &&
+		if a.Extend != " " && strings.EqualFold(a.Name, b.Name) &&
 			text(entries[0], "name") == a.Name && text(entries[1], "name") == b.Name && text(entries[1], "value") == value &&
 			(value == a.Value || strings.HasPrefix(value, a.Value+",")) {
 			return true
@@ -97,26 +97,33 @@ func (s *sidecar) isPair(entries []*yaml.Node) bool {
 // if nothing is left of it.
 func (s *sidecar) unextend(entry *yaml.Node) bool {
 	for _, v := range s.env {
-		if !v.Extend || text(entry, "name") != v.Name {
+		if v.Extend == "" || text(entry, "name") != v.Name {
 			continue
 		}
 		value := text(entry, "value")
 		at := strings.LastIndex(value, v.Value)
-		if at < 0 {
+		if at < 0 || !v.isTail(value[at+len(v.Value):]) {
 			continue
 		}
-		// The list that ends Java's value can have got more behind it.
-		if more := value[at+len(v.Value):]; more != "" && (more[0] != '|' || strings.Contains(more, " ")) {
+		switch {
+		case at > 0:
+		case v.Extend == ",": // of the list both spellings are put in: this one was there, and empty
+			setText(entry, "value", "")
 			continue
-		}
-		if at == 0 {
+		default:
 			return true
 		}
-		if own, ok := strings.CutSuffix(value[:at], " "); ok {
+		if own, ok := strings.CutSuffix(value[:at], v.Extend); ok {
 			setText(entry, "value", own)
 		}
 	}
 	return false
+}
+
+// isTail reports whether this can stand behind our value: the user's entries,
+// behind a list of hosts.
+func (v variable) isTail(s string) bool {
+	return s == "" || v.Extend == "," && s[0] == ',' || v.Extend == " " && s[0] == '|' && !strings.Contains(s, " ")
 }
 
 // removeItems takes items out of the list under a key, and the key with the
