@@ -138,7 +138,7 @@ func TestFaultsAreToldWithTheirPlace(t *testing.T) {
 		"key twice":         {aPod("  name: q\n"), `document 2, line 8: "name" is there twice`},
 		"containers":        {"apiVersion: v1\nkind: Pod\nspec:\n  containers: {a: b}\n", "document 2, line 7: containers is not a list"},
 		"a container":       {"apiVersion: v1\nkind: Pod\nspec:\n  containers:\n    - app\n", "document 2, line 8: an item of containers is not a mapping"},
-		"env":               {"apiVersion: v1\nkind: Pod\nspec:\n  containers:\n    - name: a\n      env: {A: b}\n", "document 2, line 9: env is not a list"},
+		"env":               {"apiVersion: v1\nkind: Pod\nspec:\n  containers:\n    - name: a\n      image: a:1\n      env: {A: b}\n", "document 2, line 10: env is not a list"},
 		"spec":              {"apiVersion: apps/v1\nkind: Deployment\nspec: none\n", "document 2, line 6: spec is not a mapping"},
 		"annotation":        {annotated(prefix+"https: maybe", "a: b"), "document 2, line 9: " + prefix + `https: want true or false, not "maybe"`},
 		"setting":           {annotated("settings." + prefix + "IDLE_TIMEOUT: 5"), "document 2, line 9: CARPOOL_IDLE_TIMEOUT="},
@@ -220,7 +220,7 @@ func TestAPlainContainerServesNoInitContainer(t *testing.T) {
 }
 
 func TestWhatDoesNotGoByItselfIsNoted(t *testing.T) {
-	job := "apiVersion: batch/v1\nkind: Job\nspec:\n  template:\n    spec:\n      containers:\n        - name: a\n"
+	job := "apiVersion: batch/v1\nkind: Job\nspec:\n  template:\n    spec:\n      containers:\n        - name: a\n          image: a:1\n"
 	if got := run(job, "inject", "--plain", "-f", "-"); got.code != 0 || !strings.Contains(got.stderr, "(Job): it does not complete") {
 		t.Errorf("a Job with an ordinary container: %+v", got)
 	}

@@ -14,9 +14,11 @@ import (
 type lineError struct {
 	line int // from 1, in the document; 0 is not known
 	text string
+	err  error // what kind of fault it is, or nil
 }
 
 func (e *lineError) Error() string { return e.text }
+func (e *lineError) Unwrap() error { return e.err }
 
 func errorAt(n *yaml.Node, format string, args ...any) error {
 	return &lineError{line: n.Line, text: fmt.Sprintf(format, args...)}

@@ -43,6 +43,11 @@ type Options struct {
 	// Plain makes the sidecar an ordinary container, for Kubernetes before 1.29.
 	// Preload does not go with it: the app may start before the script is there.
 	Plain bool
+
+	// Strict makes an error of what is passed over: containers in a place where
+	// no pod is looked for, and patches. Pods that carpool is not for, by their
+	// label or because of the node they are for, are none.
+	Strict bool
 }
 
 // Defaults returns the options of the chart's own values.

@@ -20,6 +20,7 @@ type pod struct {
 	root *yaml.Node // metadata and spec
 	kind string     // of the workload
 	note func(string)
+	pass func(why string) // tells that it is left as it is, though it may want carpool
 }
 
 // list is a list of the pod's spec: its name and, where it is made, what it
@@ -77,7 +78,15 @@ func (p pod) inject(o Options) error {
 		return err
 	}
 	if apps == nil || len(apps.Content) == 0 {
-		p.note("left as it is: it has no containers (a patch for another file?)")
+		p.pass("it has no containers (a patch for another file?)")
+		return nil
+	}
+	if i := slices.IndexFunc(apps.Content, func(c *yaml.Node) bool { return !hasImage(c) }); i >= 0 {
+		p.pass(strings.TrimSpace("the container "+text(apps.Content[i], "name")) + " has no image (a patch for another file?)")
+		return nil
+	}
+	if strings.HasPrefix(p.kind, "serving.knative.dev/") {
+		p.pass("Knative refuses native sidecars in what it is given (the admission policy serves the pods that it makes)")
 		return nil
 	}
 	metadata, err := add(p.root, "metadata", yaml.MappingNode, "spec")
@@ -128,7 +137,7 @@ func (p pod) injectSpec(spec, apps *yaml.Node, o Options) error {
 	} else if err := s.addTo(spec, o.Plain); err != nil {
 		return err
 	}
-	if o.Plain && strings.HasSuffix(p.kind, "Job") {
+	if o.Plain && strings.Contains(p.kind, "Job") {
 		p.note("it does not complete before carpool ends: let the app's last step POST to http://127.0.0.1:9128/quitquitquit")
 	}
 	for _, c := range served {
