@@ -256,7 +256,14 @@ func (v variable) extend(entry *yaml.Node) {
 		return
 	}
 	if value != "" {
-		value += v.Extend
+		setText(entry, "value", value+v.Extend+v.Value)
+		return
 	}
-	setText(entry, "value", value+v.Value)
+	i := indexOf(entry, "value")
+	if i >= 0 {
+		old := entry.Content[i+1]
+		old.LineComment = keepEmpty(old, entry.Content[i].LineComment+" "+old.LineComment)
+		entry.Content[i].LineComment = ""
+	}
+	setText(entry, "value", v.Value)
 }

@@ -105,8 +105,11 @@ func (s *sidecar) unextend(entry *yaml.Node) bool {
 		if at < 0 || !v.isTail(value[at+len(v.Value):]) {
 			continue
 		}
+		i := indexOf(entry, "value")
 		switch {
 		case at > 0:
+		case giveBack(entry, i, entry.Content[i+1].LineComment):
+			continue
 		case v.Extend == ",": // of the list both spellings are put in: this one was there, and empty
 			setText(entry, "value", "")
 			continue
