@@ -126,6 +126,9 @@ and value an entry can have
   value: {{ toJson .noProxy }}
   with: HTTP_PROXY
   extend: ","
+- name: grpc_proxy # empty: gRPC tunnels to one address of a name else, and balances no more
+  value: ""
+  with: HTTP_PROXY
 - name: HTTPS_PROXY
   value: http://127.0.0.1:3128
   when: https

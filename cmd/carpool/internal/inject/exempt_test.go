@@ -140,7 +140,7 @@ func TestNoProxyEntriesThatEndSomeClientsAreRefused(t *testing.T) {
 		"a:", "10.0.0.0/33", "10.0.0.0/", "10.*", "*", "**.a", "ä.de", "-a", "a@b", `"a"`, "'a'", "$HOST", "${HOST}", "a\tb", "a#b", "a?b", "<local>",
 	}
 	for _, entry := range good {
-		if got := run(aPod(), "inject", "-f", "-", "--java", "--no-proxy", entry); got.code != 0 || got.stderr != "" {
+		if got := run(aPod(), "inject", "-f", "-", "--no-proxy", entry); got.code != 0 || got.stderr != "" {
 			t.Errorf("%q: %+v", entry, got)
 		}
 	}

@@ -134,17 +134,27 @@ func (p pod) injectSpec(spec, apps *yaml.Node, o Options) error {
 	}
 	if there {
 		p.note("the container " + sidecarName + " that is there stays as it is (to change it, uninject first)")
-	} else if err := s.addTo(spec, o.Plain); err != nil {
-		return err
+	} else {
+		if err := s.addTo(spec, o.Plain); err != nil {
+			return err
+		}
+		p.noteScrape(s)
+		if o.Plain {
+			p.keepDefault(text(served[0], "name"))
+		}
 	}
 	if o.Plain && strings.Contains(p.kind, "Job") {
 		p.note("it does not complete before carpool ends: let the app's last step POST to http://127.0.0.1:9128/quitquitquit")
 	}
+	return p.serve(s, slices.DeleteFunc(served, func(c *yaml.Node) bool {
+		return text(c, "name") == sidecarName || slices.Contains(o.Skip, text(c, "name"))
+	}))
+}
+
+// serve gives containers of the app what makes them use carpool.
+func (p pod) serve(s *sidecar, served []*yaml.Node) error {
+	p.noteOptions(s, served)
 	for _, c := range served {
-		name := text(c, "name")
-		if name == sidecarName || slices.Contains(o.Skip, name) {
-			continue
-		}
 		if err := s.serve(c, p.note); err != nil {
 			return err
 		}

@@ -10,10 +10,12 @@ import (
 // uninject takes out of the pod what inject put in. It goes by what inject
 // leaves, not by the options, which it does not know:
 //
-//   - the status annotation, without which nothing is touched
+//   - the status annotation, without which nothing is touched, and that of
+//     kubectl's default container right behind it
 //   - the container named carpool, if it has the definition's port by its name
 //   - the volume and the mounts named carpool, if they are the definition's
-//   - a variable in both spellings, one behind the other, with carpool's value
+//   - a variable in both spellings, one behind the other, with carpool's value,
+//     and behind such a pair the variable that carpool sets to nothing
 //   - carpool's part of a variable that was extended
 //
 // The author's own sidecar, named alike, has no such port. What is no pod as
@@ -28,6 +30,7 @@ func (p pod) uninject(o Options) error {
 	if err != nil {
 		return err
 	}
+	p.forgetDefault(s)
 	remove(annotations, statusAnnotation)
 	removeEmpty(metadata, "annotations")
 	removeEmpty(p.root, "metadata")
@@ -65,11 +68,16 @@ func (s *sidecar) leave(container *yaml.Node) {
 		return
 	}
 	var kept []*yaml.Node
+	behind := false // a pair of ours
 	for i := 0; i < len(env.Content); i++ {
-		if s.isPair(env.Content[i:]) {
+		switch entry := env.Content[i]; {
+		case s.isPair(env.Content[i:]):
+			behind = true
 			i++
-		} else if !s.unextend(env.Content[i]) {
-			kept = append(kept, env.Content[i])
+		case behind && s.isBlank(entry):
+		case !s.unextend(entry):
+			behind = false
+			kept = append(kept, entry)
 		}
 	}
 	if len(kept) < len(env.Content) {
@@ -91,6 +99,12 @@ func (s *sidecar) isPair(entries []*yaml.Node) bool {
 		}
 	}
 	return false
+}
+
+// isBlank reports whether an entry is a variable that we set to nothing.
+func (s *sidecar) isBlank(entry *yaml.Node) bool {
+	return text(entry, "value") == "" && get(entry, "valueFrom") == nil &&
+		slices.ContainsFunc(s.env, func(v variable) bool { return v.Value == "" && v.Name == text(entry, "name") })
 }
 
 // unextend takes our part out of a variable that is extended. It reports true
