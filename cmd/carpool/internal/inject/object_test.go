@@ -65,6 +65,7 @@ var passedOver = map[string]struct{ text, want string }{
 		"(Workflow): left as it is: it has containers in spec.templates[0], where"},
 	"in a list": {"apiVersion: v1\nkind: List\nitems:\n  - apiVersion: ray.io/v1\n    kind: RayService\n    spec: {head: {containers: [{image: a}]}}\n",
 		"(RayService): left as it is: it has containers in spec.head, where"},
+	"a kind that is misspelt": {"apiVersion: v1\nknd: Pod\nmetadata: {name: p}\n" + podSpec, "(p): left as it is: it has containers in spec, where"},
 	"Knative": {"apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: k}\nspec:\n  template:\n" + indented(4, podSpec),
 		"(Service k): left as it is: Knative refuses native sidecars"},
 	"no template": {"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {replicas: 3}\n",

@@ -126,7 +126,8 @@ func (d document) changeObject(o object) {
 // passRest passes over the containers of an object that are in none of its
 // pods.
 func (d document) passRest(o object, pods []*yaml.Node) {
-	if !d.rest {
+	isObject := o.kind != "" || text(o.root, "apiVersion") != "" // one of them can be misspelt
+	if !d.rest || !isObject {
 		return
 	}
 	const most = 3

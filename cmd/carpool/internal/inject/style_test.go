@@ -95,6 +95,7 @@ func TestOtherDocumentsAreNotTouched(t *testing.T) {
 		"blank":          "\n\n",
 		"comment":        "# only this",
 		"no kind":        "a:   1\nb: [ 2 ]",
+		"no object":      "jobs:\n  test:\n    container:   {image: a}\n",
 		"a list":         "- 1\n-   2\n",
 		"another kind":   "kind:   Service\napiVersion: v1\n",
 		"another group":  "apiVersion: batch.volcano.sh/v1alpha1\nkind: Job\nspec: {tasks:   []}\n",
@@ -110,8 +111,8 @@ func TestOtherDocumentsAreNotTouched(t *testing.T) {
 			for what, change := range map[string]func([]byte, inject.Options) ([]byte, []string, error){
 				"inject": inject.Inject, "uninject": inject.Uninject,
 			} {
-				if out, _, err := change([]byte(in), inject.Defaults()); err != nil || string(out) != in {
-					t.Errorf("%s: %q, %v", what, out, err)
+				if out, notes, err := change([]byte(in), inject.Defaults()); err != nil || string(out) != in || name == "no object" && notes != nil {
+					t.Errorf("%s: %q, %v, %v", what, out, notes, err)
 				}
 			}
 		})
