@@ -88,7 +88,8 @@ func TestAConnectionThatItsPeerClosedWhileInUseIsNotKept(t *testing.T) {
 	}
 }
 
-// P2 of the catalogue.
+// P2 of the catalogue. The other connections of such an upstream are not used
+// either (P24).
 func TestAConnectionWithStrayBytesIsNotUsed(t *testing.T) {
 	u := newUpstream(t)
 	p := newPool(t)
@@ -97,15 +98,41 @@ func TestAConnectionWithStrayBytesIsNotUsed(t *testing.T) {
 	write(t, peers[1], "HTTP/1.1 200 OK\r\n\r\n")
 	eventually(t, "the bytes arrive", o.IdlePending)
 	l := acquire(t, o, pool.Ticket{})
-	defer l.Release()
-	if !joins(l, peers[0]) {
-		t.Error("not the clean connection")
+	if joins(l, peers[0]) || joins(l, peers[1]) {
+		t.Error("a used connection")
 	}
-	if s := stats(t, p); s.Closed[pool.StrayBytes] != 1 || s.Opened != 2 {
+	l.Release()
+	if o.Tidy(); stats(t, p).Idle != 0 {
+		t.Errorf("%d connections are kept", stats(t, p).Idle)
+	}
+	if s := stats(t, p); s.Closed[pool.StrayBytes] != 1 || s.Closed[pool.NotKept] != 2 || s.Opened != 3 {
 		t.Errorf("%d opened, closed %v", s.Opened, s.Closed)
 	}
-	if _, err := peers[1].Read(make([]byte, 1)); err == nil {
-		t.Error("the other one is still open")
+	for _, c := range peers {
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			t.Error("still open")
+		}
+	}
+}
+
+// Last words are no stray bytes: servers say 408 when they close what is idle.
+func TestAConnectionThatEndsWithLastWordsIsNoStray(t *testing.T) {
+	u := newUpstream(t)
+	p := newPool(t, func(c *pool.Config) { c.MaxConnsPerHost = 1 })
+	o := u.origin(p)
+	l := acquire(t, o, pool.Ticket{})
+	peer := u.next()
+	write(t, peer, "HTTP/1.1 408 Request Timeout\r\n\r\n")
+	_ = peer.Close()
+	eventually(t, "the hang-up is seen", l.HungUp)
+	if l.Usable(o) {
+		t.Error("it can be used again")
+	}
+	l.Discard(pool.UpstreamClosed)
+	l = acquire(t, o, pool.Ticket{})
+	l.Release()
+	if s := stats(t, p); s.Idle != 1 {
+		t.Errorf("connections are not kept any more: %d idle, closed %v", s.Idle, s.Closed)
 	}
 }
 
