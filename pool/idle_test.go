@@ -105,7 +105,7 @@ func TestAConnectionWithStrayBytesIsNotUsed(t *testing.T) {
 	if o.Tidy(); stats(t, p).Idle != 0 {
 		t.Errorf("%d connections are kept", stats(t, p).Idle)
 	}
-	if s := stats(t, p); s.Closed[pool.StrayBytes] != 1 || s.Closed[pool.NotKept] != 2 || s.Opened != 3 {
+	if s := stats(t, p); s.Closed[pool.StrayBytes] != 1 || s.Closed[pool.NotTrusted] != 2 || s.Opened != 3 {
 		t.Errorf("%d opened, closed %v", s.Opened, s.Closed)
 	}
 	for _, c := range peers {

@@ -25,7 +25,8 @@ const (
 	UpstreamClosed Reason = "upstream_closed" // by the upstream while idle, or as it answered
 	ClosedOnReuse  Reason = "closed_on_reuse" // by the upstream as the next request came
 	StrayBytes     Reason = "stray_bytes"     // bytes that belong to no request
-	NotKept        Reason = "not_kept"        // the upstream said close, or cannot be trusted with kept connections
+	NotKept        Reason = "not_kept"        // the upstream said close, or cannot keep connections
+	NotTrusted     Reason = "not_trusted"     // NO_REUSE_HOSTS, or the upstream has sent stray bytes
 	ClientGone     Reason = "client_gone"     // the client gave up during the exchange
 	EarlyAnswer    Reason = "early_answer"    // answered before it had read the request
 	BadAnswer      Reason = "bad_answer"      // the upstream broke the protocol or off

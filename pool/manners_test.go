@@ -262,7 +262,7 @@ func TestWhatIsNotToBeReusedIsNot(t *testing.T) {
 	w := enqueue(t, p, o, pool.Ticket{Replayable: true})
 	l.Release()
 	w.lease(t).Release()
-	if s := stats(t, p); s.Opened != 2 || s.Idle != 0 || s.Closed[pool.NotKept] != 2 {
+	if s := stats(t, p); s.Opened != 2 || s.Idle != 0 || s.Closed[pool.NotTrusted] != 2 {
 		t.Errorf("%d opened, %d idle, closed %v", s.Opened, s.Idle, s.Closed)
 	}
 	another := other.origin(p)

@@ -316,7 +316,7 @@ func (o *Origin) give(l *Lease) (*Lease, Reason) {
 		return l, UpstreamClosed
 	}
 	if !o.manners.keeps(now) {
-		return l, NotKept
+		return l, NotTrusted
 	}
 	fresh := 0
 	for n := o.waiting.front; n != nil; n = n.next {
@@ -435,7 +435,7 @@ func (o *Origin) tidy(now time.Duration) {
 		return before && o.manners.outworn(idle)
 	}, IdleTimeout)
 	o.drop(func(l *Lease) bool { return l.expired(now) }, MaxAge)
-	o.drop(func(*Lease) bool { return !o.manners.keeps(now) }, NotKept)
+	o.drop(func(*Lease) bool { return !o.manners.keeps(now) }, NotTrusted)
 }
 
 // drop closes the idle connections that which says, longest idle first, and
