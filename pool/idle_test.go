@@ -54,10 +54,6 @@ func TestAnIdleConnectionThatItsPeerClosesIsRemovedAtOnce(t *testing.T) {
 	for name, end := range map[string]func(*net.TCPConn){
 		"FIN": func(c *net.TCPConn) { _ = c.Close() },
 		"RST": func(c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() },
-		"bytes and FIN": func(c *net.TCPConn) {
-			_, _ = c.Write([]byte("HTTP/1.1 408 Request Timeout\r\n\r\n"))
-			_ = c.Close()
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := newUpstream(t)
@@ -115,24 +111,41 @@ func TestAConnectionWithStrayBytesIsNotUsed(t *testing.T) {
 	}
 }
 
-// Last words are no stray bytes: servers say 408 when they close what is idle.
-func TestAConnectionThatEndsWithLastWordsIsNoStray(t *testing.T) {
-	u := newUpstream(t)
-	p := newPool(t, func(c *pool.Config) { c.MaxConnsPerHost = 1 })
-	o := u.origin(p)
-	l := acquire(t, o, pool.Ticket{})
-	peer := u.next()
-	write(t, peer, "HTTP/1.1 408 Request Timeout\r\n\r\n")
-	_ = peer.Close()
-	eventually(t, "the hang-up is seen", l.HungUp)
-	if l.Usable(o) {
-		t.Error("it can be used again")
-	}
-	l.Discard(pool.UpstreamClosed)
-	l = acquire(t, o, pool.Ticket{})
-	l.Release()
-	if s := stats(t, p); s.Idle != 1 {
-		t.Errorf("connections are not kept any more: %d idle, closed %v", s.Idle, s.Closed)
+// Servers say 408 when they close what was idle for long. What comes with the
+// end soon after an answer is something else.
+func TestLastWordsAreNoStrayBytes(t *testing.T) {
+	for name, c := range map[string]struct {
+		idle   time.Duration
+		inUse  bool
+		reason pool.Reason
+		kept   bool // what comes after it
+	}{
+		"after a while": {5 * sec, false, pool.UpstreamClosed, true},
+		"at once":       {0, false, pool.StrayBytes, false},
+		"while in use":  {0, true, pool.StrayBytes, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := newUpstream(t)
+			p := newPool(t)
+			o := u.origin(p)
+			l := acquire(t, o, pool.Ticket{})
+			peer := u.next()
+			if !c.inUse {
+				l.Release()
+				o.PassTime(c.idle)
+			}
+			write(t, peer, "HTTP/1.1 408 Request Timeout\r\n\r\n")
+			_ = peer.Close()
+			if c.inUse {
+				eventually(t, "the hang-up is seen", l.HungUp)
+				l.Release()
+			}
+			closedFor(t, p, c.reason, 1)
+			acquire(t, o, pool.Ticket{}).Release()
+			if s := stats(t, p); (s.Idle == 1) != c.kept {
+				t.Errorf("%d idle, closed %v", s.Idle, s.Closed)
+			}
+		})
 	}
 }
 

@@ -186,12 +186,23 @@ func (l *Lease) check() Reason {
 	switch {
 	case err != nil:
 		return Dead(err, UpstreamClosed)
-	case pending && l.conn.PeerGone(): // its last words, such as a 408
+	case pending && l.idled >= brief && l.conn.PeerGone(): // its last words, such as a 408
 		return UpstreamClosed
 	case pending:
 		return StrayBytes
 	}
 	return ""
+}
+
+// hangUp returns the reason for closing a connection that its peer has closed
+// after it was idle for so long. Bytes that come with the end are last words,
+// such as a 408, unless it is too soon for these.
+func (l *Lease) hangUp(idle time.Duration) Reason {
+	pending, err := l.conn.Pending()
+	if pending && idle < brief && l.tls == nil { // TLS has last words of its own
+		return StrayBytes
+	}
+	return Dead(err, UpstreamClosed)
 }
 
 // quietTLS lets a TLS connection say whether there is application data. The

@@ -313,7 +313,7 @@ func (o *Origin) give(l *Lease) (*Lease, Reason) {
 	o.settleLocked(l)
 	if l.hungUp {
 		l.idled = 0
-		return l, UpstreamClosed
+		return l, l.hangUp(0)
 	}
 	if !o.manners.keeps(now) {
 		return l, NotTrusted
@@ -411,8 +411,7 @@ func (o *Origin) hungUp(l *Lease) {
 	if !idle {
 		return
 	}
-	_, err := l.conn.Pending()
-	l.close(Dead(err, UpstreamClosed))
+	l.close(l.hangUp(l.idled))
 }
 
 // tidy retires idle connections that no request may take any more. Of those
