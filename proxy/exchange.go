@@ -226,7 +226,7 @@ func (s *session) attempt(x *exchange, lease *pool.Lease) (again, retry bool) {
 		return s.noAnswer(x, lease, err)
 	}
 	if s.crossed(x, lease) {
-		s.giveBack(lease, pool.ClosedOnReuse)
+		s.giveBack(lease, x.reasonOf408())
 		return false, true
 	}
 	return s.answer(x, lease), false

@@ -169,8 +169,8 @@ func (s *session) settle(x *exchange, lease *pool.Lease, clean bool) {
 		lease.Discard(pool.StrayBytes)
 	case !whole:
 		lease.Discard(pool.EarlyAnswer)
-	case x.idledOut(lease) && ends(r):
-		lease.Discard(pool.ClosedOnReuse)
+	case x.idledOut(lease):
+		lease.Discard(x.reasonOf408())
 	case r.Suspect:
 		lease.Discard(pool.BadAnswer)
 	case ends(r), x.upgrade: // who declines an upgrade may still be of two minds

@@ -169,11 +169,14 @@ const timeout408 = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\nConnect
 
 func TestP25TimeoutOfAKeptConnection(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct{ method, more, reply string }{
-		"P25 GET":            {"GET", "", timeout408},
-		"P25 PUT":            {"PUT", "Content-Length: 5\r\n\r\nhello", timeout408},
-		"P25 in HTTP/1.0":    {"GET", "", "HTTP/1.0 408 Request Time-out\r\nCache-Control: no-cache\r\nConnection: close\r\n\r\n<html>"},
-		"P25 without a word": {"GET", "", "HTTP/1.1 408 Request Timeout\r\n\r\n"},
+	for name, c := range map[string]struct {
+		method, more, reply string
+		reason              pool.Reason
+	}{
+		"P25 GET":            {"GET", "", timeout408, pool.ClosedOnReuse},
+		"P25 PUT":            {"PUT", "Content-Length: 5\r\n\r\nhello", timeout408, pool.ClosedOnReuse},
+		"P25 in HTTP/1.0":    {"GET", "", "HTTP/1.0 408 Request Time-out\r\nCache-Control: no-cache\r\n\r\n<html>", pool.ClosedOnReuse},
+		"P25 without a word": {"GET", "", "HTTP/1.1 408 Request Timeout\r\n\r\n", pool.NotKept},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -186,7 +189,7 @@ func TestP25TimeoutOfAKeptConnection(t *testing.T) {
 			again.send(ok)
 			client.want(ok)
 			up.cut()
-			r.closedFor(o, pool.ClosedOnReuse)
+			r.closedFor(o, c.reason)
 			o.exchange(client, again)
 			if rec := r.logged(2); !rec.Retried || rec.Status != 200 {
 				t.Errorf("logged as %+v", rec)

@@ -45,5 +45,15 @@ func (s *session) crossed(x *exchange, lease *pool.Lease) bool {
 	return x.idledOut(lease) && x.replayable && !x.retried && s.joinPump(x, lease) == nil && x.repeatable()
 }
 
+// reasonOf408 is the reason for closing the connection of an answer that is
+// idledOut. A server that says close has closed it as idle, which teaches its
+// idle limit; another may just be in the habit of answering so.
+func (x *exchange) reasonOf408() pool.Reason {
+	if ends(&x.resp) {
+		return pool.ClosedOnReuse
+	}
+	return pool.NotKept
+}
+
 // ends reports whether a response is the last one on its connection.
 func ends(r *http1.Response) bool { return r.Close || r.Minor == 0 && !r.KeepAlive }
