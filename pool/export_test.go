@@ -5,17 +5,31 @@ import (
 	"time"
 )
 
-// IdleLimit is idleLimit for the tests.
-type IdleLimit struct{ l idleLimit }
+// Manners is manners for the tests.
+type Manners struct{ m manners }
 
 // ClosedAfter calls closedAfter.
-func (l *IdleLimit) ClosedAfter(idle, now time.Duration) { l.l.closedAfter(idle, now) }
+func (m *Manners) ClosedAfter(idle, now time.Duration) { m.m.closedAfter(idle, now) }
 
 // Survived calls survived.
-func (l *IdleLimit) Survived(idle time.Duration) { l.l.survived(idle) }
+func (m *Manners) Survived(idle time.Duration) { m.m.survived(idle) }
 
-// Learned returns what was learned, 0 for nothing.
-func (l *IdleLimit) Learned() time.Duration { return l.l.learned }
+// Strayed calls strayed.
+func (m *Manners) Strayed(now time.Duration) { m.m.strayed(now) }
+
+// Keeps calls keeps.
+func (m *Manners) Keeps(now time.Duration) bool { return m.m.keeps(now) }
+
+// Rest calls rest.
+func (m *Manners) Rest(replayable bool, now time.Duration) time.Duration {
+	return m.m.rest(replayable, now)
+}
+
+// Learned returns the idle limit that was learned, 0 for none.
+func (m *Manners) Learned() time.Duration { return m.m.limit.learned }
+
+// Settled is settled.
+const Settled = settled
 
 // Margin is margin.
 func Margin(limit time.Duration) time.Duration { return margin(limit) }
@@ -51,7 +65,22 @@ func (p *Pool) Forget() {
 func (o *Origin) Learn(d time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.limit.learned = d
+	o.manners.limit.learned = d
+}
+
+// Forgive makes what strays the upstream has sent older by d.
+func (o *Origin) Forgive(d time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.manners.strays.until -= d
+}
+
+// Hasty reports whether the upstream is known to close connections soon after
+// its answers.
+func (o *Origin) Hasty() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.manners.haste.hasty()
 }
 
 // PassTime makes the idle connections idle for d longer.

@@ -17,15 +17,16 @@ type Reason string
 
 // Why connections are closed.
 const (
-	IdleTimeout    Reason = "idle_timeout"    // idle for IDLE_TIMEOUT, or nearly as long as the upstream said it may be
+	IdleTimeout    Reason = "idle_timeout"    // idle for IDLE_TIMEOUT, or nearly as long as the upstream lets it be
 	MaxAge         Reason = "max_age"         // MAX_CONN_AGE
 	MaxRequests    Reason = "max_requests"    // MAX_REQUESTS_PER_CONN, or as many as the upstream said
 	MaxIdle        Reason = "max_idle"        // MAX_IDLE_PER_HOST, or room was needed elsewhere
 	Evicted        Reason = "evicted"         // descriptors or memory were short
-	UpstreamClosed Reason = "upstream_closed" // by the upstream while idle
+	UpstreamClosed Reason = "upstream_closed" // by the upstream while idle, or as it answered
 	ClosedOnReuse  Reason = "closed_on_reuse" // by the upstream as the next request came
 	StrayBytes     Reason = "stray_bytes"     // bytes that belong to no request
 	NotKept        Reason = "not_kept"        // the upstream said close, or cannot keep connections
+	NotTrusted     Reason = "not_trusted"     // NO_REUSE_HOSTS, or the upstream has sent stray bytes
 	ClientGone     Reason = "client_gone"     // the client gave up during the exchange
 	EarlyAnswer    Reason = "early_answer"    // answered before it had read the request
 	BadAnswer      Reason = "bad_answer"      // the upstream broke the protocol or off
@@ -185,10 +186,23 @@ func (l *Lease) check() Reason {
 	switch {
 	case err != nil:
 		return Dead(err, UpstreamClosed)
+	case pending && l.idled >= brief && l.conn.PeerGone(): // its last words, such as a 408
+		return UpstreamClosed
 	case pending:
 		return StrayBytes
 	}
 	return ""
+}
+
+// hangUp returns the reason for closing a connection that its peer has closed
+// after it was idle for so long. Bytes that come with the end are last words,
+// such as a 408, unless it is too soon for these.
+func (l *Lease) hangUp(idle time.Duration) Reason {
+	pending, err := l.conn.Pending()
+	if pending && idle < brief && l.tls == nil { // TLS has last words of its own
+		return StrayBytes
+	}
+	return Dead(err, UpstreamClosed)
 }
 
 // quietTLS lets a TLS connection say whether there is application data. The

@@ -41,13 +41,14 @@ type Origin struct {
 	open    int           // connections, idle or in use
 	dialing int
 	used    time.Duration // when it was last asked for
-	limit   idleLimit
+	manners manners
 	stats   Stats
 }
 
 func newOrigin(p *Pool, k Key) *Origin {
 	o := &Origin{pool: p, key: k, used: p.now()}
 	o.stats.Closed = map[Reason]uint64{}
+	o.manners.never = p.cfg.NoReuse != nil && p.cfg.NoReuse(k)
 	o.dialer.init(p, k)
 	return o
 }
@@ -150,37 +151,54 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 	return o.wait(t)
 }
 
-// pickLocked takes the idle connection that was used last, if the request may
-// have it.
+// pickLocked takes the idle connection that was used last of those that the
+// request may have.
 func (o *Origin) pickLocked(t *Ticket, now time.Duration) *Lease {
-	if t.Fresh || o.idle.front == nil {
+	if t.Fresh || !o.manners.keeps(now) {
 		return nil
 	}
-	l := o.idle.front.value
-	if now-l.idleSince > o.usableLocked(l, t.Replayable) {
+	n, rest := o.idle.front, o.manners.rest(t.Replayable, now)
+	for n != nil && now-n.value.idleSince < rest {
+		n = n.next
+	}
+	if n == nil || now-n.value.idleSince > o.usableLocked(n.value, t.Replayable) {
 		return nil
+	}
+	l := n.value
+	if !t.Replayable {
+		l = o.youngestLocked(n, now)
 	}
 	o.idle.remove(&l.node)
 	l.idled, l.reused = now-l.idleSince, l.requests > 0
 	return l
 }
 
+// fewUsedLast is how many connections a request that cannot be sent twice
+// chooses from.
+const fewUsedLast = 4
+
+// youngestLocked returns the connection that was opened last of the few that
+// were used last, from n on, which the request may have. In a rollout the
+// servers that end are those that have been there for long.
+func (o *Origin) youngestLocked(n *node[*Lease], now time.Duration) *Lease {
+	youngest := n.value
+	for range fewUsedLast - 1 {
+		if n = n.next; n == nil || now-n.value.idleSince > o.usableLocked(n.value, false) {
+			break
+		}
+		if n.value.id > youngest.id {
+			youngest = n.value
+		}
+	}
+	return youngest
+}
+
 // usableLocked is how long a connection may have been idle for a request to
 // take it.
 func (o *Origin) usableLocked(l *Lease, replayable bool) time.Duration {
-	bound := o.pool.cfg.IdleTimeout
-	if bound == 0 {
-		bound = 1<<63 - 1
-	}
-	for _, known := range [...]time.Duration{l.hint, o.limit.learned} {
-		if known == 0 {
-			continue
-		}
-		safe := known - margin(known)
-		if !replayable {
-			safe = known / 2
-		}
-		bound = min(bound, safe)
+	bound := o.manners.usable(l.hint, replayable)
+	if t := o.pool.cfg.IdleTimeout; t > 0 {
+		bound = min(bound, t)
 	}
 	return bound
 }
@@ -294,11 +312,15 @@ func (o *Origin) give(l *Lease) (*Lease, Reason) {
 	defer o.mu.Unlock()
 	o.settleLocked(l)
 	if l.hungUp {
-		return l, UpstreamClosed
+		l.idled = 0
+		return l, l.hangUp(0)
+	}
+	if !o.manners.keeps(now) {
+		return l, NotTrusted
 	}
 	fresh := 0
 	for n := o.waiting.front; n != nil; n = n.next {
-		if !n.value.Fresh {
+		if t := n.value; !t.Fresh && o.manners.rest(t.Replayable, now) == 0 {
 			o.waiting.remove(n)
 			l.idled, l.reused = 0, l.requests > 0
 			n.value.ch <- grant{lease: l}
@@ -341,7 +363,7 @@ func (o *Origin) settleLocked(l *Lease) {
 		if o.stats.Opened > 0 {
 			o.stats.SavedTime += o.stats.HandshakeTime / time.Duration(o.stats.Opened)
 		}
-		o.limit.survived(l.idled)
+		o.manners.survived(l.idled)
 	}
 }
 
@@ -352,11 +374,14 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 		o.dialer.avoid(l.addr.Addr(), now)
 	}
 	o.mu.Lock()
-	if reason == ClosedOnReuse {
-		if l.idled > 0 { // else it had not been idle
-			o.limit.closedAfter(l.idled, now)
+	switch reason {
+	case ClosedOnReuse, UpstreamClosed:
+		if l.Reused() { // else it says nothing of what becomes of used ones
+			o.manners.closedAfter(l.idled, now)
 		}
 		l.reused = false
+	case StrayBytes:
+		o.manners.strayed(now)
 	}
 	o.settleLocked(l)
 	o.open--
@@ -378,6 +403,7 @@ func (o *Origin) hungUp(l *Lease) {
 	idle := o.idle.has(&l.node)
 	if idle {
 		o.idle.remove(&l.node)
+		l.idled = now - l.idleSince
 	} else {
 		l.hungUp = true
 	}
@@ -385,30 +411,30 @@ func (o *Origin) hungUp(l *Lease) {
 	if !idle {
 		return
 	}
-	_, err := l.conn.Pending()
-	reason := Dead(err, UpstreamClosed)
-	if reason == UpstreamClosed {
-		o.mu.Lock()
-		o.limit.closedAfter(now-l.idleSince, now)
-		o.mu.Unlock()
-	}
-	l.close(reason)
+	l.close(l.hangUp(l.idled))
 }
 
-// tidy retires idle connections that are too old, or idle for too long. Those
-// beyond a learned limit stay: nobody takes them, and when the upstream closes
-// them, or does not, more is learned.
+// tidy retires idle connections that no request may take any more. Of those
+// beyond a learned limit one stays, the one idle longest: when the upstream
+// closes it, or does not, more is learned.
 func (o *Origin) tidy(now time.Duration) {
 	cfg := &o.pool.cfg
+	witness := false
 	o.drop(func(l *Lease) bool {
+		idle := now - l.idleSince
 		// It may have been closed without that being known yet.
-		if idle := now - l.idleSince; o.limit.refutedBy(idle) && !l.conn.PeerGone() {
-			o.limit.survived(idle)
+		if o.manners.limit.refutedBy(idle) && !l.conn.PeerGone() {
+			o.manners.limit.survived(idle)
 		}
-		return cfg.IdleTimeout > 0 && now-l.idleSince >= cfg.IdleTimeout ||
-			l.hint > 0 && now-l.idleSince >= l.hint-margin(l.hint)
+		if cfg.IdleTimeout > 0 && idle >= cfg.IdleTimeout || l.hint > 0 && idle >= l.hint-margin(l.hint) {
+			return true
+		}
+		before := witness
+		witness = witness || o.manners.outworn(idle)
+		return before && o.manners.outworn(idle)
 	}, IdleTimeout)
 	o.drop(func(l *Lease) bool { return l.expired(now) }, MaxAge)
+	o.drop(func(*Lease) bool { return !o.manners.keeps(now) }, NotTrusted)
 }
 
 // drop closes the idle connections that which says, longest idle first, and

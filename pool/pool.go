@@ -51,6 +51,10 @@ type Config struct {
 	// DeadTimeout is after how long a peer that answers nothing at all, not even
 	// keep-alive probes, is given up.
 	DeadTimeout time.Duration
+	// NoReuse, if not nil, says of which origins no connection is kept after an
+	// exchange. It is asked once for each origin, and may be called from any
+	// goroutine.
+	NoReuse func(Key) bool
 	// RootCAs verify https origins; nil means the system's.
 	RootCAs *x509.CertPool
 	// CheckAddr, if not nil, says whether an address may be connected to. It is

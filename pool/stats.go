@@ -105,7 +105,7 @@ func (o *Origin) snapshot() Stats {
 	s.add(&o.stats)
 	s.Idle, s.Waiting = o.idle.len, o.waiting.len
 	s.InUse = o.open - o.idle.len
-	s.IdleLimit = o.limit.learned
+	s.IdleLimit = o.manners.limit.learned
 	for i := range s.Answers {
 		s.Answers[i] = o.answers[i].Load()
 	}

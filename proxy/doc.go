@@ -38,7 +38,33 @@ answer has come, 1xx included, and
     most, or 4 KiB where memory was short.
 
 It is never sent again after one of carpool's own time limits, nor for CONNECT
-and Upgrade.
+and Upgrade. Requests with Upgrade take a new connection from the start.
+
+Two things that come on a kept connection are no answer for this rule: bytes
+that do not begin like one, which are late ones of an answer before; and a 408,
+which servers send as they close what was idle.
+
+# Bytes that no request asked for
+
+A server can send more than its answer: a body behind a 204 or HEAD, one chunk
+end too many, a second answer. If it comes with the answer, or before the next
+request is sent on the connection, it is seen and the connection closed. If it
+comes behind the next request, what does not begin with "HTTP/" is known for
+what it is. A whole stray answer is not: nothing in HTTP/1.1 says which request
+an answer belongs to, and the acknowledgements of TCP do not say either, for
+the server's kernel may have the request before the server sends the stray.
+
+So this rests on what was seen of the origin. After the first stray nothing
+that is open to it serves another request, for ten seconds, and longer each
+time it happens again; for ten minutes after that a connection is used only
+when it has been idle for a second, so never handed straight from one request
+to the next. What remains is the very first stray of an origin, where it is a
+whole answer, the server sends it in a segment of its own, and the next request
+is sent in between. Then one request gets the stray, and those behind it on this
+connection the answer of the one before, until the connection is idle for as
+long as the server takes to answer, which shows the stray. A 204 that announces
+a body costs its connection for this reason; for servers that are known to do
+such things there is NO_REUSE_HOSTS.
 
 # Where it differs from what might be expected
 

@@ -83,6 +83,7 @@ var (
 
 	problemTerminated = problem{502, "connection_terminated", "the upstream closed the connection without an answer; the request may or may not have been carried out"}
 	problemReuse      = problem{502, "connection_terminated", "the upstream closed a kept connection just as the request was sent; it was not repeated because the method is not idempotent"}
+	problemStray      = problem{502, "http_protocol_error", "the upstream sent bytes on a kept connection that belong to no answer, just as the request came; it was not repeated because the method is not idempotent, or the body too long"}
 	problemDead       = problem{504, "connection_timeout", "the upstream gives no sign of life (UPSTREAM_DEAD_TIMEOUT)"}
 	problemIncomplete = problem{502, "http_response_incomplete", "the upstream broke off its answer"}
 	problemProtocol   = problem{502, "http_protocol_error", "the upstream's answer is not valid HTTP/1.1"}

@@ -176,6 +176,9 @@ func (s *session) carry(x *exchange) bool {
 		x.broken = false
 		x.rb.Release()
 		x.resp.Reset()
+		s.mu.Lock()
+		x.answered = false
+		s.mu.Unlock()
 		s.p.retries.Add(1)
 	}
 }
@@ -192,7 +195,8 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 		}
 		l.Discard(pool.Pinned)
 	}
-	s.ticket.Replayable, s.ticket.Fresh = x.replayable && x.keep, x.retried
+	// A handshake has to get through: the other protocol is spoken for long.
+	s.ticket.Replayable, s.ticket.Fresh = x.replayable && x.keep, x.retried || x.upgrade
 	if x.retried {
 		s.mu.Lock()
 		s.waiting = x.origin
@@ -204,7 +208,7 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 }
 
 // attempt sends the request on a connection and relays the answer. It asks for
-// a retry where the rule allows one: no byte of an answer has come, and either
+// a retry where the rule allows one: nothing of an answer has come, and either
 // none of the request was accepted, or the connection was a kept one and the
 // request can be sent twice.
 func (s *session) attempt(x *exchange, lease *pool.Lease) (again, retry bool) {
@@ -220,6 +224,10 @@ func (s *session) attempt(x *exchange, lease *pool.Lease) (again, retry bool) {
 	}
 	if err := s.readResponse(x, lease); err != nil {
 		return s.noAnswer(x, lease, err)
+	}
+	if s.crossed(x, lease) {
+		s.giveBack(lease, x.reasonOf408())
+		return false, true
 	}
 	return s.answer(x, lease), false
 }
@@ -244,6 +252,8 @@ func (s *session) noAnswer(x *exchange, lease *pool.Lease, err error) (again, re
 	case errors.As(pumped, &malformed):
 		s.giveBack(lease, pool.ClientGone)
 		return s.fail(x, badRequest(malformed)), false
+	case errors.As(err, &malformed) && x.cameLate(lease):
+		return s.strayed(x, lease)
 	case errors.As(err, &malformed):
 		s.giveBack(lease, pool.BadAnswer)
 		return s.fail(x, badResponse(malformed)), false
@@ -265,7 +275,7 @@ func (s *session) died(x *exchange, lease *pool.Lease, err error) (again, retry 
 	reused, reason := lease.Reused(), diedOf(lease, err)
 	s.giveBack(lease, reason)
 	switch {
-	case reused && x.replayable && x.keep && !x.retried:
+	case reused && x.repeatable():
 		return false, true
 	case reason == pool.PeerDead:
 		return s.fail(x, &problemDead), false

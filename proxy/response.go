@@ -46,7 +46,8 @@ func (s *session) answer(x *exchange, lease *pool.Lease) (again bool) {
 	x.respBody = r.Body(x.isHead)
 	x.hintTimeout, x.hintMax = r.KeepAliveHint()
 	if r.Status == 204 {
-		r.DropLength() // RFC 9110 section 8.6, RFC 9112 section 6.1
+		r.Suspect = r.Suspect || r.Length > 0 || r.Chunked // there may be a body to come
+		r.DropLength()                                     // RFC 9110 section 8.6, RFC 9112 section 6.1
 		r.DropAll(http1.TransferEncoding)
 	}
 	if x.http10 && r.Chunked {
@@ -168,9 +169,11 @@ func (s *session) settle(x *exchange, lease *pool.Lease, clean bool) {
 		lease.Discard(pool.StrayBytes)
 	case !whole:
 		lease.Discard(pool.EarlyAnswer)
+	case x.idledOut(lease):
+		lease.Discard(x.reasonOf408())
 	case r.Suspect:
 		lease.Discard(pool.BadAnswer)
-	case r.Close, r.Minor == 0 && !r.KeepAlive, x.upgrade: // who declines an upgrade may still be of two minds
+	case ends(r), x.upgrade: // who declines an upgrade may still be of two minds
 		lease.Discard(pool.NotKept)
 	default:
 		lease.Hint(x.hintTimeout, x.hintMax)

@@ -108,7 +108,6 @@ func TestNoRetry(t *testing.T) {
 		"P17 unknown method":             {"PURGE", "", "not idempotent"},
 		"P17 method in lower case":       {"get", "", "not idempotent"},
 		"P17 key without the option":     {"POST", "Idempotency-Key: 1\r\nContent-Length: 5\r\n\r\nhello", "not idempotent"},
-		"P17 Upgrade":                    {"GET", "Upgrade: websocket\r\nConnection: Upgrade\r\n", ""},
 		"P16 PUT with too long a body":   {"PUT", "Content-Length: 65537\r\n\r\n" + big, ""},
 		"P16 PUT with too many chunks":   {"PUT", "Transfer-Encoding: chunked\r\n\r\n10001\r\n" + big + "\r\n0\r\n\r\n", ""},
 		"P16 PUT, long, with a key":      {"PUT", "Idempotency-Key: 1\r\nContent-Length: 65537\r\n\r\n" + big, ""},

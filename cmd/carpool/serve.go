@@ -110,6 +110,7 @@ func start(ctx context.Context, cfg config.Config, log *zap.Logger, setGoLimit b
 		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxConns: upstreams,
 		MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
 		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
+		NoReuse:   func(k pool.Key) bool { return cfg.NoReuseHosts.Match(k.Host, k.Port) },
 		CheckAddr: proxy.Egress(own, own[0].Addr().IsLoopback()),
 	}); err != nil {
 		return nil, err

@@ -402,7 +402,7 @@ func figures(c *carpool) string {
 	}
 	for _, reason := range []string{
 		"idle_timeout", "max_age", "max_requests", "max_idle", "evicted", "upstream_closed", "closed_on_reuse", "stray_bytes",
-		"not_kept", "client_gone", "early_answer", "bad_answer", "timeout", "peer_dead", "peer_dead_too",
+		"not_kept", "not_trusted", "client_gone", "early_answer", "bad_answer", "timeout", "peer_dead", "peer_dead_too",
 	} {
 		fmt.Fprintf(&b, "%9.0f closed: %s\n", c.metric("carpool_connections_closed_total", `reason="`+reason+`"`), reason)
 	}

@@ -58,6 +58,9 @@ type Config struct {
 	// MaxIdlePerHost is the most idle connections kept to one origin; 0 keeps none.
 	MaxIdlePerHost int `envconfig:"MAX_IDLE_PER_HOST" default:"1024" help:"Most connections to one upstream that are kept without a request. 0: none is kept and nothing is reused." agentkeepalive:"maxFreeSockets"`
 
+	// NoReuseHosts are the hosts whose connections carry one request each; nil is none.
+	NoReuseHosts Hosts `envconfig:"NO_REUSE_HOSTS" help:"Upstreams whose connections are not kept, such as legacy,.old.example.com,10.0.0.7:8080; .suffix is every name below. For servers that cannot be trusted with a second request on a connection. Empty: none."`
+
 	// DialTimeout is more than 0: the longest time for connecting and the TLS handshake together.
 	DialTimeout time.Duration `envconfig:"DIAL_TIMEOUT" default:"5s" help:"Longest time for connecting to an upstream, TLS handshake included. Then the request gets 504."`
 

@@ -71,6 +71,7 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"MAX_PENDING_PER_HOST":    {"0", func(c *config.Config) { c.MaxPendingPerHost = 0 }},
 		"PENDING_TIMEOUT":         {"1s", func(c *config.Config) { c.PendingTimeout = time.Second }},
 		"MAX_IDLE_PER_HOST":       {"0", func(c *config.Config) { c.MaxIdlePerHost = 0 }},
+		"NO_REUSE_HOSTS":          {"Legacy", func(c *config.Config) { c.NoReuseHosts = config.Hosts{{Name: "legacy"}} }},
 		"DIAL_TIMEOUT":            {"500ms", func(c *config.Config) { c.DialTimeout = time.Second / 2 }},
 		"RESPONSE_HEADER_TIMEOUT": {"1h", func(c *config.Config) { c.ResponseHeaderTimeout = time.Hour }},
 		"BODY_IDLE_TIMEOUT":       {"1h0m1s", func(c *config.Config) { c.BodyIdleTimeout = time.Hour + time.Second }},
@@ -182,11 +183,15 @@ func TestABadValueIsNamedWithWhatIsExpected(t *testing.T) {
 		},
 		"CONNECT_PORTS": {ports + "443,8443": {"0", "65536", "-1", "443,", ",443", "443,,80", "443 80", "443;80", "https", " ", ",", "443-445", "+443"}},
 		"BYPASS_PORTS":  {ports + "80,8080, or off": {"none", "0", "80,off", "Off", ",", "80-90"}},
-		"PRELOAD_DIR":   {"want an absolute path, e.g. /carpool": {"carpool", "./carpool", "../carpool", " /carpool"}},
-		"LOG_LEVEL":     {"want debug, info, warn or error": {"verbose", "2"}},
-		"LOG_FORMAT":    {"want one of [json console]": {"text", "JSON"}},
-		"ACCESS_LOG":    {"want one of [off errors all]": {"true", "none"}},
-		"VIA":           {truth: {"yes", "no", "on", "2", "truee"}},
+		"NO_REUSE_HOSTS": {"want host names, .suffixes for all names below, or IP addresses": {
+			"a,", ",a", "a,,b", " ", "a b", "a;b", "*", "*.a", ".", "..a", "a..b", "http://a", "a/b", "a:", "a:0", "a:http", "a:65536", "a:+1",
+			"::1", "[::1", "[a]", "[::1]x", "10.0.0.0/8", "10.1", ".10.0.0.7", "user@a", "a:80:80", "é",
+		}},
+		"PRELOAD_DIR": {"want an absolute path, e.g. /carpool": {"carpool", "./carpool", "../carpool", " /carpool"}},
+		"LOG_LEVEL":   {"want debug, info, warn or error": {"verbose", "2"}},
+		"LOG_FORMAT":  {"want one of [json console]": {"text", "JSON"}},
+		"ACCESS_LOG":  {"want one of [off errors all]": {"true", "none"}},
+		"VIA":         {truth: {"yes", "no", "on", "2", "truee"}},
 		"LISTEN": {
 			listen: {"3128", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:+1", "example.com:3128",
 				"::1:3128", "[::1]", "http://127.0.0.1:3128", "127.1:3128", "off", ":"},
@@ -413,6 +418,7 @@ func TestWriteEffectiveMarksWhatDiffers(t *testing.T) {
 		"CARPOOL_IDLE_TIMEOUT=90s", "CARPOOL_MAX_CONN_AGE=3600s", "CARPOOL_BODY_IDLE_TIMEOUT=120s", "CARPOOL_DIAL_TIMEOUT=5000ms",
 		"CARPOOL_MAX_HEADER_BYTES=131072", "CARPOOL_CONNECT_PORTS=443, 8443", "CARPOOL_VIA=1", "CARPOOL_DRAIN_TIMEOUT=10s",
 		"CARPOOL_LOG_LEVEL=WARN", "CARPOOL_MAX_CONN_AGE_JITTER=.25", "CARPOOL_BYPASS_PORTS=off",
+		"CARPOOL_NO_REUSE_HOSTS=Legacy.:80, .Old.example,[::FFFF],10.0.0.7",
 	}
 	c := load(t, environ...)
 	got := effective(t, c)
@@ -425,6 +431,7 @@ func TestWriteEffectiveMarksWhatDiffers(t *testing.T) {
 		"CARPOOL_CONNECT_PORTS=443,8443  # default empty",
 		"CARPOOL_VIA=true  # default false",
 		"CARPOOL_BYPASS_PORTS=off  # default 80,8080",
+		"CARPOOL_NO_REUSE_HOSTS=legacy:80,.old.example,[::ffff],10.0.0.7  # default empty",
 		"CARPOOL_DRAIN_TIMEOUT=10s  # default 25s",
 		"CARPOOL_LOG_LEVEL=warn  # default info",
 		"CARPOOL_MAX_CONN_AGE_JITTER=0.25  # default 0.2",

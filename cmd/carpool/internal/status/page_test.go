@@ -153,6 +153,7 @@ func TestHintsSayWhatToDo(t *testing.T) {
 	for want, o := range map[string]pool.Stats{
 		"Turn its keep-alive on": {Opened: 40, Answers: [6]uint64{2: 40}, Closed: map[pool.Reason]uint64{pool.NotKept: 40}},
 		"Raise its idle timeout": {Opened: 40, Reused: 2, Closed: map[pool.Reason]uint64{pool.UpstreamClosed: 20, pool.ClosedOnReuse: 15}},
+		"Have it mended":         {Opened: 40, Closed: map[pool.Reason]uint64{pool.StrayBytes: 2, pool.NotTrusted: 37}},
 		"MAX_IDLE_PER_HOST":      {Opened: 40, Reused: 2, Closed: map[pool.Reason]uint64{pool.MaxIdle: 30}},
 		"33.3 % of the requests": {Answers: [6]uint64{10, 0, 20, 0, 0, 10}},
 		"60 requests wait":       {Opened: 40, Reused: 4000, Waiting: 60},
