@@ -269,7 +269,7 @@ func TestO2SecretsStayOutOfRecords(t *testing.T) {
 	client.send(o.request("POST", "/other?token=s3cret", secrets))
 	up = o.accept()
 	up.head()
-	up.send("HTTP/1.1 200 OK\r\ns3cret\r\n\r\n")
+	up.send("HTTP/1.1 200 OK\r\nContent-Length s3cret\r\n\r\n")
 	client.problem(502)
 	client = r.client()
 	client.send("GET http://user:s3cret@" + o.addr + "/?s3cret HTTP/1.1\r\nHost: s3cret\r\n" + secrets + "\r\n")

@@ -44,6 +44,7 @@ type exchange struct {
 	respHead []byte
 	respBody http1.Body
 	informed bool // a 1xx was passed on
+	suspect  bool // and was odd
 	answered bool // the head of the final response is there; guarded by session.mu
 	// What the upstream said of its connection (pool.Lease.Hint).
 	hintTimeout, hintMax int64
@@ -79,6 +80,7 @@ func (x *exchange) classify(retryKeyed bool) {
 	r := &x.req
 	x.http10 = r.Minor == 0
 	x.keepAlive = !x.http10 && !r.Close || x.http10 && (r.KeepAlive || http1.EqualFold(r.First(http1.ProxyConnection), "keep-alive"))
+	x.keepAlive = x.keepAlive && !r.Suspect
 	x.forwards = -1
 	idempotent := false
 	switch string(r.Method) {
@@ -361,7 +363,7 @@ func (s *session) deadline(lease *pool.Lease, t time.Duration) error {
 
 // inform passes a 1xx response on (RFC 9110 section 15.2).
 func (s *session) inform(x *exchange) error {
-	x.informed = true
+	x.informed, x.suspect = true, x.suspect || x.resp.Suspect
 	if x.http10 {
 		return nil
 	}

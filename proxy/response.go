@@ -168,7 +168,7 @@ func (s *session) settle(x *exchange, lease *pool.Lease, clean bool) {
 		lease.Discard(pool.StrayBytes)
 	case !whole:
 		lease.Discard(pool.EarlyAnswer)
-	case r.Suspect:
+	case r.Suspect, x.respBody.Suspect, x.suspect:
 		lease.Discard(pool.BadAnswer)
 	case r.Close, r.Minor == 0 && !r.KeepAlive, x.upgrade: // who declines an upgrade may still be of two minds
 		lease.Discard(pool.NotKept)
