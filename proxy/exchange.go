@@ -82,21 +82,17 @@ func (x *exchange) classify(retryKeyed bool) {
 	x.keepAlive = !x.http10 && !r.Close || x.http10 && (r.KeepAlive || http1.EqualFold(r.First(http1.ProxyConnection), "keep-alive"))
 	x.keepAlive = x.keepAlive && !r.Suspect
 	x.forwards = -1
-	idempotent := false
 	switch string(r.Method) {
-	case "GET", "PUT", "DELETE":
-		idempotent = true
 	case "HEAD":
-		idempotent, x.isHead = true, true
+		x.isHead = true
 	case "OPTIONS":
-		idempotent, x.isOptions = true, true
+		x.isOptions = true
 		x.forwards, _ = maxForwards(r)
 	case "TRACE":
-		idempotent = true
 		x.forwards, _ = maxForwards(r)
 	}
 	x.upgrade = offersUpgrade(r)
-	x.replayable = !x.upgrade && (idempotent || retryKeyed && r.Has.Of(http1.IdempotencyKey))
+	x.replayable = !x.upgrade && repeatable(r, retryKeyed)
 	x.pin = pins(r.First(http1.Authorization))
 	x.reqBody = r.Body()
 }

@@ -418,7 +418,7 @@ func TestHEADIsRefusedWithoutABody(t *testing.T) {
 	t.Parallel()
 	r := start(t)
 	for target, status := range map[string]string{
-		"http://h/#fragment": "400", "http://u@h/": "400", "http:///": "400", "/": "400", "http://127.1/": "400",
+		"http://#fragment": "400", "http://u@/": "400", "http://u@169.254.169.254/#x": "403", "http:///": "400", "/": "400", "http://127.1/": "400",
 		"http://169.254.169.254/": "403", "http://" + nobody(t) + "/": "502",
 	} {
 		client := r.client()
