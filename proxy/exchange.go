@@ -98,14 +98,19 @@ func (x *exchange) classify(retryKeyed bool) {
 }
 
 // offersUpgrade reports whether an Upgrade is to be passed on. Not one with a
-// body: there are servers that take what follows such a head for the other
-// protocol, or for the next request (Kludex/uvicorn#2722). And not one to
-// HTTP/2, which would only take the connection out of the pool.
+// long body, or one of which it is not known how long it is: there are servers
+// that take what follows such a head for the other protocol, or for the next
+// request (Kludex/uvicorn#2722), and the other protocol begins where the request
+// ends. docker exec sends a short one. And not one to HTTP/2, which would only
+// take the connection out of the pool.
 func offersUpgrade(r *http1.Request) bool {
 	if !r.Upgrade || r.Minor == 0 || !r.Has.Of(http1.Upgrade) {
 		return false
 	}
 	body, h2c := r.Body(), false
+	if body.Chunked() || body.Left() > maxReplay {
+		return false
+	}
 	for i := range r.Fields {
 		if f := &r.Fields[i]; f.Name == http1.Upgrade {
 			http1.EachOption(r.Value(f), func(o []byte) bool {
@@ -114,7 +119,7 @@ func offersUpgrade(r *http1.Request) bool {
 			})
 		}
 	}
-	return body.Done() && !h2c
+	return !h2c
 }
 
 // pins reports whether credentials are of a scheme that authenticates the
@@ -363,9 +368,6 @@ func (s *session) inform(x *exchange) error {
 	if x.http10 {
 		return nil
 	}
-	r := &x.resp
-	r.DropLength()
-	r.DropAll(http1.TransferEncoding)
 	b := x.buildResponse(s.p.cfg.Via)
 	x.respHead = append(b, "\r\n"...)
 	if _, err := s.client.Write(x.respHead); err != nil {
