@@ -249,8 +249,11 @@ func (h *Head) checkValue(name Name, value []byte) *Error {
 // leaveOut passes over a line that is no field, unless one that says where the
 // message ends may hide in it.
 func (h *Head) leaveOut(line []byte) *Error {
-	if !h.lenient || hidesFraming(line) {
+	switch {
+	case !h.lenient:
 		return errFieldName
+	case hidesFraming(line):
+		return errHidden
 	}
 	h.Suspect, h.skipping = true, true
 	return nil

@@ -39,6 +39,7 @@ var (
 	errBareLF        = bad("a line ends with LF alone, not CRLF")
 	errFold          = bad("a header line is folded or begins with a space")
 	errFieldName     = bad("a header line has no valid field name followed by a colon")
+	errHidden        = bad("a line that is no header field looks as if it were to say where the message ends")
 	errFieldValue    = bad("a header value has a control character in it")
 	errHost          = bad("there must be exactly one Host field")
 	errLength        = bad("Content-Length is not one decimal number")

@@ -53,9 +53,6 @@ func parameter(list []byte) (name, value, rest []byte) {
 	name, rest = cutAny(list, "="+separators)
 	behind := bytes.TrimLeft(rest, blanks)
 	if len(behind) == 0 || behind[0] != '=' {
-		if len(name) == 0 { // a stray "=" would be looked at for ever
-			rest = rest[min(1, len(rest)):]
-		}
 		return name, nil, rest
 	}
 	value, rest = cutAny(bytes.TrimLeft(behind[1:], blanks), separators)
