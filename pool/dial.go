@@ -71,7 +71,7 @@ func (o *Origin) connect() (*Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lease{Stream: conn, origin: o, conn: conn, addr: addr, maxLeft: -1}
+	l := &Lease{Stream: conn, origin: o, conn: conn, addr: addr}
 	l.node.value = l
 	if o.dialer.config != nil {
 		g := &gate{Conn: conn}

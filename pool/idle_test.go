@@ -268,7 +268,14 @@ func TestAnUpstreamsCountOfRequestsIsKept(t *testing.T) {
 		"none left":                     {[]int64{0}, 1},
 		"said once":                     {[]int64{2, -1, -1}, 3},
 		"said late":                     {[]int64{-1, -1, 1, -1}, 4},
-		"the same every time (Node)":    {[]int64{3, 3, 3, 3, 3, 3}, 0},
+		"the same every time (Node)":    {[]int64{3, 3, 3, 3, 3, 3}, 3},
+		"five every time (Node)":        {[]int64{5, 5, 5, 5, 5, 5}, 5},
+		"two every time":                {[]int64{2, 2, 2}, 2},
+		"one every time":                {[]int64{1, 1, 1}, 2}, // the first could have been the last but one
+		"the same, not every time":      {[]int64{4, -1, 4, -1, -1}, 4},
+		"the same, but late":            {[]int64{-1, -1, -1, 3, 3, 3}, 5},
+		"the same twice, then fewer":    {[]int64{5, 5, 4, 3, 2, 1, 0}, 7},
+		"beyond all bounds":             {[]int64{1<<63 - 1, 1<<63 - 1, 1<<63 - 1}, 0},
 		"never":                         {[]int64{-1, -1, -1}, 0},
 		"corrected to more than before": {[]int64{1, 5, -1, -1, -1}, 0},
 	} {

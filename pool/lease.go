@@ -53,8 +53,8 @@ type Lease struct {
 	expires   time.Duration // on the pool's clock; 0 is never
 	requests  int
 
-	hint    time.Duration // how long the upstream said it may idle; 0: it did not
-	maxLeft int64         // how many requests the upstream said it takes; -1: it did not
+	hint  time.Duration // how long the upstream said it may idle; 0: it did not
+	count requestCount  // what the upstream said of how many requests it takes
 
 	reused bool          // this exchange is not the first
 	idled  time.Duration // how long it was idle before this exchange
@@ -84,18 +84,15 @@ func (l *Lease) Usable(o *Origin) bool {
 }
 
 // Hint notes what the upstream said of its connection in this exchange: how
-// many seconds it may idle, and how many more requests it takes; -1 where it
-// did not say.
+// many seconds it may idle, and how many requests it takes; -1 where it did not
+// say. It comes before Release.
 func (l *Lease) Hint(timeout, max int64) {
 	if timeout >= 0 {
 		// 0 is "not at all"; beyond an hour it makes no difference.
 		l.hint = clamp(time.Duration(min(timeout, 3600)) * time.Second)
 	}
-	switch {
-	case max >= 0:
-		l.maxLeft = max
-	case l.maxLeft > 0:
-		l.maxLeft-- // this was one of those it spoke of before
+	if max >= 0 {
+		l.count.say(int(min(max, 1<<30)), l.requests+1)
 	}
 }
 
@@ -104,7 +101,7 @@ func clamp(d time.Duration) time.Duration { return max(d, time.Millisecond) }
 // Release gives the connection back after a whole exchange, for others to use.
 func (l *Lease) Release() {
 	l.requests++
-	if max := l.origin.pool.cfg.MaxRequests; l.maxLeft == 0 || max > 0 && l.requests >= max {
+	if max := l.origin.pool.cfg.MaxRequests; l.count.reached(l.requests) || max > 0 && l.requests >= max {
 		l.close(MaxRequests)
 		return
 	}

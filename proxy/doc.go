@@ -34,8 +34,9 @@ answer has come, 1xx included, and
   - none of it was accepted by the first connection, or
   - the first connection was a kept one, the method is idempotent (GET, HEAD,
     OPTIONS, TRACE, PUT, DELETE; with RETRY_IDEMPOTENCY_KEY also what carries
-    an Idempotency-Key), and its body is absent or was kept whole, 64 KiB at
-    most, or 4 KiB where memory was short.
+    an Idempotency-Key), PUT and DELETE are not conditional (If-Match and the
+    like: carried out twice they would be refused), and the body is absent or
+    was kept whole, 64 KiB at most, or 4 KiB where memory was short.
 
 It is never sent again after one of carpool's own time limits, nor for CONNECT
 and Upgrade. Requests with Upgrade take a new connection from the start.
@@ -71,6 +72,14 @@ such things there is NO_REUSE_HOSTS.
   - A folded line, a line that ends with LF alone and a space before a colon
     are refused in requests, and normalised in responses: old servers send
     them, and what the client gets is unambiguous.
+  - Responses that are odd in other ways are put right and passed on where that
+    leaves no doubt about where they, or their lines, end; their connection is
+    not used again. http1/http1test/odd-answers.txt is the list. An empty line
+    before a status line is not among it: on a kept connection it is what is
+    late of the answer before.
+  - User information and fragments in targets are cut off. A backslash in an
+    authority is refused: readers differ about whether it ends there.
+  - An Upgrade with a body in chunks, or of more than 64 KiB, is not passed on.
   - A client that closes its sending side after a request (FIN) counts as gone
     when the answer takes longer than about half a second. TCP cannot tell it
     from one that has closed altogether.

@@ -125,6 +125,23 @@ func TestEveryErrorTypeIsCounted(t *testing.T) {
 	}
 }
 
+// R4, R5: what is cut off a target changes no verdict on its host.
+func TestForbiddenDestinationsInOddTargets(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	for _, target := range []string{
+		"http://good.test@169.254.169.254/", "http://good.test:80@169.254.169.254:80/", "http://a@good.test@169.254.169.254/",
+		"http://169.254.169.254#@good.test/", "http://169.254.169.254?@good.test/", "http://169.254.169.254/@good.test",
+		"http://169.254.169.254#good.test", "https://u@169.254.169.254#x", "http://[::1]@[::ffff:169.254.169.254]/",
+	} {
+		client := r.client()
+		client.send("GET " + target + " HTTP/1.1\r\nHost: good.test\r\n\r\n")
+		if head, _ := client.problem(403); field(head, "Proxy-Status") != "carpool; error=destination_ip_prohibited" {
+			t.Errorf("%s is answered %q", target, head)
+		}
+	}
+}
+
 func TestS3LoopbackIsForThePod(t *testing.T) {
 	t.Parallel()
 	r := start(t, func(s *settings) { s.pool.CheckAddr = proxy.Egress(nil, false) })
@@ -269,11 +286,19 @@ func TestO2SecretsStayOutOfRecords(t *testing.T) {
 	client.send(o.request("POST", "/other?token=s3cret", secrets))
 	up = o.accept()
 	up.head()
-	up.send("HTTP/1.1 200 OK\r\ns3cret\r\n\r\n")
+	up.send("HTTP/1.1 200 OK\r\nContent-Length s3cret\r\n\r\n")
 	client.problem(502)
 	client = r.client()
-	client.send("GET http://user:s3cret@" + o.addr + "/?s3cret HTTP/1.1\r\nHost: s3cret\r\n" + secrets + "\r\n")
-	client.refused(400)
+	client.send("GET http://user:s3cret@" + o.addr + "/at?s3cret#s3cret HTTP/1.1\r\nHost: s3cret\r\n" + secrets + "\r\n")
+	up = o.accept()
+	if head := up.head(); strings.Contains(strings.SplitN(head, "\r\n", 2)[0], "@") || field(head, "Host") != o.addr {
+		t.Errorf("%q goes upstream", head)
+	}
+	_ = up.Close()
+	client.problem(502)
+	if rec := r.logged(3); rec.Path != "/at" || rec.Origin != "http://"+o.addr {
+		t.Errorf("logged as %+v", rec)
+	}
 	client = r.client()
 	client.send("GET http://" + o.addr + "/s3cret#s3cret HTTP/1.1\r\ns3cret\r\n\r\n")
 	client.refused(400)

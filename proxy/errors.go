@@ -58,8 +58,6 @@ var (
 	problemNotProxied  = problem{400, "http_request_error",
 		"this is a proxy, not a web server: set HTTP_PROXY to this address and ask for the full URL, as in: curl -x http://127.0.0.1:3128 http://host/path"}
 	problemTarget    = problem{400, "http_request_error", "the request target is not http://host[:port]/path or https://host[:port]/path"}
-	problemFragment  = problem{400, "http_request_error", "the request target has a fragment (#...), which is never sent: leave it out"}
-	problemUserinfo  = problem{400, "http_request_error", "the request target has user information (user:password@), which does not belong in a URL: use the Authorization field"}
 	problemPort      = problem{400, "http_request_error", "the port of the request target is not a number from 1 to 65535"}
 	problemAuthority = problem{400, "http_request_error", "CONNECT takes a target of the form host:port"}
 
@@ -82,7 +80,7 @@ var (
 	problemTLS         = problem{502, "tls_protocol_error", "the TLS handshake with the upstream failed: does it speak TLS on this port?"}
 
 	problemTerminated = problem{502, "connection_terminated", "the upstream closed the connection without an answer; the request may or may not have been carried out"}
-	problemReuse      = problem{502, "connection_terminated", "the upstream closed a kept connection just as the request was sent; it was not repeated because the method is not idempotent"}
+	problemReuse      = problem{502, "connection_terminated", "the upstream closed a kept connection just as the request was sent; it was not repeated because the method is not idempotent, or the request is conditional (If-Match and the like)"}
 	problemStray      = problem{502, "http_protocol_error", "the upstream sent bytes on a kept connection that belong to no answer, just as the request came; it was not repeated because the method is not idempotent, or the body too long"}
 	problemDead       = problem{504, "connection_timeout", "the upstream gives no sign of life (UPSTREAM_DEAD_TIMEOUT)"}
 	problemIncomplete = problem{502, "http_response_incomplete", "the upstream broke off its answer"}

@@ -18,3 +18,9 @@ func (p *Proxy) HoldSessions() (release func()) {
 		}
 	}
 }
+
+// ParseTarget takes a request target apart; ok is false where it is refused.
+func ParseTarget(target []byte) (authority, path string, ok bool) {
+	t, bad := parseTarget(target)
+	return string(t.authority), string(t.path), bad == nil
+}

@@ -120,9 +120,26 @@ func TestHeadsAreForwarded(t *testing.T) {
 				"HTTP/1.1 102 Processing\r\n\r\n" + ok,
 			seen: "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + ok,
 		}, {
-			name:    "R10 an Upgrade with a body",
-			request: "POST http://{h}/ HTTP/1.1\r\nHost: {h}\r\nConnection: Upgrade\r\nUpgrade: foo\r\nContent-Length: 2\r\n\r\nhi",
-			arrives: "POST / HTTP/1.1\r\nHost: {h}\r\nContent-Length: 2\r\n\r\nhi",
+			name:    "R10 an Upgrade with a body in chunks",
+			request: "POST http://{h}/ HTTP/1.1\r\nHost: {h}\r\nConnection: Upgrade\r\nUpgrade: foo\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+			arrives: "POST / HTTP/1.1\r\nHost: {h}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+		}, {
+			name:    "R10 an Upgrade with a long body",
+			request: "POST http://{h}/ HTTP/1.1\r\nHost: {h}\r\nConnection: Upgrade\r\nUpgrade: foo\r\nContent-Length: 65537\r\n\r\n" + strings.Repeat("x", 65537),
+			arrives: "POST / HTTP/1.1\r\nHost: {h}\r\nContent-Length: 65537\r\n\r\n" + strings.Repeat("x", 65537),
+		}, {
+			name:    "C12 an upgrade that is required",
+			request: getLine + "\r\n",
+			answer:  "HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.2, HTTP/1.1\r\nConnection: Upgrade, X-A\r\nX-A: b\r\nContent-Length: 2\r\n\r\nno",
+			seen:    "HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.2, HTTP/1.1\r\nContent-Length: 2\r\nConnection: Upgrade\r\n\r\nno",
+		}, {
+			name:    "C12 an upgrade that is required, without saying to what",
+			request: getLine + "\r\n", answer: "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno",
+		}, {
+			name:    "R10 an upgrade that is offered",
+			request: getLine + "\r\n",
+			answer:  "HTTP/1.1 200 OK\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\nok",
+			seen:    ok,
 		}, {
 			name:    "R10 an Upgrade to HTTP/2 among others",
 			request: getLine + "Connection: Upgrade\r\nUpgrade: foo\r\nUpgrade: bar, h2c\r\n\r\n",
@@ -182,6 +199,23 @@ func TestR19ADeclinedUpgradeEndsItsConnection(t *testing.T) {
 	c.want(ok)
 	up.end()
 	o.exchange(c, nil)
+}
+
+func TestC12AnUpgradeIsRequiredOfAClientThatLeaves(t *testing.T) {
+	t.Parallel()
+	for request, connection := range map[string]string{
+		"HTTP/1.1\r\nConnection: close\r\n":      "close, Upgrade",
+		"HTTP/1.0\r\n":                           "close, Upgrade",
+		"HTTP/1.0\r\nConnection: keep-alive\r\n": "keep-alive, Upgrade",
+	} {
+		r, o := start(t), newOrigin(t)
+		c := r.client()
+		c.send("GET http://" + o.addr + "/ " + request + "Host: " + o.addr + "\r\n\r\n")
+		up := o.accept()
+		up.head()
+		up.send("HTTP/1.1 426 x\r\nUpgrade: foo\r\nContent-Length: 0\r\n\r\n")
+		c.want("HTTP/1.1 426 x\r\nUpgrade: foo\r\nContent-Length: 0\r\nConnection: " + connection + "\r\n\r\n")
+	}
 }
 
 // Some clients take a 205 for an answer without a body, so nothing follows one
@@ -418,7 +452,7 @@ func TestHEADIsRefusedWithoutABody(t *testing.T) {
 	t.Parallel()
 	r := start(t)
 	for target, status := range map[string]string{
-		"http://h/#fragment": "400", "http://u@h/": "400", "http:///": "400", "/": "400", "http://127.1/": "400",
+		"http://#fragment": "400", "http://u@/": "400", "http://u@169.254.169.254/#x": "403", "http:///": "400", "/": "400", "http://127.1/": "400",
 		"http://169.254.169.254/": "403", "http://" + nobody(t) + "/": "502",
 	} {
 		client := r.client()

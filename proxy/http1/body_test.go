@@ -131,6 +131,13 @@ func chunkedBody(t testing.TB, unwrap bool) http1.Body {
 	return b
 }
 
+// responseChunks is the start of a response's body in chunks.
+func responseChunks(t testing.TB, unwrap bool) http1.Body {
+	b := mustResponse(t, answer("Transfer-Encoding: chunked\r\n")).Body(false)
+	b.Unwrap = unwrap
+	return b
+}
+
 // stream decodes a body that comes in pieces, the way a connection does it:
 // bytes that were not used are given again with more behind them.
 type stream struct {
