@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/pool"
+	"github.com/carpoolproxy/carpool/proxy/http1"
 )
 
 // clientError is an error of the client's connection, told from one of the
@@ -111,6 +112,7 @@ func (s *session) fillBody(x *exchange) error {
 			return os.ErrDeadlineExceeded
 		}
 	}
+	s.in.Grow(http1.MaxUnused) // a line that has not ended; the decoder's own limit comes first
 	if err := s.client.Fill(&s.in); err != nil {
 		if s.stopping.Load() {
 			return os.ErrDeadlineExceeded

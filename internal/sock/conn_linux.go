@@ -115,6 +115,9 @@ func (c *Conn) Interrupt() bool {
 
 // Fill implements Stream.
 func (c *Conn) Fill(b *Buffer) error {
+	if b.Free() == 0 { // the kernel would answer 0, which is the end of the stream
+		return ErrFull
+	}
 	c.in.buf = b
 	err := c.read()
 	c.in.buf = nil

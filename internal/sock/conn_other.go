@@ -28,7 +28,11 @@ func (c *Conn) Interrupt() bool { return c.SetDeadline(time.Unix(1, 0)) == nil }
 
 // Fill implements Stream.
 func (c *Conn) Fill(b *Buffer) error {
-	n, err := c.Read(b.space())
+	p := b.space()
+	if len(p) == 0 {
+		return ErrFull
+	}
+	n, err := c.Read(p)
 	b.w += n
 	if n > 0 {
 		return nil

@@ -16,10 +16,10 @@ import (
 type Stream interface {
 	net.Conn
 
-	// Fill waits for bytes and adds what one read gives to b, which must have
-	// room (see Buffer.Grow). b holds no memory while the call waits, unless
-	// there were bytes in it before. The error is io.EOF at the end of the
-	// stream; b is unchanged when there is one.
+	// Fill waits for bytes and adds what one read gives to b. b holds no memory
+	// while the call waits, unless there were bytes in it before. The error is
+	// io.EOF at the end of the stream, and ErrFull if b has no room, which is the
+	// caller's to see to (see Buffer.Grow); b is unchanged when there is one.
 	Fill(b *Buffer) error
 
 	// Writev writes a, then b, in one system call where that is possible. It
@@ -42,7 +42,11 @@ type layered struct{ net.Conn }
 // Fill implements Stream. A layered connection cannot say when bytes are
 // there, so the buffer is held while it waits.
 func (l *layered) Fill(b *Buffer) error {
-	n, err := l.Read(b.space())
+	p := b.space()
+	if len(p) == 0 {
+		return ErrFull
+	}
+	n, err := l.Read(p)
 	b.w += n
 	if n > 0 {
 		return nil
