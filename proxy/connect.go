@@ -52,6 +52,7 @@ type tunnel struct {
 	cancel context.CancelFunc
 
 	err    error // why there is none
+	flow   flow
 	client end
 	target end
 	closed func() // tells the pool
@@ -75,7 +76,7 @@ func (s *session) serveConnect(x *exchange) bool {
 	ctx, cancel := context.WithCancel(s.p.ctx)
 	defer cancel()
 	t := &tunnel{s: s, host: host, port: port, cancel: cancel, closed: func() {}}
-	t.client.init(s.client, &s.conn, &s.in)
+	t.client.init(s.client, &s.conn, &s.in, &t.flow)
 	authority := net.JoinHostPort(host, fmt.Sprint(port))
 	r := (&http.Request{
 		Method: http.MethodConnect, URL: &url.URL{Host: authority}, Host: authority, Header: http.Header{},
@@ -87,9 +88,10 @@ func (s *session) serveConnect(x *exchange) bool {
 
 func (s *session) runTunnel(x *exchange, t *tunnel, r *http.Request) bool {
 	s.mu.Lock()
-	s.phase, s.tunnel = tunnelling, t
+	s.tunnel = t
 	gone := s.gone
 	s.mu.Unlock()
+	s.beginFlow(&t.flow)
 	if gone {
 		return false
 	}
@@ -105,7 +107,7 @@ func (s *session) runTunnel(x *exchange, t *tunnel, r *http.Request) bool {
 	if t.err == nil {
 		t.target.wait()
 		s.abort = t.broken()
-		s.logTunnel(x, t, 200, "", "")
+		s.logTunnel(x, t, 200, "", s.endFlow())
 		return false
 	}
 	p := connectProblem(t.err)
@@ -143,7 +145,7 @@ func (t *tunnel) dial(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	t.closed = closed
-	t.target.init(conn, conn, new(sock.Buffer))
+	t.target.init(conn, conn, new(sock.Buffer), &t.flow)
 	t.client.open()
 	t.target.open()
 	return &t.target, nil
@@ -158,6 +160,7 @@ func (t *tunnel) interrupt() {
 
 // end closes the target's side; the session closes the client's.
 func (t *tunnel) end() {
+	t.s.endFlow()
 	t.s.mu.Lock()
 	t.s.tunnel = nil
 	t.s.mu.Unlock()
@@ -218,6 +221,7 @@ func (h hijack) WriteHeader(int)                              {}
 type end struct {
 	sock.Stream
 	in     *sock.Buffer
+	flow   *flow
 	copied int64
 	failed bool // reading here or writing to the other side, before either ended
 
@@ -229,10 +233,10 @@ type end struct {
 	done    sync.Cond  // closing and no users
 }
 
-func (e *end) init(stream sock.Stream, conn *sock.Conn, in *sock.Buffer) {
+func (e *end) init(stream sock.Stream, conn *sock.Conn, in *sock.Buffer, f *flow) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.Stream, e.conn, e.in = stream, conn, in
+	e.Stream, e.conn, e.in, e.flow = stream, conn, in, f
 	e.done.L = &e.mu
 }
 
@@ -252,7 +256,7 @@ func (e *end) WriteTo(w io.Writer) (int64, error) {
 	}
 	e.users++
 	e.mu.Unlock()
-	n, err := relayBytes(w, e.Stream, e.in)
+	n, err := relayBytes(w, e.Stream, e.in, e.flow)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.copied, e.failed = n, err != nil

@@ -57,6 +57,10 @@ and Upgrade.
   - TCP_USER_TIMEOUT is lifted for long uploads and in tunnels: it takes a peer
     that does not read for one that is dead. For uploads the sweeper looks for
     acknowledgements instead; in tunnels only keep-alive probes are left.
+  - A tunnel or an upgraded connection of which one side has ended is closed
+    after TUNNEL_HALF_CLOSED_TIMEOUT in which no buffer was passed on, be it
+    that a reader takes more than that for one buffer (72 KB). A drain waits
+    for it as long as something has moved in the last five seconds.
 
 # Not met
 

@@ -30,6 +30,9 @@ type Config struct {
 	ResponseHeaderTimeout time.Duration
 	// BodyIdleTimeout bounds the silence inside a body, in either direction.
 	BodyIdleTimeout time.Duration
+	// TunnelHalfClosedTimeout bounds the silence in a tunnel or an upgraded
+	// connection of which one side has ended.
+	TunnelHalfClosedTimeout time.Duration
 	// MaxHeaderBytes bounds the head of a request or a response; 0 is 64 KiB.
 	MaxHeaderBytes int
 	// MaxClients bounds the client connections open at a time; 0 is no limit.
@@ -386,8 +389,25 @@ func (p *Proxy) Stats() Stats {
 // is served as before.
 func (p *Proxy) Drain() { p.draining.Store(true) }
 
-// Busy reports whether a request or a tunnel is open.
-func (p *Proxy) Busy() bool { return p.inFlight.Load()+p.tunnels.Load() > 0 }
+// Busy reports whether a request or a tunnel is open. A tunnel of which one side
+// has ended, and in which nothing has moved for a few seconds, is none.
+func (p *Proxy) Busy() bool {
+	open := p.inFlight.Load() + p.tunnels.Load()
+	return open > 0 && open > p.quiet()
+}
+
+// quiet counts the tunnels that a drain need not wait for. All of them are in
+// the counts that Busy has taken before, or have ended since.
+func (p *Proxy) quiet() (n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for s := p.sessions; s != nil; s = s.next {
+		if s.isQuiet() {
+			n++
+		}
+	}
+	return n
+}
 
 // Close stops listening, cuts off what is open, and waits for it to end.
 func (p *Proxy) Close() error {

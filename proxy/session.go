@@ -51,6 +51,8 @@ type session struct {
 	dead    bool // and was found dead
 	waiting *pool.Origin
 	tunnel  *tunnel
+	flow    *flow // of what is tunnelled
+	quiet   bool  // a tunnel that a drain need not wait for
 }
 
 type phase uint8
@@ -180,6 +182,7 @@ func (s *session) end() {
 		_ = s.conn.Close()
 	}
 	s.phase, s.gone, s.drowsy, s.lease, s.waiting, s.tunnel = busy, false, false, nil, nil, nil
+	s.flow, s.quiet = nil, false
 	s.mu.Unlock()
 	p := s.p
 	if r != nil { // a pump may still be at it: its memory serves nobody else
@@ -267,7 +270,8 @@ func (s *session) interruptLocked() {
 }
 
 // lookAfter is called once per sweep: it ends an exchange whose client has
-// gone, and sends an idle session to sleep.
+// gone, and a tunnel of which nothing is left, and sends an idle session to
+// sleep.
 func (s *session) lookAfter() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -279,6 +283,8 @@ func (s *session) lookAfter() {
 	case s.phase == carrying && s.patient && s.lease != nil && s.lease.Silent():
 		s.dead = true
 		s.lease.Interrupt()
+	case s.phase == tunnelling && s.flow != nil:
+		s.watchFlowLocked()
 	case s.phase == idle && s.sweeps >= sweepsToSleep && sock.CanWatch && s.p.cfg.ClientIdleTimeout == 0 && !s.gone:
 		s.drowsy = s.conn.Interrupt()
 	}

@@ -132,7 +132,8 @@ func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, c
 	return proxy.Config{
 		Upstreams: upstreams, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
 		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout, BodyIdleTimeout: cfg.BodyIdleTimeout,
-		MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
+		TunnelHalfClosedTimeout: cfg.TunnelHalfClosedTimeout,
+		MaxHeaderBytes:          int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
 		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectPorts: cfg.ConnectPorts,
 		Admit: guard.AdmitRequest,
 		Log:   accessLog(cfg, log), LogAll: cfg.AccessLog == config.AccessAll,

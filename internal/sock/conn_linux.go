@@ -350,6 +350,14 @@ func (c *Conn) PeerGone() bool {
 	return sysPoll(&p) == 1 && p.revents&(pollRDHUP|pollHUP|pollERR) != 0
 }
 
+// Broken reports whether the connection is over in both directions: reset by the
+// peer, or given up by the kernel. The caller sees to it that nobody closes c
+// meanwhile; reading and writing may go on.
+func (c *Conn) Broken() bool {
+	p := pollFd{fd: int32(c.fd)} // these two are told unasked
+	return sysPoll(&p) == 1 && p.revents&(pollHUP|pollERR) != 0
+}
+
 // SetDeadTimeout bounds how long the connection outlives a peer that no
 // longer answers at all: unacknowledged data (TCP_USER_TIMEOUT) and, on an
 // idle connection, keep-alive probes.

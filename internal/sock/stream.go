@@ -9,6 +9,7 @@ package sock
 
 import (
 	"net"
+	"time"
 )
 
 // Stream is a connection that carries bytes in both directions: a Conn, or
@@ -32,6 +33,14 @@ type Stream interface {
 	// CloseRead ends the other side: nothing more is wanted.
 	CloseRead() error
 }
+
+// Keep-alive of accepted connections: a silent one is probed after a minute, and
+// given up after another in which no probe was answered.
+const (
+	probeAfter = time.Minute
+	probeEvery = 15 * time.Second
+	probes     = 4
+)
 
 // Over returns a Stream that reads and writes through c, a connection layered
 // over another (TLS), for instance.

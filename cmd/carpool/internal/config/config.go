@@ -76,6 +76,10 @@ type Config struct {
 	// ClientIdleTimeout is the time after which a client connection without a request is closed; 0 is never.
 	ClientIdleTimeout time.Duration `envconfig:"CLIENT_IDLE_TIMEOUT" default:"0" help:"Time after which a client connection without a request is closed. 0: never, unless files or memory run short. Node.js reports such a close as socket hang up."`
 
+	// TunnelHalfClosedTimeout is the longest silence in a tunnel or an upgraded connection of which one side has ended; 0
+	// is no limit.
+	TunnelHalfClosedTimeout time.Duration `envconfig:"TUNNEL_HALF_CLOSED_TIMEOUT" default:"1m" help:"Longest silence in a tunnel or an upgraded connection of which one side has ended. Then both sides are closed. 0: no limit."`
+
 	// MaxHeaderBytes is from 1KiB to 1MiB: the largest head, of a request as of a response.
 	MaxHeaderBytes Bytes `envconfig:"MAX_HEADER_BYTES" default:"64KiB" help:"Largest head of a request or a response, from 1KiB to 1MiB."`
 

@@ -44,6 +44,8 @@ func defaults() config.Config {
 		MaxHeaderBytes:      64 * config.KiB,
 		BypassPorts:         config.PortsOrOff{80, 8080},
 		DrainTimeout:        25 * time.Second,
+
+		TunnelHalfClosedTimeout: time.Minute,
 	}
 }
 
@@ -86,6 +88,8 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"BYPASS_PORTS":            {"off", func(c *config.Config) { c.BypassPorts = nil }},
 		"DRAIN_DELAY":             {"25s", func(c *config.Config) { c.DrainDelay = 25 * time.Second }},
 		"DRAIN_TIMEOUT":           {"0", func(c *config.Config) { c.DrainTimeout = 0 }},
+
+		"TUNNEL_HALF_CLOSED_TIMEOUT": {"90s", func(c *config.Config) { c.TunnelHalfClosedTimeout = 90 * time.Second }},
 	}
 	for _, s := range config.Settings() {
 		name := strings.TrimPrefix(s.Name, "CARPOOL_")
