@@ -65,9 +65,13 @@ func trimDot(host string) string {
 func (o *Origin) connect() (*Lease, error) {
 	p := o.pool
 	start := p.now()
+	to, err := p.resolve(p.ctx, o.key.Host)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(p.ctx, p.cfg.DialTimeout)
 	defer cancel()
-	conn, addr, err := p.dialHost(ctx, &o.dialer, o.key.Host, o.key.Port)
+	conn, addr, err := p.dialAny(ctx, &o.dialer, to, o.key.Port)
 	if err != nil {
 		return nil, err
 	}
@@ -104,16 +108,7 @@ func (p *Pool) Dial(ctx context.Context, host string, port uint16) (*sock.Conn, 
 	if err := p.reserve(ctx); err != nil {
 		return nil, nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
-	defer cancel()
-	conn, _, err := p.dialHost(ctx, nil, host, port)
-	if err == nil && p.cfg.DeadTimeout > 0 {
-		// What is in a tunnel may wait for its reader; keep-alive probes remain.
-		if err = conn.SetUserTimeout(0); err != nil {
-			_ = conn.Close()
-			err = &DialError{"connect", err}
-		}
-	}
+	conn, err := p.dialTunnel(ctx, host, port)
 	if err != nil {
 		p.unreserve()
 		return nil, nil, err
@@ -121,14 +116,40 @@ func (p *Pool) Dial(ctx context.Context, host string, port uint16) (*sock.Conn, 
 	return conn, p.unreserve, nil
 }
 
-// dialHost resolves a host and connects to one of its addresses.
-func (p *Pool) dialHost(ctx context.Context, d *dialer, host string, port uint16) (*sock.Conn, netip.AddrPort, error) {
-	addrs, err := p.resolve(ctx, host)
+func (p *Pool) dialTunnel(ctx context.Context, host string, port uint16) (*sock.Conn, error) {
+	to, err := p.resolve(ctx, host)
 	if err != nil {
-		return nil, netip.AddrPort{}, &DialError{"dns", err}
+		return nil, err
 	}
-	targets := d.order(addrs, port, p.now())
-	c, addr, err := p.race(ctx, d, targets)
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
+	defer cancel()
+	conn, _, err := p.dialAny(ctx, nil, to, port)
+	if err == nil && p.cfg.DeadTimeout > 0 {
+		// What is in a tunnel may wait for its reader; keep-alive probes remain.
+		if err = conn.SetUserTimeout(0); err != nil {
+			_ = conn.Close()
+			err = &DialError{"connect", err}
+		}
+	}
+	return conn, err
+}
+
+func (p *Pool) resolve(ctx context.Context, host string) (resolved, error) {
+	to, err := p.names.lookUp(ctx, host)
+	if err != nil {
+		return to, &DialError{"dns", err}
+	}
+	return to, nil
+}
+
+// dialAny connects to one of a host's addresses.
+func (p *Pool) dialAny(ctx context.Context, d *dialer, to resolved, port uint16) (*sock.Conn, netip.AddrPort, error) {
+	c, addr, err := p.race(ctx, d, d.order(to.addrs, port, p.now()))
+	if err != nil && !over(ctx) {
+		if late := p.names.rest(ctx, to); len(late) > 0 {
+			c, addr, err = p.race(ctx, d, d.order(late, port, p.now()))
+		}
+	}
 	if err != nil {
 		return nil, addr, err
 	}
@@ -141,17 +162,6 @@ func (p *Pool) dialHost(ctx context.Context, d *dialer, host string, port uint16
 		return nil, addr, &DialError{"connect", err}
 	}
 	return s, addr, nil
-}
-
-func (p *Pool) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
-	if a, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{a}, nil
-	}
-	addrs, err := p.cfg.Resolver.LookupNetIP(ctx, "ip", host)
-	if err == nil && len(addrs) == 0 {
-		err = &net.DNSError{Err: "no addresses", Name: host, IsNotFound: true}
-	}
-	return addrs, err
 }
 
 // order puts addresses in the order they are tried in: the resolver's, with

@@ -101,7 +101,7 @@ func isErr(target error) func(error) bool {
 }
 
 func TestAResolverThatDoesNotAnswerIsGivenUp(t *testing.T) {
-	p := newPool(t, func(c *pool.Config) { c.Resolver, c.DialTimeout = &stuckResolver{}, 30*ms })
+	p := newPool(t, func(c *pool.Config) { c.Resolver, c.DNSTimeout = &stuckResolver{}, 30*ms })
 	err := failure(t, p.Origin(false, []byte("stuck.test"), 80))
 	if err.Stage != "dns" || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, at %s", err, err.Stage)

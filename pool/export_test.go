@@ -1,8 +1,25 @@
 package pool
 
 import (
+	"context"
 	"net/netip"
 	"time"
+)
+
+// LookUp asks for the addresses of a host, and reports whether they are all.
+func LookUp(ctx context.Context, timeout time.Duration, host string, resolvers ...Resolver) ([]netip.Addr, bool, error) {
+	n := names{resolvers, timeout}
+	r, err := n.lookUp(ctx, host)
+	return r.addrs, r.whole, err
+}
+
+// AskThese makes a pool that has not been used yet ask these resolvers.
+func (p *Pool) AskThese(resolvers ...Resolver) { p.names.resolvers = resolvers }
+
+// What of resolv.conf matters.
+var (
+	Turn        = turn
+	NameServers = nameServers
 )
 
 // IdleLimit is idleLimit for the tests.

@@ -45,8 +45,10 @@ type Config struct {
 	MaxPendingPerHost int
 	// PendingTimeout is how long such a request waits; more than 0.
 	PendingTimeout time.Duration
-	// DialTimeout bounds resolving, connecting and the TLS handshake together;
-	// more than 0.
+	// DNSTimeout bounds finding the addresses of a name; 0 leaves it to the
+	// resolver.
+	DNSTimeout time.Duration
+	// DialTimeout bounds connecting and the TLS handshake together; more than 0.
 	DialTimeout time.Duration
 	// DeadTimeout is after how long a peer that answers nothing at all, not even
 	// keep-alive probes, is given up.
@@ -56,7 +58,9 @@ type Config struct {
 	// CheckAddr, if not nil, says whether an address may be connected to. It is
 	// asked with the very address that is dialled.
 	CheckAddr func(netip.AddrPort) error
-	// Resolver finds the addresses of names; nil means net.DefaultResolver.
+	// Resolver finds the addresses of names, "ip" for all of them, "ip4" and "ip6"
+	// for those of one family, and is asked again while it does not answer. nil
+	// means the system's, all name servers of which are asked then.
 	Resolver Resolver
 }
 
@@ -99,6 +103,7 @@ type Pool struct {
 	cfg     Config
 	start   time.Time
 	watcher *sock.Watcher
+	names   names
 	slots   chan struct{} // one element for each connection open or being opened; nil for no bound
 	starved atomic.Int32  // dials that wait for a slot
 	tended  atomic.Int64  // when the janitor last turned, by now
@@ -122,10 +127,10 @@ type Pool struct {
 
 // New returns a Pool, which runs until Close.
 func New(cfg Config) (*Pool, error) {
-	if cfg.Resolver == nil {
-		cfg.Resolver = net.DefaultResolver
-	}
 	p := &Pool{cfg: cfg, start: time.Now(), origins: map[Key]*Origin{}, leases: map[uint64]*Lease{}}
+	if p.names = systemNames(cfg.DNSTimeout); cfg.Resolver != nil {
+		p.names.resolvers = []Resolver{cfg.Resolver}
+	}
 	if cfg.MaxConns > 0 {
 		p.slots = make(chan struct{}, cfg.MaxConns)
 	}

@@ -315,7 +315,7 @@ func TestReasonsForNoConnection(t *testing.T) {
 	}{
 		"X1 no such name": {"nowhere.test", 502, "dns_error", func(s *settings) { s.pool.Resolver = names{} }},
 		"X1 no answer to the name": {"slow.test", 504, "dns_timeout", func(s *settings) {
-			s.pool.Resolver, s.pool.DialTimeout = stuck{make(chan struct{}, 9)}, 100*time.Millisecond
+			s.pool.Resolver, s.pool.DNSTimeout = stuck{make(chan struct{}, 9)}, 100*time.Millisecond
 		}},
 		"X5 refused": {local, 502, "connection_refused", func(*settings) {}},
 	} {

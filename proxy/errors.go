@@ -73,7 +73,7 @@ var (
 
 	problemUnknownHost = problem{502, "dns_error", "the host name does not exist, or has no address"}
 	problemDNS         = problem{502, "dns_error", "the host name could not be resolved"}
-	problemDNSTimeout  = problem{504, "dns_timeout", "the name server did not answer in time (DIAL_TIMEOUT)"}
+	problemDNSTimeout  = problem{504, "dns_timeout", "the name server did not answer in time (DNS_TIMEOUT)"}
 	problemRefused     = problem{502, "connection_refused", "the upstream refused the connection: is it listening on this port?"}
 	problemConnTimeout = problem{504, "connection_timeout", "the upstream could not be connected to in time (DIAL_TIMEOUT)"}
 	problemUnroutable  = problem{502, "destination_ip_unroutable", "there is no route to the upstream"}

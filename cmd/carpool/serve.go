@@ -109,7 +109,7 @@ func start(ctx context.Context, cfg config.Config, log *zap.Logger, setGoLimit b
 		MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
 		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxConns: upstreams,
 		MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
-		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
+		DNSTimeout: cfg.DNSTimeout, DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
 		CheckAddr: proxy.Egress(own, own[0].Addr().IsLoopback()),
 	}); err != nil {
 		return nil, err

@@ -58,6 +58,9 @@ type Config struct {
 	// MaxIdlePerHost is the most idle connections kept to one origin; 0 keeps none.
 	MaxIdlePerHost int `envconfig:"MAX_IDLE_PER_HOST" default:"1024" help:"Most connections to one upstream that are kept without a request. 0: none is kept and nothing is reused." agentkeepalive:"maxFreeSockets"`
 
+	// DNSTimeout is more than 0: the longest time for finding the addresses of a name.
+	DNSTimeout time.Duration `envconfig:"DNS_TIMEOUT" default:"10s" help:"Longest time for finding the addresses of an upstream. Then the request gets 504. A name server that does not answer is asked again, and the next one too, long before."`
+
 	// DialTimeout is more than 0: the longest time for connecting and the TLS handshake together.
 	DialTimeout time.Duration `envconfig:"DIAL_TIMEOUT" default:"5s" help:"Longest time for connecting to an upstream, TLS handshake included. Then the request gets 504."`
 
@@ -140,6 +143,10 @@ var rules = []rule{
 		name: "PENDING_TIMEOUT",
 		ok:   func(c *Config) bool { return c.PendingTimeout > 0 },
 		want: "more than 0, e.g. 10s (CARPOOL_MAX_PENDING_PER_HOST=0 lets no request wait)",
+	}, {
+		name: "DNS_TIMEOUT",
+		ok:   func(c *Config) bool { return c.DNSTimeout > 0 },
+		want: "more than 0, e.g. 10s",
 	}, {
 		name: "DIAL_TIMEOUT",
 		ok:   func(c *Config) bool { return c.DialTimeout > 0 },

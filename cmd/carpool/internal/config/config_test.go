@@ -46,6 +46,7 @@ func defaults() config.Config {
 		DrainTimeout:        25 * time.Second,
 
 		TunnelHalfClosedTimeout: time.Minute,
+		DNSTimeout:              10 * time.Second,
 	}
 }
 
@@ -89,6 +90,7 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"DRAIN_DELAY":             {"25s", func(c *config.Config) { c.DrainDelay = 25 * time.Second }},
 		"DRAIN_TIMEOUT":           {"0", func(c *config.Config) { c.DrainTimeout = 0 }},
 
+		"DNS_TIMEOUT":                {"3s", func(c *config.Config) { c.DNSTimeout = 3 * time.Second }},
 		"TUNNEL_HALF_CLOSED_TIMEOUT": {"90s", func(c *config.Config) { c.TunnelHalfClosedTimeout = 90 * time.Second }},
 	}
 	for _, s := range config.Settings() {
