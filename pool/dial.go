@@ -62,8 +62,17 @@ func trimDot(host string) string {
 }
 
 // connect opens one connection.
-func (o *Origin) connect() (*Lease, error) {
+func (o *Origin) connect() (l *Lease, err error) {
 	p := o.pool
+	var conn *sock.Conn
+	defer func() {
+		if r := recover(); r != nil {
+			if conn != nil {
+				_ = conn.Close()
+			}
+			l, err = nil, &DialError{"connect", p.caught("a dial", r)}
+		}
+	}()
 	start := p.now()
 	to, err := p.resolve(p.ctx, o.key.Host)
 	if err != nil {
@@ -75,7 +84,7 @@ func (o *Origin) connect() (*Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lease{Stream: conn, origin: o, conn: conn, addr: addr, maxLeft: -1}
+	l = &Lease{Stream: conn, origin: o, conn: conn, addr: addr, maxLeft: -1}
 	l.node.value = l
 	if o.dialer.config != nil {
 		g := &gate{Conn: conn}
@@ -310,6 +319,11 @@ func discardRest(results <-chan attempt, n int) {
 
 // try connects to one address, if it may be connected to.
 func (p *Pool) try(ctx context.Context, addr netip.AddrPort, results chan<- attempt) {
+	defer func() {
+		if r := recover(); r != nil {
+			results <- attempt{addr: addr, err: &DialError{"connect", p.caught("a dial", r)}}
+		}
+	}()
 	if p.cfg.CheckAddr != nil {
 		if err := p.cfg.CheckAddr(addr); err != nil {
 			results <- attempt{addr: addr, err: &DialError{"policy", err}}

@@ -18,6 +18,7 @@ import (
 type names struct {
 	resolvers []Resolver    // one after the other is asked when there is no answer
 	timeout   time.Duration // of a look-up; 0 is the resolvers' own
+	caught    func(where string, r any) error
 }
 
 // asking is one try to find a name's addresses.
@@ -53,7 +54,7 @@ type resolved struct {
 // systemNames asks the name servers in resolv.conf, beginning with another of them
 // each time.
 func systemNames(timeout time.Duration) names {
-	return names{[]Resolver{net.DefaultResolver, turned(1), turned(2)}, timeout}
+	return names{resolvers: []Resolver{net.DefaultResolver, turned(1), turned(2)}, timeout: timeout}
 }
 
 // lookUp returns the addresses of a name or of an address. The error is the
@@ -114,6 +115,11 @@ type answer struct {
 }
 
 func (n *names) ask(ctx context.Context, host string, a *asking, answers chan<- answer) {
+	defer func() {
+		if r := recover(); r != nil {
+			answers <- answer{a, nil, n.caught("a look-up", r)}
+		}
+	}()
 	r := n.resolvers[a.resolver%len(n.resolvers)]
 	addrs, err := r.LookupNetIP(ctx, a.network, host)
 	if a.network == "ip4" {

@@ -62,6 +62,9 @@ type Config struct {
 	// for those of one family, and is asked again while it does not answer. nil
 	// means the system's, all name servers of which are asked then.
 	Resolver Resolver
+	// Fault, if not nil, is told of what should not happen: a panic, which costs
+	// one connection.
+	Fault func(what string, err error)
 }
 
 // Resolver is the part of net.Resolver that the pool needs.
@@ -104,6 +107,7 @@ type Pool struct {
 	start   time.Time
 	watcher *sock.Watcher
 	names   names
+	panics  atomic.Uint64
 	slots   chan struct{} // one element for each connection open or being opened; nil for no bound
 	starved atomic.Int32  // dials that wait for a slot
 	tended  atomic.Int64  // when the janitor last turned, by now
@@ -131,6 +135,7 @@ func New(cfg Config) (*Pool, error) {
 	if p.names = systemNames(cfg.DNSTimeout); cfg.Resolver != nil {
 		p.names.resolvers = []Resolver{cfg.Resolver}
 	}
+	p.names.caught = p.caught
 	if cfg.MaxConns > 0 {
 		p.slots = make(chan struct{}, cfg.MaxConns)
 	}
@@ -141,7 +146,10 @@ func New(cfg Config) (*Pool, error) {
 	p.watcher = w
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.work.Add(1)
-	go p.janitor()
+	go func() {
+		defer p.work.Done()
+		p.keepUp("the janitor", p.janitor)
+	}()
 	return p, nil
 }
 
@@ -217,6 +225,7 @@ func (p *Pool) forgetLocked(unused time.Duration) {
 
 // hungUp is told by the watcher that the peer of a connection has closed it.
 func (p *Pool) hungUp(id uint64) {
+	defer p.contain("the watcher")
 	p.mu.Lock()
 	l := p.leases[id]
 	p.mu.Unlock()
@@ -226,7 +235,6 @@ func (p *Pool) hungUp(id uint64) {
 }
 
 func (p *Pool) janitor() {
-	defer p.work.Done()
 	tick := time.NewTicker(janitorPeriod)
 	defer tick.Stop()
 	for {

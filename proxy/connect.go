@@ -106,6 +106,7 @@ func (s *session) runTunnel(x *exchange, t *tunnel, r *http.Request) bool {
 	}
 	if t.err == nil {
 		t.target.wait()
+		rethrow(errors.Join(t.client.err, t.target.err))
 		s.abort = t.broken()
 		s.logTunnel(x, t, 200, "", s.endFlow())
 		return false
@@ -179,7 +180,7 @@ func (t *tunnel) end() {
 
 // broken reports, when nothing is relayed any more, whether that ended by a
 // failure, such as a reset, which has to look like one on both sides.
-func (t *tunnel) broken() bool { return t.client.failed || t.target.failed }
+func (t *tunnel) broken() bool { return t.client.err != nil || t.target.err != nil }
 
 // errMemory is why a tunnel was not opened.
 var errMemory = errors.New("proxy: memory is short")
@@ -223,7 +224,7 @@ type end struct {
 	in     *sock.Buffer
 	flow   *flow
 	copied int64
-	failed bool // reading here or writing to the other side, before either ended
+	err    error // of reading here or writing to the other side, before either ended
 
 	mu      sync.Mutex
 	conn    *sock.Conn // nil before init and after retire
@@ -259,7 +260,7 @@ func (e *end) WriteTo(w io.Writer) (int64, error) {
 	n, err := relayBytes(w, e.Stream, e.in, e.flow)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.copied, e.failed = n, err != nil
+	e.copied, e.err = n, err
 	e.users--
 	e.done.Broadcast()
 	return n, err

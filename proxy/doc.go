@@ -26,6 +26,16 @@ the reads and writes under way on its two connections fail, under session.mu,
 which the session holds whenever it lets go of one of them. What the session
 finds then (session.gone) tells it why.
 
+# Panics
+
+A panic on a session's goroutine ends its connection. One on a goroutine that
+works for it (the pump, the directions of a tunnel) is handed to the session and
+becomes its own. One of the pool's (dials, look-ups) fails the request that waits
+for it. The sweeper, the watchers and the janitor drop what they were at and go on.
+All are counted and told to Config.Fault. Left out are goroutines that run
+nothing of ours but a wait, and, in cmd, what looks at memory and keeps the
+page's history: it reads figures, and no request waits for it.
+
 # The retry rule
 
 A request is sent a second time, once, on a fresh connection, if no byte of an

@@ -24,6 +24,9 @@ func (f *Flow) End() { f.f.end() }
 // Silence is silence.
 func (f *Flow) Silence(now time.Duration) time.Duration { return f.f.silence(now) }
 
+// Stumble has the sweeper look after a session that it cannot look after.
+func (p *Proxy) Stumble() { p.lookAfter(nil) }
+
 // HoldSessions stops whoever wants to look at a session, until it is released.
 func (p *Proxy) HoldSessions() (release func()) {
 	p.mu.Lock()

@@ -353,6 +353,7 @@ func (p *Proxy) sleep(s *session) {
 
 // wakeID is told by the watcher that there is something to read for a session.
 func (p *Proxy) wakeID(id uint64) {
+	defer p.contain("the watcher")
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s := p.asleep[id]; s != nil {
@@ -478,11 +479,17 @@ func (p *Proxy) sweep() {
 		}
 		p.mu.Unlock()
 		for _, s := range list { // what has ended meanwhile is in no phase that matters
-			s.lookAfter()
+			p.lookAfter(s)
 		}
 		clear(list)
 		list = list[:0]
 	}
+}
+
+// lookAfter contains what one session may do to the sweeper.
+func (p *Proxy) lookAfter(s *session) {
+	defer p.contain("the sweeper")
+	s.lookAfter()
 }
 
 // manyStacks is how many stacks are worth a garbage collection.

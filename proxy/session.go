@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -160,8 +159,7 @@ func (s *session) enter(ph phase) bool {
 func (s *session) end() {
 	r := recover()
 	if r != nil {
-		s.p.panics.Add(1)
-		s.p.cfg.Fault("panic in a session", fmt.Errorf("%v", r))
+		s.p.caught("a session", r)
 		s.abandon()
 	} else if s.drowsy && !s.isGone() {
 		s.drowsy = false

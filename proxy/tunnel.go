@@ -30,6 +30,7 @@ func (s *session) switchProtocols(x *exchange, lease *pool.Lease) bool {
 	go func() { up <- s.oneWay(lease, s.client, &s.in, &x.sent, f, lease) }()
 	down := s.oneWay(s.client, lease, &x.rb, &x.received, f, lease)
 	err := errors.Join(<-up, down)
+	rethrow(err)
 	detail := s.endFlow()
 	s.giveBack(lease, pool.Upgraded)
 	x.origin.Answered(101)
@@ -57,6 +58,7 @@ func (s *session) oneWay(dst, src sock.Stream, b *sock.Buffer, count *int64, f *
 // No buffer is held while nothing comes. f is told of what moves.
 func relayBytes(dst io.Writer, src sock.Stream, b *sock.Buffer, f *flow) (n int64, err error) {
 	defer f.end()
+	defer catch(&err)
 	for {
 		if b.Len() > 0 {
 			k, err := dst.Write(b.Bytes())
