@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
@@ -324,37 +325,48 @@ func (p *Pool) try(ctx context.Context, addr netip.AddrPort, results chan<- atte
 			results <- attempt{addr: addr, err: &DialError{"connect", p.caught("a dial", r)}}
 		}
 	}()
+	c, err := p.tryOnce(ctx, addr)
+	for sock.Exhausted(err) && p.EvictIdle() {
+		c, err = p.tryOnce(ctx, addr)
+	}
+	results <- attempt{conn: c, addr: addr, err: err}
+}
+
+func (p *Pool) tryOnce(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
 	if p.cfg.CheckAddr != nil {
 		if err := p.cfg.CheckAddr(addr); err != nil {
-			results <- attempt{addr: addr, err: &DialError{"policy", err}}
-			return
+			return nil, &DialError{"policy", err}
 		}
 	}
 	d := net.Dialer{KeepAlive: -1} // SetDeadTimeout sets it
 	c, err := d.DialContext(ctx, "tcp", addr.String())
-	for sock.Exhausted(err) && p.EvictIdle() {
-		c, err = d.DialContext(ctx, "tcp", addr.String())
-	}
 	if err != nil {
-		results <- attempt{addr: addr, err: &DialError{"connect", err}}
-		return
+		return nil, &DialError{"connect", err}
 	}
-	results <- attempt{conn: c.(*net.TCPConn), addr: addr}
+	return c.(*net.TCPConn), nil
 }
 
-// worst picks the error to report when every address has failed: a refusal by
-// policy only if there was nothing else.
+// worst picks the error to report when every address has failed.
 func worst(errs []error) error {
-	slices.SortStableFunc(errs, func(a, b error) int { return stage(b) - stage(a) })
+	slices.SortStableFunc(errs, func(a, b error) int { return weight(b) - weight(a) })
 	if len(errs) > 1 {
 		return &DialError{errs[0].(*DialError).Stage, fmt.Errorf("%w (and %d more addresses)", errors.Unwrap(errs[0]), len(errs)-1)}
 	}
 	return errs[0]
 }
 
-func stage(err error) int {
-	if e, ok := err.(*DialError); ok && e.Stage == "policy" {
+// weight is how much an error says about a host. That nobody is there says less
+// than that one may not go there: localhost is both addresses of the machine, and
+// a server, carpool itself too, listens on one of them more often than not. That
+// somebody may be there, who does not answer now, says most.
+func weight(err error) int {
+	var failed *DialError
+	switch {
+	case errors.As(err, &failed) && failed.Stage == "policy":
+		return 1
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EADDRNOTAVAIL),
+		errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EAFNOSUPPORT):
 		return 0
 	}
-	return 1
+	return 2
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
@@ -159,10 +160,13 @@ func tlsProblem(err error) *problem {
 
 func policyProblem(err error) *problem {
 	var denied *policy.Denied
-	if errors.As(err, &denied) {
+	switch {
+	case errors.As(err, &denied):
 		return &problem{403, "destination_ip_prohibited", denied.Message}
+	case errors.Is(err, errLoop):
+		return &problemLoop
 	}
-	return &problemLoop
+	return &problemConnect
 }
 
 func isTimeout(err error) bool {
@@ -179,26 +183,38 @@ var errLoop = errors.New("proxy: the address is this proxy's own")
 // whether egress may go there at all. onLoopback says that only this pod can
 // reach the proxy, so that it may reach this pod's loopback in turn.
 func Egress(listeners []netip.AddrPort, onLoopback bool) func(netip.AddrPort) error {
+	return egress(listeners, onLoopback, net.InterfaceAddrs)
+}
+
+// egress is Egress with where the addresses of this machine are had from. It takes
+// a descriptor to ask for them; where there is none, nothing is said of an
+// address, and the error is the lack's own.
+func egress(listeners []netip.AddrPort, onLoopback bool, own func() ([]net.Addr, error)) func(netip.AddrPort) error {
 	return func(a netip.AddrPort) error {
-		if policy.Self(a, listeners, isLocal) {
+		var unknown error
+		isOwn := func(a netip.Addr) bool {
+			addrs, err := own()
+			unknown = errors.Join(unknown, err)
+			return contains(addrs, a)
+		}
+		switch {
+		case policy.Self(a, listeners, isOwn):
 			return errLoop
+		case unknown != nil:
+			return unknown
 		}
 		return policy.Addr(a.Addr(), onLoopback)
 	}
 }
 
-// isLocal reports whether an address is one of this machine's.
-func isLocal(a netip.Addr) bool {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return false
-	}
-	for _, i := range addrs {
-		if n, ok := i.(*net.IPNet); ok {
-			if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == a {
-				return true
-			}
+// contains reports whether an address is one of those of interfaces.
+func contains(addrs []net.Addr, a netip.Addr) bool {
+	return slices.ContainsFunc(addrs, func(i net.Addr) bool {
+		n, ok := i.(*net.IPNet)
+		if !ok {
+			return false
 		}
-	}
-	return false
+		ip, ok := netip.AddrFromSlice(n.IP)
+		return ok && ip.Unmap() == a
+	})
 }

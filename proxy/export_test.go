@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"net"
+	"net/netip"
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
@@ -26,6 +28,11 @@ func (f *Flow) Silence(now time.Duration) time.Duration { return f.f.silence(now
 
 // Stumble has the sweeper look after a session that it cannot look after.
 func (p *Proxy) Stumble() { p.lookAfter(nil) }
+
+// EgressOf is Egress on a machine that has these addresses.
+func EgressOf(own func() ([]net.Addr, error), listeners ...netip.AddrPort) func(netip.AddrPort) error {
+	return egress(listeners, true, own)
+}
 
 // HoldSessions stops whoever wants to look at a session, until it is released.
 func (p *Proxy) HoldSessions() (release func()) {
