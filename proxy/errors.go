@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
@@ -80,7 +78,6 @@ var (
 	problemUnroutable  = problem{502, "destination_ip_unroutable", "there is no route to the upstream"}
 	problemConnect     = problem{502, "destination_unavailable", "the upstream could not be connected to"}
 	problemCertificate = problem{502, "tls_certificate_error", "the upstream's certificate does not hold for this host: wrong name, expired, or an unknown authority (CA_FILE adds one)"}
-	problemTLS         = problem{502, "tls_protocol_error", "the TLS handshake with the upstream failed: does it speak TLS on this port?"}
 
 	problemTerminated = problem{502, "connection_terminated", "the upstream closed the connection without an answer; the request may or may not have been carried out"}
 	problemReuse      = problem{502, "connection_terminated", "the upstream closed a kept connection just as the request was sent; it was not repeated because the method is not idempotent"}
@@ -144,18 +141,6 @@ func dnsProblem(err error) *problem {
 		return &problemDNSTimeout
 	}
 	return &problemDNS
-}
-
-func tlsProblem(err error) *problem {
-	var verify *tls.CertificateVerificationError
-	var name x509.HostnameError
-	switch {
-	case errors.As(err, &verify), errors.As(err, &name):
-		return &problemCertificate
-	case isTimeout(err):
-		return &problemConnTimeout
-	}
-	return &problemTLS
 }
 
 func policyProblem(err error) *problem {
