@@ -1,8 +1,48 @@
 package pool
 
 import (
+	"context"
 	"net/netip"
 	"time"
+)
+
+// LookUp asks for the addresses of a host, and reports whether they are all.
+func LookUp(ctx context.Context, timeout time.Duration, host string, resolvers ...Resolver) ([]netip.Addr, bool, error) {
+	n := names{resolvers: resolvers, timeout: timeout}
+	r, err := n.lookUp(ctx, host)
+	return r.addrs, r.whole, err
+}
+
+// AskThese makes a pool that has not been used yet ask these resolvers.
+func (p *Pool) AskThese(resolvers ...Resolver) { p.names.resolvers = resolvers }
+
+// Break puts something into the pool that the janitor stumbles over, until it is
+// mended.
+func (p *Pool) Break() (mend func()) {
+	set := func(broken bool) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if delete(p.origins, Key{}); broken {
+			p.origins[Key{}] = nil
+		}
+	}
+	set(true)
+	return func() { set(false) }
+}
+
+// Stumble has the watcher tell of a connection that nothing can be done about.
+func (p *Pool) Stumble() {
+	p.mu.Lock()
+	p.leases[0] = &Lease{}
+	p.mu.Unlock()
+	p.hungUp(0)
+	p.delist(&Lease{})
+}
+
+// What of resolv.conf matters.
+var (
+	Turn        = turn
+	NameServers = nameServers
 )
 
 // Manners is manners for the tests.

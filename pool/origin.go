@@ -255,6 +255,7 @@ func (o *Origin) Cancel(t *Ticket) {
 func (o *Origin) dial() {
 	p := o.pool
 	defer p.work.Done()
+	defer p.contain("a dial")
 	var l *Lease
 	err := p.reserve(p.ctx)
 	if err == nil {

@@ -45,8 +45,10 @@ type Config struct {
 	MaxPendingPerHost int
 	// PendingTimeout is how long such a request waits; more than 0.
 	PendingTimeout time.Duration
-	// DialTimeout bounds resolving, connecting and the TLS handshake together;
-	// more than 0.
+	// DNSTimeout bounds finding the addresses of a name; 0 leaves it to the
+	// resolver.
+	DNSTimeout time.Duration
+	// DialTimeout bounds connecting and the TLS handshake together; more than 0.
 	DialTimeout time.Duration
 	// DeadTimeout is after how long a peer that answers nothing at all, not even
 	// keep-alive probes, is given up.
@@ -60,8 +62,13 @@ type Config struct {
 	// CheckAddr, if not nil, says whether an address may be connected to. It is
 	// asked with the very address that is dialled.
 	CheckAddr func(netip.AddrPort) error
-	// Resolver finds the addresses of names; nil means net.DefaultResolver.
+	// Resolver finds the addresses of names, "ip" for all of them, "ip4" and "ip6"
+	// for those of one family, and is asked again while it does not answer. nil
+	// means the system's, all name servers of which are asked then.
 	Resolver Resolver
+	// Fault, if not nil, is told of what should not happen: a panic, which costs
+	// one connection.
+	Fault func(what string, err error)
 }
 
 // Resolver is the part of net.Resolver that the pool needs.
@@ -103,6 +110,8 @@ type Pool struct {
 	cfg     Config
 	start   time.Time
 	watcher *sock.Watcher
+	names   names
+	panics  atomic.Uint64
 	slots   chan struct{} // one element for each connection open or being opened; nil for no bound
 	starved atomic.Int32  // dials that wait for a slot
 	tended  atomic.Int64  // when the janitor last turned, by now
@@ -126,10 +135,11 @@ type Pool struct {
 
 // New returns a Pool, which runs until Close.
 func New(cfg Config) (*Pool, error) {
-	if cfg.Resolver == nil {
-		cfg.Resolver = net.DefaultResolver
-	}
 	p := &Pool{cfg: cfg, start: time.Now(), origins: map[Key]*Origin{}, leases: map[uint64]*Lease{}}
+	if p.names = systemNames(cfg.DNSTimeout); cfg.Resolver != nil {
+		p.names.resolvers = []Resolver{cfg.Resolver}
+	}
+	p.names.caught = p.caught
 	if cfg.MaxConns > 0 {
 		p.slots = make(chan struct{}, cfg.MaxConns)
 	}
@@ -140,7 +150,10 @@ func New(cfg Config) (*Pool, error) {
 	p.watcher = w
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.work.Add(1)
-	go p.janitor()
+	go func() {
+		defer p.work.Done()
+		p.keepUp("the janitor", p.janitor)
+	}()
 	return p, nil
 }
 
@@ -216,6 +229,7 @@ func (p *Pool) forgetLocked(unused time.Duration) {
 
 // hungUp is told by the watcher that the peer of a connection has closed it.
 func (p *Pool) hungUp(id uint64) {
+	defer p.contain("the watcher")
 	p.mu.Lock()
 	l := p.leases[id]
 	p.mu.Unlock()
@@ -225,7 +239,6 @@ func (p *Pool) hungUp(id uint64) {
 }
 
 func (p *Pool) janitor() {
-	defer p.work.Done()
 	tick := time.NewTicker(janitorPeriod)
 	defer tick.Stop()
 	for {

@@ -66,6 +66,8 @@ type Snapshot struct {
 	// MaxConns, MaxConnsPerHost and MaxPendingPerHost are the limits in force, as
 	// in Config.
 	MaxConns, MaxConnsPerHost, MaxPendingPerHost int
+	// Panics counts contained faults.
+	Panics uint64
 }
 
 // Snapshot returns the pool's figures as they are now.
@@ -73,6 +75,7 @@ func (p *Pool) Snapshot() Snapshot {
 	s := Snapshot{
 		Waits: p.waits.snapshot(), Dials: p.dials.snapshot(),
 		MaxConns: p.cfg.MaxConns, MaxConnsPerHost: p.cfg.MaxConnsPerHost, MaxPendingPerHost: p.cfg.MaxPendingPerHost,
+		Panics: p.panics.Load(),
 	}
 	var other Stats
 	p.mu.Lock()

@@ -165,6 +165,7 @@ func (s *session) fillAnswer(x *exchange, lease *pool.Lease) error {
 			return err
 		}
 	}
+	x.rb.Grow(http1.MaxUnused) // a line that has not ended; the decoder's own limit comes first
 	return lease.Fill(&x.rb)
 }
 

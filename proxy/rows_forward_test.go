@@ -48,6 +48,7 @@ const (
 
 func TestHeadsAreForwarded(t *testing.T) {
 	t.Parallel()
+	long := strings.Repeat("0123456789abcdef", 15<<10/16)
 	for _, p := range []passage{
 		{
 			name:    "R1 Host is made from the target",
@@ -113,6 +114,15 @@ func TestHeadsAreForwarded(t *testing.T) {
 			arrives: "POST / HTTP/1.1\r\nHost: {h}\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nConnection: TE\r\n\r\n" +
 				"2\r\nhi\r\n0\r\nX-Sum: 42\r\n\r\n",
 			answer: "HTTP/1.1 200 OK\r\nTrailer: X-Back\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Back: 43\r\nx-more: 44\r\n\r\n",
+		}, {
+			name: "R15 a trailer line longer than a small buffer, both ways",
+			request: "POST http://{h}/ HTTP/1.1\r\nHost: {h}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-A: b\r\nX-Long: " +
+				long + "\r\n\r\n",
+			answer: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-A: b\r\nX-Long: " + long + "\r\n\r\n",
+		}, {
+			name:    "R13 heads longer than a small buffer, both ways",
+			request: getLine + "X-Long: " + long + "\r\n\r\n",
+			answer:  "HTTP/1.1 200 OK\r\nX-Long: " + long + "\r\nContent-Length: 2\r\n\r\nok",
 		}, {
 			name:    "R16 informational answers",
 			request: getLine + "\r\n",
@@ -266,7 +276,7 @@ func TestR8AnswersWhereMaxForwardsEnds(t *testing.T) {
 	if status != 200 || field(head, "Content-Type") != "message/http" {
 		t.Errorf("TRACE is answered %q", head)
 	}
-	if !strings.HasPrefix(body, "TRACE http://"+o.addr+"/x?y HTTP/1.1\r\n") || !strings.Contains(body, "X-A: b\r\n") {
+	if !strings.HasPrefix(body, "TRACE "+scheme()+"://"+o.addr+"/x?y HTTP/1.1\r\n") || !strings.Contains(body, "X-A: b\r\n") {
 		t.Errorf("the request does not come back: %q", body)
 	}
 	if strings.Contains(body, "secret") {
@@ -445,6 +455,72 @@ func TestR21AnswersOfHTTP10(t *testing.T) {
 	up.send("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok")
 	client.want(ok)
 	o.exchange(client, up)
+}
+
+// X25: a long line at the end of a body that comes in pieces finds no room in a
+// small buffer that holds its beginning. Until it has ended nothing of it is
+// passed on, and what was passed on before is no whole message.
+func TestR15ALongTrailerInPieces(t *testing.T) {
+	t.Parallel()
+	const begin = "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n"
+	long := strings.Repeat("0123456789abcdef", 15<<10/16)
+	pieces := []string{"0\r\nX-Long: ", long[:3000], long[3000:5000], long[5000:], "\r\n", "\r\n"}
+	r, o := start(t), newOrigin(t)
+	client := r.client()
+	for range 2 { // the second time on kept connections
+		client.send(o.request("PUT", "/", begin))
+		up := o.accept()
+		up.want(o.forwarded("PUT", "/", begin))
+		for _, p := range pieces {
+			client.send(p)
+		}
+		up.want(strings.Join(pieces, ""))
+		up.send("HTTP/1.1 200 OK\r\n" + begin)
+		client.want("HTTP/1.1 200 OK\r\n" + begin)
+		for _, p := range pieces {
+			up.send(p)
+		}
+		client.want(strings.Join(pieces, ""))
+		o.conns <- up.Conn
+	}
+	o.served(1)
+}
+
+// A trailer section has a bound, whatever the size of the buffers.
+func TestF16ATrailerThatDoesNotEnd(t *testing.T) {
+	t.Parallel()
+	const begin = "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n"
+	endless := "0\r\nX-Long: " + strings.Repeat("x", 20<<10)
+	t.Run("F16 of a request", func(t *testing.T) {
+		t.Parallel()
+		r, o := start(t), newOrigin(t)
+		client := r.client()
+		client.send(o.request("POST", "/", begin))
+		up := o.accept()
+		up.want(o.forwarded("POST", "/", begin))
+		client.send(endless)
+		if body := client.refused(400); !strings.Contains(body, "trailer") {
+			t.Errorf("the refusal says %q", body)
+		}
+		if s, _ := up.rest(); strings.Contains(s, "\r\n\r\n") {
+			t.Errorf("the upstream got a whole request: %q", s)
+		}
+	})
+	t.Run("F16 of an answer", func(t *testing.T) {
+		t.Parallel()
+		r, o := start(t), newOrigin(t)
+		client := r.client()
+		client.send(o.get("/"))
+		up := o.accept()
+		up.head()
+		up.send("HTTP/1.1 200 OK\r\n" + begin)
+		client.want("HTTP/1.1 200 OK\r\n" + begin)
+		_ = up.trySend(endless)
+		client.want("0\r\n") // and not the empty line that ends it
+		client.cut()
+		up.cut()
+		r.closedFor(o, pool.BadAnswer)
+	})
 }
 
 // No answer to HEAD has a body, the proxy's own included.

@@ -102,6 +102,7 @@ func start(ctx context.Context, cfg config.Config, log *zap.Logger, setGoLimit b
 	guard := memory.NewGuard(memory.Config{
 		Source: memory.Find("/"), SetGoLimit: setGoLimit, Relieve: s.relieve, Began: s.shedding, Ended: s.shed,
 	})
+	fault := func(what string, err error) { log.Error(what, zap.Error(err)) }
 	own := []netip.AddrPort{addrPort(s.listener.Addr()), addrPort(s.admin.Addr())}
 	upstreams, clients := budget()
 	if s.pool, err = pool.New(pool.Config{
@@ -109,13 +110,13 @@ func start(ctx context.Context, cfg config.Config, log *zap.Logger, setGoLimit b
 		MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
 		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxConns: upstreams,
 		MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
-		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
+		DNSTimeout: cfg.DNSTimeout, DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
 		NoReuse:   func(k pool.Key) bool { return cfg.NoReuseHosts.Match(k.Host, k.Port) },
-		CheckAddr: proxy.Egress(own, own[0].Addr().IsLoopback()),
+		CheckAddr: proxy.Egress(own, own[0].Addr().IsLoopback()), Fault: fault,
 	}); err != nil {
 		return nil, err
 	}
-	if s.proxy, err = proxy.New(proxyConfig(cfg, s.pool, guard, clients, log)); err != nil {
+	if s.proxy, err = proxy.New(proxyConfig(cfg, s.pool, guard, clients, log, fault)); err != nil {
 		return nil, err
 	}
 	s.memory = guard
@@ -129,15 +130,16 @@ func start(ctx context.Context, cfg config.Config, log *zap.Logger, setGoLimit b
 	return s, nil
 }
 
-func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, clients int, log *zap.Logger) proxy.Config {
+func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, clients int, log *zap.Logger, fault func(string, error)) proxy.Config {
 	return proxy.Config{
 		Upstreams: upstreams, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
 		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout, BodyIdleTimeout: cfg.BodyIdleTimeout,
-		MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
+		TunnelHalfClosedTimeout: cfg.TunnelHalfClosedTimeout,
+		MaxHeaderBytes:          int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
 		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectPorts: cfg.ConnectPorts,
 		Admit: guard.AdmitRequest,
 		Log:   accessLog(cfg, log), LogAll: cfg.AccessLog == config.AccessAll,
-		Fault: func(what string, err error) { log.Error(what, zap.Error(err)) },
+		Fault: fault,
 	}
 }
 

@@ -54,11 +54,16 @@ func (b *Body) Left() int64 {
 	return -1
 }
 
+// MaxUnused bounds the bytes that Decode leaves unused: the longest line in the
+// framing of a body, its end included.
+const MaxUnused = maxTrailer + 2
+
 // Decode goes through the bytes that follow those of the last call. It has
 // used the first `used` of them, and leaves what is to be passed on in p[:out]:
 // the same bytes, less chunk extensions and trailers that have no business
-// there, and what was odd is put right. Bytes that were not used although the body is not done are part of a
-// line that has not ended: they are to be given again, with more behind them.
+// there, and what was odd is put right. Bytes that were not used although the
+// body is not done are part of a line that has not ended, MaxUnused of them at
+// most: they are to be given again, with more behind them.
 // The error is of type *Error; out then is what was right before it.
 func (b *Body) Decode(p []byte) (out, used int, err error) {
 	switch b.mode {

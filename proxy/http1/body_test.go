@@ -287,3 +287,26 @@ func TestABodyThatHasEndedTakesNothing(t *testing.T) {
 		}
 	}
 }
+
+// X25: whoever reads has room for a line that has not ended if it has MaxUnused.
+func TestNoLineOfABodyNeedsMoreThanMaxUnused(t *testing.T) {
+	for name, begin := range map[string]string{
+		"a chunk size": "1;x=", "a trailer": "0\r\nX-T: ", "a trailer behind others": "0\r\nX-A: b\r\nX-T: ",
+	} {
+		t.Run(name, func(t *testing.T) {
+			body, held := chunkedBody(t, false), []byte(nil)
+			for _, c := range []byte(begin + strings.Repeat("x", 2*http1.MaxUnused)) {
+				held = append(held, c)
+				if len(held) > http1.MaxUnused {
+					t.Fatalf("%d bytes are held", len(held))
+				}
+				_, used, err := body.Decode(held)
+				if err != nil {
+					return
+				}
+				held = held[used:]
+			}
+			t.Error("it has no end")
+		})
+	}
+}

@@ -40,7 +40,7 @@ var (
 	originLimit = desc("connections_per_origin_limit", "Most upstream connections to one origin at a time; 0: no limit but the one on all.")
 	waitLimit   = desc("requests_waiting_limit", "Most requests that wait for a connection to one origin.")
 	clientLimit = desc("client_connections_limit", "Most client connections at a time; 0: no limit.")
-	panics      = desc("panics_total", "Faults of carpool's own that cost one client connection.")
+	panics      = desc("panics_total", "Faults of carpool's own that were contained; each cost one connection at most.")
 	classLabels = [...]string{"", "1xx", "2xx", "3xx", "4xx", "5xx"}
 )
 
@@ -77,7 +77,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(ch, accepted, float64(p.Accepted))
 	counter(ch, refused, float64(p.Refused))
 	counter(ch, retries, float64(p.Retries))
-	counter(ch, panics, float64(p.Panics))
+	counter(ch, panics, float64(p.Panics+s.Panics))
 	for kind, n := range p.Errors {
 		counter(ch, errorTypes, float64(n), kind)
 	}

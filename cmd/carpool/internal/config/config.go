@@ -61,6 +61,9 @@ type Config struct {
 	// NoReuseHosts are the hosts whose connections carry one request each; nil is none.
 	NoReuseHosts Hosts `envconfig:"NO_REUSE_HOSTS" help:"Upstreams whose connections are not kept, such as legacy,.old.example.com,10.0.0.7:8080; .suffix is every name below. For servers that cannot be trusted with a second request on a connection. Empty: none."`
 
+	// DNSTimeout is more than 0: the longest time for finding the addresses of a name.
+	DNSTimeout time.Duration `envconfig:"DNS_TIMEOUT" default:"10s" help:"Longest time for finding the addresses of an upstream. Then the request gets 504. A name server that does not answer is asked again, and the next one too, long before."`
+
 	// DialTimeout is more than 0: the longest time for connecting and the TLS handshake together.
 	DialTimeout time.Duration `envconfig:"DIAL_TIMEOUT" default:"5s" help:"Longest time for connecting to an upstream, TLS handshake included. Then the request gets 504."`
 
@@ -78,6 +81,10 @@ type Config struct {
 
 	// ClientIdleTimeout is the time after which a client connection without a request is closed; 0 is never.
 	ClientIdleTimeout time.Duration `envconfig:"CLIENT_IDLE_TIMEOUT" default:"0" help:"Time after which a client connection without a request is closed. 0: never, unless files or memory run short. Node.js reports such a close as socket hang up."`
+
+	// TunnelHalfClosedTimeout is the longest silence in a tunnel or an upgraded connection of which one side has ended; 0
+	// is no limit.
+	TunnelHalfClosedTimeout time.Duration `envconfig:"TUNNEL_HALF_CLOSED_TIMEOUT" default:"1m" help:"Longest silence in a tunnel or an upgraded connection of which one side has ended. Then both sides are closed. 0: no limit."`
 
 	// MaxHeaderBytes is from 1KiB to 1MiB: the largest head, of a request as of a response.
 	MaxHeaderBytes Bytes `envconfig:"MAX_HEADER_BYTES" default:"64KiB" help:"Largest head of a request or a response, from 1KiB to 1MiB."`
@@ -139,6 +146,10 @@ var rules = []rule{
 		name: "PENDING_TIMEOUT",
 		ok:   func(c *Config) bool { return c.PendingTimeout > 0 },
 		want: "more than 0, e.g. 10s (CARPOOL_MAX_PENDING_PER_HOST=0 lets no request wait)",
+	}, {
+		name: "DNS_TIMEOUT",
+		ok:   func(c *Config) bool { return c.DNSTimeout > 0 },
+		want: "more than 0, e.g. 10s",
 	}, {
 		name: "DIAL_TIMEOUT",
 		ok:   func(c *Config) bool { return c.DialTimeout > 0 },

@@ -44,6 +44,9 @@ func defaults() config.Config {
 		MaxHeaderBytes:      64 * config.KiB,
 		BypassPorts:         config.PortsOrOff{80, 8080},
 		DrainTimeout:        25 * time.Second,
+
+		TunnelHalfClosedTimeout: time.Minute,
+		DNSTimeout:              10 * time.Second,
 	}
 }
 
@@ -87,6 +90,9 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"BYPASS_PORTS":            {"off", func(c *config.Config) { c.BypassPorts = nil }},
 		"DRAIN_DELAY":             {"25s", func(c *config.Config) { c.DrainDelay = 25 * time.Second }},
 		"DRAIN_TIMEOUT":           {"0", func(c *config.Config) { c.DrainTimeout = 0 }},
+
+		"DNS_TIMEOUT":                {"3s", func(c *config.Config) { c.DNSTimeout = 3 * time.Second }},
+		"TUNNEL_HALF_CLOSED_TIMEOUT": {"90s", func(c *config.Config) { c.TunnelHalfClosedTimeout = 90 * time.Second }},
 	}
 	for _, s := range config.Settings() {
 		name := strings.TrimPrefix(s.Name, "CARPOOL_")

@@ -125,9 +125,9 @@ func (p *Page) addProxy(v *view, s *pool.Snapshot) {
 	}
 	v.Retries, v.Refused = count(stats.Retries), count(stats.Refused)
 	v.Errors = errorAnswers(stats.Errors)
-	if stats.Panics > 0 {
+	if n := stats.Panics + s.Panics; n > 0 {
 		v.Hints = append(v.Hints, fmt.Sprintf("carpool has contained %s faults of its own. Each cost one connection of the app. "+
-			"This is a bug: please report it with the log lines that begin with “panic”.", count(stats.Panics)))
+			"This is a bug: please report it with the log lines that begin with “panic”.", count(n)))
 	}
 }
 
