@@ -155,3 +155,110 @@ func TestNobodyStarvesWhileConnectionsAreIdle(t *testing.T) {
 	}
 	eventually(t, "no dial waits for room", func() bool { return p.Starved() == 0 })
 }
+
+// An origin with requests in its queue at all times has to give way.
+func TestABusyOriginDoesNotStarveAnother(t *testing.T) {
+	p := newPool(t, budget(1))
+	a, b := newUpstream(t), newUpstream(t)
+	l := acquire(t, a.origin(p), pool.Ticket{})
+	first := enqueue(t, p, a.origin(p), pool.Ticket{})
+	second := enqueue(t, p, a.origin(p), pool.Ticket{})
+	other := enqueue(t, p, b.origin(p), pool.Ticket{})
+	l.Release()
+	l = other.lease(t)
+	first.stillWaits(t)
+	l.Release()
+	l = first.lease(t)
+	l.Release() // now that the other has nothing to wait for
+	second.lease(t).Release()
+	for _, s := range p.Snapshot().Origins {
+		if want := map[bool]uint64{true: 2, false: 1}[s.Origin == a.origin(p).Key().String()]; s.Opened != want {
+			t.Errorf("%s: %d opened", s.Origin, s.Opened)
+		}
+	}
+}
+
+// Origins that are equally busy come to have equally many connections, and then
+// leave each other alone: a request does not cost a connection.
+func TestBusyOriginsShareTheBudget(t *testing.T) {
+	p := newPool(t, budget(5))
+	a, b := newUpstream(t), newUpstream(t)
+	var held []*pool.Lease
+	for range 5 {
+		held = append(held, acquire(t, a.origin(p), pool.Ticket{}))
+	}
+	var mine, theirs []*waiter
+	for range 20 {
+		mine = append(mine, enqueue(t, p, a.origin(p), pool.Ticket{}))
+		theirs = append(theirs, enqueue(t, p, b.origin(p), pool.Ticket{}))
+	}
+	next := func(ws *[]*waiter) *pool.Lease {
+		w := (*ws)[0]
+		*ws = (*ws)[1:]
+		return w.lease(t)
+	}
+	held[0].Release()
+	held[1].Release()
+	others := []*pool.Lease{next(&theirs), next(&theirs)}
+	held = held[2:]
+	for range 5 {
+		for i := range held {
+			held[i].Release()
+			held[i] = next(&mine)
+		}
+		for i := range others {
+			others[i].Release()
+			others[i] = next(&theirs)
+		}
+	}
+	for _, s := range p.Snapshot().Origins {
+		if want := map[bool]uint64{true: 5, false: 2}[s.Origin == a.origin(p).Key().String()]; s.Opened != want {
+			t.Errorf("%s: %d opened", s.Origin, s.Opened)
+		}
+	}
+	for _, l := range append(held, others...) {
+		l.Discard(pool.NotKept)
+	}
+	for _, w := range append(mine, theirs...) {
+		w.lease(t).Discard(pool.NotKept)
+	}
+}
+
+// A tunnel waits for room as an origin does.
+func TestABusyOriginDoesNotStarveATunnel(t *testing.T) {
+	p := newPool(t, budget(1))
+	a, b := newUpstream(t), newUpstream(t)
+	l := acquire(t, a.origin(p), pool.Ticket{})
+	w := enqueue(t, p, a.origin(p), pool.Ticket{})
+	tunnel := in(func() func() {
+		conn, closed, err := p.Dial(t.Context(), "127.0.0.1", b.addr.Port())
+		if err != nil {
+			t.Error(err)
+			return func() {}
+		}
+		return func() { _ = conn.Close(); closed() }
+	})
+	eventually(t, "both wait for room", func() bool { return p.Starved() == 2 })
+	l.Release()
+	await(t, "the tunnel opens", tunnel)()
+	w.lease(t).Release()
+}
+
+// Who has given up takes no room: the connection that comes back is kept.
+func TestWhoNoLongerWaitsForRoomCostsNoConnection(t *testing.T) {
+	p := newPool(t, budget(1))
+	a, b := newUpstream(t), newUpstream(t)
+	l := acquire(t, a.origin(p), pool.Ticket{})
+	w := enqueue(t, p, b.origin(p), pool.Ticket{})
+	eventually(t, "it waits for room", func() bool { return p.Starved() == 1 })
+	b.origin(p).Cancel(&w.ticket)
+	if err := w.fails(t); !errors.Is(err, pool.ErrCanceled) {
+		t.Fatal(err)
+	}
+	l.Release()
+	again := acquire(t, a.origin(p), pool.Ticket{})
+	if again != l {
+		t.Error("it was closed")
+	}
+	again.Release()
+}

@@ -2,7 +2,6 @@ package pool_test
 
 import (
 	"net"
-	"net/netip"
 	"syscall"
 	"testing"
 	"time"
@@ -33,19 +32,6 @@ func vanish(t testing.TB, c *net.TCPConn) {
 	if errno != 0 {
 		t.Fatal(errno)
 	}
-}
-
-// twoAddresses returns an origin with an upstream on each of two addresses, the
-// first of which is tried first.
-func twoAddresses(t *testing.T, deadTimeout time.Duration) (*pool.Pool, *pool.Origin, *upstream, *upstream) {
-	t.Helper()
-	first := newUpstream(t)
-	second := newUpstreamAt(t, netip.AddrPortFrom(loopback(5)[0], first.addr.Port()).String())
-	p := newPool(t, func(c *pool.Config) {
-		c.DeadTimeout = deadTimeout
-		c.Resolver = names{"two.test": {first.addr.Addr(), second.addr.Addr()}}
-	})
-	return p, p.Origin(false, []byte("two.test"), first.addr.Port()), first, second
 }
 
 // X21 of the catalogue.

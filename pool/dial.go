@@ -62,8 +62,8 @@ func trimDot(host string) string {
 	return host
 }
 
-// connect opens one connection.
-func (o *Origin) connect() (l *Lease, err error) {
+// connect opens one connection, to avoid only if there is no other address.
+func (o *Origin) connect(avoid netip.Addr) (l *Lease, err error) {
 	p := o.pool
 	var conn *sock.Conn
 	defer func() {
@@ -81,7 +81,7 @@ func (o *Origin) connect() (l *Lease, err error) {
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, p.cfg.DialTimeout)
 	defer cancel()
-	conn, addr, err := p.dialAny(ctx, &o.dialer, to, o.key.Port)
+	conn, addr, err := p.dialAny(ctx, &o.dialer, to, o.key.Port, avoid)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,7 @@ func (p *Pool) dialTunnel(ctx context.Context, host string, port uint16) (*sock.
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
-	conn, _, err := p.dialAny(ctx, nil, to, port)
+	conn, _, err := p.dialAny(ctx, nil, to, port, netip.Addr{})
 	if err == nil && p.cfg.DeadTimeout > 0 {
 		// What is in a tunnel may wait for its reader; keep-alive probes remain.
 		if err = conn.SetUserTimeout(0); err != nil {
@@ -152,13 +152,20 @@ func (p *Pool) resolve(ctx context.Context, host string) (resolved, error) {
 	return to, nil
 }
 
-// dialAny connects to one of a host's addresses.
-func (p *Pool) dialAny(ctx context.Context, d *dialer, to resolved, port uint16) (*sock.Conn, netip.AddrPort, error) {
-	c, addr, err := p.race(ctx, d, d.order(to.addrs, port, p.now()))
+// dialAny connects to one of a host's addresses, avoid the last to be tried.
+func (p *Pool) dialAny(ctx context.Context, d *dialer, to resolved, port uint16, avoid netip.Addr) (*sock.Conn, netip.AddrPort, error) {
+	targets := d.order(to.addrs, port, p.now())
+	slices.SortStableFunc(targets, func(a, b netip.AddrPort) int { return isAddr(a, avoid) - isAddr(b, avoid) })
+	c, addr, err := p.race(ctx, d, targets)
 	if err != nil && !over(ctx) {
 		if late := p.names.rest(ctx, to); len(late) > 0 {
 			c, addr, err = p.race(ctx, d, d.order(late, port, p.now()))
 		}
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) && !over(ctx) {
+		// Nothing was sent, and behind the address of a Service it may be another
+		// pod that is asked next.
+		c, addr, err = p.race(ctx, d, targets)
 	}
 	if err != nil {
 		return nil, addr, err
@@ -172,6 +179,14 @@ func (p *Pool) dialAny(ctx context.Context, d *dialer, to resolved, port uint16)
 		return nil, addr, &DialError{"connect", err}
 	}
 	return s, addr, nil
+}
+
+// isAddr is 1 if a target is at this address, or else 0.
+func isAddr(t netip.AddrPort, a netip.Addr) int {
+	if t.Addr() == a {
+		return 1
+	}
+	return 0
 }
 
 // order puts addresses in the order they are tried in: the resolver's, with

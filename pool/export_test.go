@@ -22,8 +22,8 @@ func (p *Pool) Break() (mend func()) {
 	set := func(broken bool) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if delete(p.origins, Key{}); broken {
-			p.origins[Key{}] = nil
+		if p.longest = nil; broken {
+			p.longest = longest{nil}
 		}
 	}
 	set(true)
@@ -78,6 +78,7 @@ func Margin(limit time.Duration) time.Duration { return margin(limit) }
 const (
 	MaxOrigins = maxOrigins
 	MaxLabels  = maxLabels
+	LookedAt   = lookedAt
 )
 
 // Open returns how many connections the pool knows, and how many slots of its
@@ -85,20 +86,46 @@ const (
 func (p *Pool) Open() (leases, slots int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.leases), len(p.slots)
+	return len(p.leases), p.budget.taken
 }
 
 // Origins returns how many origins the pool remembers.
 func (p *Pool) Origins() int { return len(p.all()) }
 
-// Starved returns how many dials wait for a slot.
-func (p *Pool) Starved() int { return int(p.starved.Load()) }
+// Starved returns how many requests and tunnels wait for a slot.
+func (p *Pool) Starved() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := p.budget.claims.front; c != nil; c = c.next {
+		if o := c.value.origin; o == nil {
+			n++
+		} else {
+			o.mu.Lock()
+			n += o.waiting.len - o.dialing
+			o.mu.Unlock()
+		}
+	}
+	return n
+}
 
 // Forget forgets the origins without connections.
 func (p *Pool) Forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.forgetLocked(0)
+	p.forgetLocked(len(p.known.byKey), 0)
+}
+
+// SetMaxOrigins bounds the origins that the pool remembers.
+func (p *Pool) SetMaxOrigins(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.known.most = n
+}
+
+// Hold keeps everyone else from looking at the origin until release is called.
+func (o *Origin) Hold() (release func()) {
+	o.mu.Lock()
+	return o.mu.Unlock
 }
 
 // Learn makes d the learned idle limit.
@@ -130,6 +157,7 @@ func (o *Origin) PassTime(d time.Duration) {
 	for n := o.idle.front; n != nil; n = n.next {
 		n.value.idleSince -= d
 	}
+	o.failed = max(o.failed-d, 0)
 }
 
 // Tidy does what the janitor does.
@@ -170,6 +198,31 @@ func (o *Origin) Avoided() int {
 
 // Lifetime returns how long after its opening the connection expires.
 func (l *Lease) Lifetime() time.Duration { return l.expires }
+
+// MaxOverAge is how much older than its age a connection becomes at most.
+const MaxOverAge = maxOverAge
+
+// ComeOfAge makes the connection reach its age.
+func (l *Lease) ComeOfAge() {
+	l.origin.mu.Lock()
+	defer l.origin.mu.Unlock()
+	l.expires = l.origin.pool.now()
+}
+
+// Unused gives a connection back as if no request had been on it.
+func (l *Lease) Unused() {
+	l.comeBack()
+	l.putIdle()
+}
+
+// Overdue reports whether the connection is to be closed when it has been past
+// its age for d.
+func (l *Lease) Overdue(d time.Duration) bool {
+	l.origin.mu.Lock()
+	defer l.origin.mu.Unlock()
+	is, _ := l.origin.overdueLocked(l, l.expires+d)
+	return is
+}
 
 // PassTime makes the connection older by d.
 func (l *Lease) PassTime(d time.Duration) {

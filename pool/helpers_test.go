@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -290,4 +291,20 @@ func await[T any](t testing.TB, what string, ch <-chan T) T {
 		t.Fatalf("not within ten seconds: %s", what)
 		panic("unreachable")
 	}
+}
+
+// twoAddresses returns an origin with an upstream on each of two addresses, the
+// first of which is tried first.
+func twoAddresses(t *testing.T, deadTimeout time.Duration) (*pool.Pool, *pool.Origin, *upstream, *upstream) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("no second loopback address here")
+	}
+	first := newUpstream(t)
+	second := newUpstreamAt(t, netip.AddrPortFrom(loopback(5)[0], first.addr.Port()).String())
+	p := newPool(t, func(c *pool.Config) {
+		c.DeadTimeout = deadTimeout
+		c.Resolver = names{"two.test": {first.addr.Addr(), second.addr.Addr()}}
+	})
+	return p, p.Origin(false, []byte("two.test"), first.addr.Port()), first, second
 }

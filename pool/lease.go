@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
@@ -39,7 +40,8 @@ const (
 )
 
 // Lease is a connection. While it is lent it belongs to one borrower, who
-// gives it back by Release or Discard and does not touch it afterwards.
+// gives it back by Release or Discard and does not touch it afterwards. To give
+// back what is not lent is a fault of the borrower's, and panics.
 type Lease struct {
 	// Stream carries the bytes.
 	sock.Stream
@@ -56,6 +58,7 @@ type Lease struct {
 	hint  time.Duration // how long the upstream said it may idle; 0: it did not
 	count requestCount  // what the upstream said of how many requests it takes
 
+	lent   atomic.Bool   // somebody has borrowed it
 	reused bool          // this exchange is not the first
 	idled  time.Duration // how long it was idle before this exchange
 
@@ -100,12 +103,13 @@ func clamp(d time.Duration) time.Duration { return max(d, time.Millisecond) }
 
 // Release gives the connection back after a whole exchange, for others to use.
 func (l *Lease) Release() {
+	l.comeBack()
 	l.requests++
 	if max := l.origin.pool.cfg.MaxRequests; l.count.reached(l.requests) || max > 0 && l.requests >= max {
 		l.close(MaxRequests)
 		return
 	}
-	if l.expires > 0 && l.expired(l.origin.pool.now()) {
+	if l.origin.overdue(l) {
 		l.close(MaxAge)
 		return
 	}
@@ -113,13 +117,32 @@ func (l *Lease) Release() {
 }
 
 func (l *Lease) putIdle() {
-	if surplus, reason := l.origin.give(l); surplus != nil {
+	p := l.origin.pool
+	rival, theirs := p.rival(l.origin)
+	surplus, reason := l.origin.give(l, rival, theirs)
+	if surplus != nil {
+		if rival != nil {
+			p.favour(rival)
+		}
 		surplus.close(reason)
+		return
 	}
+	p.becameIdle(l.origin)
 }
 
 // Discard gives the connection back to be closed.
-func (l *Lease) Discard(reason Reason) { l.close(reason) }
+func (l *Lease) Discard(reason Reason) {
+	l.comeBack()
+	l.close(reason)
+}
+
+// comeBack ends the loan. A lease that ended it twice would be lent to two
+// borrowers at a time, so that is found here, before anything is changed.
+func (l *Lease) comeBack() {
+	if !l.lent.CompareAndSwap(true, false) {
+		panic("bug: pool: a lease was given back that is not lent")
+	}
+}
 
 // Dead turns the reason that an I/O error stands for: one that means a peer
 // without any sign of life, or else what the borrower takes it for.
@@ -131,14 +154,17 @@ func Dead(err error, otherwise Reason) Reason {
 }
 
 func (l *Lease) close(reason Reason) {
+	l.shut()
+	l.origin.closed(l, reason)
+}
+
+// shut closes the connection and gives its slot back.
+func (l *Lease) shut() {
 	p := l.origin.pool
 	p.delist(l)
 	_ = l.conn.Close() // TLS needs no close_notify: the framing is HTTP's
 	p.unreserve()
-	l.origin.closed(l, reason)
 }
-
-func (l *Lease) expired(now time.Duration) bool { return l.expires > 0 && now >= l.expires }
 
 // Interrupt makes the reads and writes under way fail. It may be called from
 // any goroutine as long as the lease is not given back; it must be Discarded.
@@ -170,7 +196,7 @@ func (l *Lease) check() Reason {
 	if !l.Reused() {
 		return "" // as new
 	}
-	if l.expired(l.origin.pool.now()) {
+	if l.origin.overdue(l) {
 		return MaxAge
 	}
 	var pending bool

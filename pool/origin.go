@@ -2,6 +2,7 @@ package pool
 
 import (
 	"errors"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,13 @@ type Origin struct {
 	label  string // empty when counted as other
 	dialer dialer
 
+	// Guarded by Pool.mu.
+	place    node[*Origin] // in known.order
+	claim    claim         // its place in the queue for slots
+	at       int           // in longest, where it is listed, by
+	idleFrom time.Duration
+	listed   atomic.Bool
+
 	// answers counts responses by class; 0 is carpool's own.
 	answers [6]atomic.Uint64
 	// gone is set when the pool has forgotten the origin.
@@ -41,6 +49,8 @@ type Origin struct {
 	open    int           // connections, idle or in use
 	dialing int
 	used    time.Duration // when it was last asked for
+	opened  time.Duration // when a dial last succeeded, 0: never
+	failed  time.Duration // when one last failed, 0: never
 	manners manners
 	stats   Stats
 }
@@ -49,6 +59,7 @@ func newOrigin(p *Pool, k Key) *Origin {
 	o := &Origin{pool: p, key: k, used: p.now()}
 	o.stats.Closed = map[Reason]uint64{}
 	o.manners.never = p.cfg.NoReuse != nil && p.cfg.NoReuse(k)
+	o.place.value, o.claim.origin, o.claim.node.value = o, o, &o.claim
 	o.dialer.init(p, k)
 	return o
 }
@@ -77,11 +88,24 @@ type Ticket struct {
 	Replayable bool
 	// Fresh asks for a new connection.
 	Fresh bool
+	// Avoid, if valid, is an address that a connection opened for this request
+	// leads to only if there is no other.
+	Avoid netip.Addr
 
 	ch     chan grant // made when first needed; holds one
 	node   node[*Ticket]
+	dial   *opening // begun for this request; guarded by the origin's mutex
 	since  time.Duration
 	waited bool // in this Acquire
+}
+
+// opening is a dial under way. Whatever it brings is for who waits first by
+// then, but if it fails that says something only to the request that it was
+// begun for, if that still waits: another may have come just now, and is tried
+// for anew.
+type opening struct {
+	by    *Ticket    // nil if there is none that waits still; guarded by the origin's mutex
+	avoid netip.Addr // to be tried last
 }
 
 type grant struct {
@@ -100,8 +124,11 @@ func (o *Origin) Acquire(t *Ticket) (*Lease, error) {
 			break
 		}
 		l.reused = false
-		l.Discard(reason)
+		l.close(reason)
 		l, err = o.acquire(t)
+	}
+	if err == nil {
+		l.lent.Store(true)
 	}
 	switch {
 	case t.waited:
@@ -146,8 +173,11 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 		t.since, t.waited = now, true
 		o.waiting.pushBack(&t.node)
 	}
-	o.dialLocked()
+	wants := o.wantsLocked()
 	o.mu.Unlock()
+	if wants {
+		o.pool.claim(o)
+	}
 	return o.wait(t)
 }
 
@@ -208,14 +238,59 @@ func (o *Origin) mayDialLocked() bool {
 	return limit == 0 || o.open+o.dialing < limit
 }
 
-// dialLocked starts as many dials as there are requests without one, within
-// the origin's limit.
-func (o *Origin) dialLocked() {
-	for o.dialing < o.waiting.len && o.mayDialLocked() && o.pool.ctx.Err() == nil {
-		o.dialing++
-		o.pool.work.Add(1)
-		go o.dial()
+// wantsLocked reports whether a connection is to be opened for a request that
+// waits, as far as the origin's own limit goes.
+func (o *Origin) wantsLocked() bool {
+	return o.dialing < o.waiting.len && o.mayDialLocked() && o.pool.ctx.Err() == nil
+}
+
+// holds returns how many slots the origin has, and whether it wants another.
+func (o *Origin) holds() (n int, wants bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.open + o.dialing, o.wantsLocked()
+}
+
+// begin begins a dial, for which the caller has taken a slot, and reports true;
+// or false if none is wanted any more.
+func (o *Origin) begin() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.wantsLocked() {
+		return false
 	}
+	d := &opening{by: o.undialledLocked()}
+	d.by.dial, d.avoid = d, d.by.Avoid
+	o.beginLocked(d)
+	return true
+}
+
+func (o *Origin) beginLocked(d *opening) {
+	o.dialing++
+	o.pool.work.Add(1)
+	go o.dial(d)
+}
+
+// undialledLocked returns a request that no dial under way was begun for, the
+// first of them if there may be many. There is one if there are fewer dials.
+func (o *Origin) undialledLocked() *Ticket {
+	if last := o.waiting.back.value; last.dial == nil && o.dialing == o.waiting.len-1 {
+		return last
+	}
+	n := o.waiting.front
+	for n.value.dial != nil {
+		n = n.next
+	}
+	return n.value
+}
+
+// grantLocked ends a wait.
+func (o *Origin) grantLocked(t *Ticket, g grant) {
+	o.waiting.remove(&t.node)
+	if t.dial != nil {
+		t.dial.by, t.dial = nil, nil
+	}
+	t.ch <- g
 }
 
 // wait waits for a grant. A dial has a time limit of its own, so only a
@@ -229,9 +304,12 @@ func (o *Origin) wait(t *Ticket) (*Lease, error) {
 			return g.lease, g.err
 		case <-timer.C:
 			o.mu.Lock()
-			if o.waiting.has(&t.node) && !o.waiting.within(&t.node, o.dialing) {
-				o.waiting.remove(&t.node)
-				t.ch <- grant{err: ErrWaited}
+			if o.waiting.has(&t.node) && t.dial == nil && !o.waiting.within(&t.node, o.dialing) {
+				err := ErrWaited
+				if o.mayDialLocked() { // so it is a slot that was short
+					err = ErrBudget
+				}
+				o.grantLocked(t, grant{err: err})
 			} else {
 				timer.Reset(o.pool.cfg.PendingTimeout)
 			}
@@ -246,45 +324,43 @@ func (o *Origin) Cancel(t *Ticket) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.waiting.has(&t.node) {
-		o.waiting.remove(&t.node)
-		t.ch <- grant{err: ErrCanceled}
+		o.grantLocked(t, grant{err: ErrCanceled})
 	}
 }
 
 // dial opens one connection for whoever waits first by then.
-func (o *Origin) dial() {
+func (o *Origin) dial(d *opening) {
 	p := o.pool
 	defer p.work.Done()
 	defer p.contain("a dial")
-	var l *Lease
-	err := p.reserve(p.ctx)
-	if err == nil {
-		if !o.wanted() {
-			p.unreserve()
-			return
-		}
-		if l, err = o.connect(); err != nil {
-			p.unreserve()
-		}
+	l, err := o.connect(d.avoid)
+	if err != nil {
+		p.unreserve()
 	}
 	o.mu.Lock()
 	o.dialing--
 	if err != nil {
 		o.stats.DialErrors++
-		if first := o.waiting.front; first != nil {
-			o.waiting.remove(first)
-			first.value.ch <- grant{err: err}
+		o.failed = p.now()
+		if d.by != nil {
+			o.grantLocked(d.by, grant{err: err})
 		}
-		o.dialLocked()
+		wants := o.wantsLocked()
 		o.mu.Unlock()
+		if wants {
+			p.claim(o)
+		}
 		return
 	}
+	if d.by != nil {
+		d.by.dial = nil // it may have to wait on, for another
+	}
 	o.open++
+	o.opened = p.now()
 	o.stats.Opened++
 	o.stats.HandshakeTime += l.handshake
 	if first := o.waiting.front; first != nil {
-		o.waiting.remove(first)
-		first.value.ch <- grant{lease: l}
+		o.grantLocked(first.value, grant{lease: l})
 		o.mu.Unlock()
 		return
 	}
@@ -292,22 +368,11 @@ func (o *Origin) dial() {
 	l.putIdle() // what it was opened for took one that came free meanwhile
 }
 
-// wanted reports whether a dial that had to wait for a slot is still needed,
-// and ends it if not: those it was begun for may have got others meanwhile.
-func (o *Origin) wanted() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.dialing <= o.waiting.len {
-		return true
-	}
-	o.dialing--
-	return false
-}
-
 // give hands a connection that came free to the first request that waits and
 // takes a used one, or keeps it idle. It returns the connection that has to be
-// closed instead, if there is one, and why.
-func (o *Origin) give(l *Lease) (*Lease, Reason) {
+// closed instead, if there is one, and why. rival is what claims its slot, if
+// anything does, and theirs how many that has already.
+func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 	now := o.pool.now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -321,10 +386,12 @@ func (o *Origin) give(l *Lease) (*Lease, Reason) {
 	}
 	fresh := 0
 	for n := o.waiting.front; n != nil; n = n.next {
+		if rival != nil && (theirs == 0 || o.open+o.dialing > theirs+1) {
+			return l, MaxIdle
+		}
 		if t := n.value; !t.Fresh && o.manners.rest(t.Replayable, now) == 0 {
-			o.waiting.remove(n)
 			l.idled, l.reused = 0, l.requests > 0
-			n.value.ch <- grant{lease: l}
+			o.grantLocked(n.value, grant{lease: l})
 			return nil, ""
 		}
 		if fresh++; fresh > o.dialing { // the limit keeps this one from its new connection
@@ -334,7 +401,7 @@ func (o *Origin) give(l *Lease) (*Lease, Reason) {
 	switch {
 	case o.pool.ctx.Err() != nil:
 		return l, Shutdown
-	case o.pool.cfg.MaxIdlePerHost == 0, o.pool.starved.Load() > 0, o.gone.Load():
+	case o.pool.cfg.MaxIdlePerHost == 0, rival != nil, o.gone.Load():
 		return l, MaxIdle
 	}
 	l.idleSince = now
@@ -387,8 +454,11 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 	o.settleLocked(l)
 	o.open--
 	o.stats.Closed[reason]++
-	o.dialLocked()
+	wants := o.wantsLocked()
 	o.mu.Unlock()
+	if wants {
+		o.pool.claim(o)
+	}
 	if reason == PeerDead {
 		addr := l.addr
 		o.drop(func(l *Lease) bool { return l.addr == addr }, PeerDeadToo)
@@ -434,7 +504,7 @@ func (o *Origin) tidy(now time.Duration) {
 		witness = witness || o.manners.outworn(idle)
 		return before && o.manners.outworn(idle)
 	}, IdleTimeout)
-	o.drop(func(l *Lease) bool { return l.expired(now) }, MaxAge)
+	o.retireAged(now)
 	o.drop(func(*Lease) bool { return !o.manners.keeps(now) }, NotTrusted)
 }
 
@@ -463,29 +533,6 @@ func (o *Origin) failWaiting(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for n := o.waiting.front; n != nil; n = o.waiting.front {
-		o.waiting.remove(n)
-		n.value.ch <- grant{err: err}
+		o.grantLocked(n.value, grant{err: err})
 	}
-}
-
-// idleSince returns since when the longest idle connection has been so.
-func (o *Origin) idleSince() (time.Duration, bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.idle.back == nil {
-		return 0, false
-	}
-	return o.idle.back.value.idleSince, true
-}
-
-// retire marks the origin as gone if it was not used since then and has
-// nothing to keep.
-func (o *Origin) retire(since time.Duration) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.open+o.dialing+o.waiting.len > 0 || o.used > since {
-		return false
-	}
-	o.gone.Store(true)
-	return true
 }

@@ -15,6 +15,7 @@ import (
 	"crypto/x509"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -112,37 +113,33 @@ type Pool struct {
 	watcher *sock.Watcher
 	names   names
 	panics  atomic.Uint64
-	slots   chan struct{} // one element for each connection open or being opened; nil for no bound
-	starved atomic.Int32  // dials that wait for a slot
-	tended  atomic.Int64  // when the janitor last turned, by now
+	tended  atomic.Int64 // when the janitor last turned, by now
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	work   sync.WaitGroup // the janitor and the dials
 
-	// mu guards the maps. It is never held across I/O. An Origin's mutex may be
+	// mu guards what is below. It is never held across I/O. An Origin's mutex may be
 	// taken while it is held, never the other way round.
 	mu      sync.Mutex
-	origins map[Key]*Origin
+	known   known
+	longest longest
+	budget  budget
 	leases  map[uint64]*Lease // by id, for the watcher
 	lastID  uint64
-	labels  int
-	other   Stats // of unlabelled origins that are gone
-	gone    Stats // of labelled ones
 
 	waits, dials histogram
 }
 
 // New returns a Pool, which runs until Close.
 func New(cfg Config) (*Pool, error) {
-	p := &Pool{cfg: cfg, start: time.Now(), origins: map[Key]*Origin{}, leases: map[uint64]*Lease{}}
+	p := &Pool{cfg: cfg, start: time.Now(), leases: map[uint64]*Lease{}}
 	if p.names = systemNames(cfg.DNSTimeout); cfg.Resolver != nil {
 		p.names.resolvers = []Resolver{cfg.Resolver}
 	}
 	p.names.caught = p.caught
-	if cfg.MaxConns > 0 {
-		p.slots = make(chan struct{}, cfg.MaxConns)
-	}
+	p.known.most, p.known.byKey = maxOrigins, map[Key]*Origin{}
+	p.budget.init(cfg.MaxConns)
 	w, err := sock.NewWatcher(p.hungUp)
 	if err != nil {
 		return nil, err
@@ -178,19 +175,17 @@ func (p *Pool) now() time.Duration { return time.Since(p.start) }
 // does not keep. It does not allocate for an origin that it knows.
 func (p *Pool) Origin(tls bool, host []byte, port uint16) *Origin {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if o := p.origins[Key{tls, string(host), port}]; o != nil {
+	if o := p.known.byKey[Key{tls, string(host), port}]; o != nil {
+		p.mu.Unlock()
 		return o
 	}
-	if len(p.origins) >= maxOrigins {
-		p.forgetLocked(0)
-	}
+	shut := p.makeRoomLocked()
 	o := newOrigin(p, Key{tls, string(host), port})
-	if p.labels < maxLabels {
-		p.labels++
-		o.label = o.key.String()
+	p.known.add(o)
+	p.mu.Unlock()
+	for _, l := range shut {
+		l.shut()
 	}
-	p.origins[o.key] = o
 	return o
 }
 
@@ -202,29 +197,11 @@ func (p *Pool) all() []*Origin {
 }
 
 func (p *Pool) allLocked() []*Origin {
-	list := make([]*Origin, 0, len(p.origins))
-	for _, o := range p.origins {
+	list := make([]*Origin, 0, len(p.known.byKey))
+	for _, o := range p.known.byKey {
 		list = append(list, o)
 	}
 	return list
-}
-
-// forgetLocked removes the origins that have had no use for so long.
-func (p *Pool) forgetLocked(unused time.Duration) {
-	now := p.now()
-	for k, o := range p.origins {
-		if !o.retire(now - unused) {
-			continue
-		}
-		delete(p.origins, k)
-		t := o.snapshot()
-		if o.label != "" {
-			p.labels--
-			p.gone.add(&t)
-		} else {
-			p.other.add(&t)
-		}
-	}
 }
 
 // hungUp is told by the watcher that the peer of a connection has closed it.
@@ -241,54 +218,58 @@ func (p *Pool) hungUp(id uint64) {
 func (p *Pool) janitor() {
 	tick := time.NewTicker(janitorPeriod)
 	defer tick.Stop()
+	var list []*Origin
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
 		case <-tick.C:
 		}
-		now := p.now()
-		p.tended.Store(int64(now))
-		for _, o := range p.all() {
-			o.tidy(now)
-		}
+		p.tended.Store(int64(p.now()))
 		p.mu.Lock()
-		p.forgetLocked(originTTL)
+		list = append(list, p.longest...)
+		p.mu.Unlock()
+		for _, o := range list {
+			p.look(o)
+		}
+		clear(list)
+		list = list[:0]
+		p.mu.Lock()
+		p.forgetLocked(lookedOver, originTTL)
 		p.mu.Unlock()
 	}
+}
+
+// look sees to the idle connections of an origin.
+func (p *Pool) look(o *Origin) {
+	o.tidy(p.now())
+	p.mu.Lock()
+	p.longest.refresh(o)
+	p.mu.Unlock()
 }
 
 // EvictIdle closes the connection that has been idle longest, whatever its
 // origin, and reports whether there was one. It is called when descriptors
 // are short.
 func (p *Pool) EvictIdle() bool {
-	for {
-		var oldest *Origin
-		since := time.Duration(1<<63 - 1)
-		for _, o := range p.all() {
-			if t, ok := o.idleSince(); ok && t < since {
-				oldest, since = o, t
-			}
-		}
-		if oldest == nil {
-			return false
-		}
-		done := false
-		if oldest.drop(func(*Lease) bool {
-			first := !done
-			done = true
-			return first
-		}, Evicted) > 0 {
-			return true
-		} // else somebody has just taken it: look again
+	p.mu.Lock()
+	l := p.longest.take()
+	p.mu.Unlock()
+	if l == nil {
+		return false
 	}
+	l.close(Evicted)
+	return true
 }
 
 // CloseIdle closes the connections that have been idle for so long, or longer,
 // and returns how many they were. It is called when memory is short.
 func (p *Pool) CloseIdle(idle time.Duration) (n int) {
 	latest := p.now() - idle
-	for _, o := range p.all() {
+	p.mu.Lock()
+	origins := slices.Clone(p.longest)
+	p.mu.Unlock()
+	for _, o := range origins {
 		n += o.drop(func(l *Lease) bool { return l.idleSince <= latest }, Evicted)
 	}
 	return n
@@ -298,44 +279,6 @@ func (p *Pool) CloseIdle(idle time.Duration) (n int) {
 // upstreams are. Many seconds mean that the pool is stuck. It waits for nothing
 // itself.
 func (p *Pool) Lag() time.Duration { return p.now() - time.Duration(p.tended.Load()) }
-
-// reserve takes a slot for a connection to be opened; idle connections make
-// room for it.
-func (p *Pool) reserve(ctx context.Context) error {
-	if p.slots == nil {
-		return nil
-	}
-	select {
-	case p.slots <- struct{}{}:
-		return nil
-	default:
-	}
-	// While somebody is starved, connections that come back are not kept: that
-	// comes first, or one could become idle unseen between the look and the wait.
-	p.starved.Add(1)
-	defer p.starved.Add(-1)
-	for p.EvictIdle() {
-		select {
-		case p.slots <- struct{}{}:
-			return nil
-		default:
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.PendingTimeout)
-	defer cancel()
-	select {
-	case p.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ErrBudget
-	}
-}
-
-func (p *Pool) unreserve() {
-	if p.slots != nil {
-		<-p.slots
-	}
-}
 
 // enlist makes a new connection known to the watcher.
 func (p *Pool) enlist(l *Lease) error {

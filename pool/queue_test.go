@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -440,4 +441,81 @@ func (r *stuckResolver) LookupNetIP(ctx context.Context, _, _ string) ([]netip.A
 	}
 	<-ctx.Done()
 	return nil, ctx.Err()
+}
+
+// dials is a CheckAddr that lets the test decide on each dial.
+type dials chan chan error
+
+func (d dials) check(netip.AddrPort) error {
+	verdict := make(chan error)
+	d <- verdict
+	return <-verdict
+}
+
+// A dial goes on when the request it was begun for has gone. What it brings is
+// for whoever waits; that it fails says nothing to one that came later.
+func TestADialThatNobodyNeedsAnyMoreFailsNobody(t *testing.T) {
+	u := newUpstream(t)
+	d := make(dials)
+	p := newPool(t, func(c *pool.Config) { c.CheckAddr = d.check })
+	o := u.origin(p)
+	first := enqueue(t, p, o, pool.Ticket{})
+	left := await(t, "the dial begins", d)
+	o.Cancel(&first.ticket)
+	if err := first.fails(t); !errors.Is(err, pool.ErrCanceled) {
+		t.Fatal(err)
+	}
+	second := enqueue(t, p, o, pool.Ticket{})
+	left <- errors.New("for the first")
+	own := await(t, "the second has one of its own", d)
+	second.stillWaits(t)
+	own <- nil
+	second.lease(t).Release()
+	if s := stats(t, p); s.DialErrors != 1 || s.Opened != 1 {
+		t.Errorf("%d opened, %d failed", s.Opened, s.DialErrors)
+	}
+}
+
+func TestAFailedDialFailsTheRequestItWasBegunFor(t *testing.T) {
+	u := newUpstream(t)
+	d := make(dials)
+	p := newPool(t, func(c *pool.Config) { c.CheckAddr = d.check })
+	o := u.origin(p)
+	first := enqueue(t, p, o, pool.Ticket{})
+	firstDial := await(t, "a dial begins", d)
+	second := enqueue(t, p, o, pool.Ticket{})
+	secondDial := await(t, "another begins", d)
+	secondDial <- errors.New("for the second")
+	if err := second.fails(t); !strings.Contains(err.Error(), "for the second") {
+		t.Errorf("got %v", err)
+	}
+	first.stillWaits(t)
+	firstDial <- errors.New("for the first")
+	if err := first.fails(t); !strings.Contains(err.Error(), "for the first") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// The same where a connection that came free was what the first request got.
+func TestADialWhoseRequestWasServedFailsNobody(t *testing.T) {
+	u := newUpstream(t)
+	d := make(dials)
+	p := newPool(t, func(c *pool.Config) { c.CheckAddr = d.check })
+	o := u.origin(p)
+	w := enqueue(t, p, o, pool.Ticket{})
+	await(t, "a dial begins", d) <- nil
+	l := w.lease(t)
+	first := enqueue(t, p, o, pool.Ticket{})
+	left := await(t, "another begins", d)
+	l.Release()
+	l = first.lease(t)
+	second := enqueue(t, p, o, pool.Ticket{})
+	left <- errors.New("for the first")
+	own := await(t, "the second has one of its own", d)
+	second.stillWaits(t)
+	l.Release()
+	l = second.lease(t)
+	own <- errors.New("for the second, which has got another")
+	eventually(t, "no dial is under way", func() bool { return o.Dialing() == 0 })
+	l.Release()
 }

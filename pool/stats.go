@@ -79,8 +79,8 @@ func (p *Pool) Snapshot() Snapshot {
 	}
 	var other Stats
 	p.mu.Lock()
-	other.add(&p.other)
-	s.Total.add(&p.gone)
+	other.add(&p.known.other)
+	s.Total.add(&p.known.gone)
 	origins := p.allLocked() // under the same lock, or one forgotten meanwhile would be in neither
 	p.mu.Unlock()
 	unlabelled := other.Opened > 0

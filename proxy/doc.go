@@ -49,7 +49,10 @@ answer has come, 1xx included, and
     was kept whole, 64 KiB at most, or 4 KiB where memory was short.
 
 It is never sent again after one of carpool's own time limits, nor for CONNECT
-and Upgrade. Requests with Upgrade take a new connection from the start.
+and Upgrade. The fresh connection leads to another address where there is one.
+Requests with Upgrade take a new connection from the start.
+
+A dial that is refused is made once more, whatever it is for: nothing was sent.
 
 Two things that come on a kept connection are no answer for this rule: bytes
 that do not begin like one, which are late ones of an answer before; and a 408,

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -171,11 +172,12 @@ func (s *session) carry(x *exchange) bool {
 			}
 			return s.fail(x, dialProblem(err))
 		}
+		addr := lease.Addr().Addr()
 		again, retry := s.attempt(x, lease)
 		if !retry {
 			return again
 		}
-		x.retried = true
+		x.retried, s.ticket.Avoid = true, addr
 		x.broken = false
 		x.rb.Release()
 		x.resp.Reset()
@@ -200,7 +202,9 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	}
 	// A handshake has to get through: the other protocol is spoken for long.
 	s.ticket.Replayable, s.ticket.Fresh = x.replayable && x.keep, x.retried || x.upgrade
-	if x.retried {
+	if !x.retried {
+		s.ticket.Avoid = netip.Addr{}
+	} else {
 		s.mu.Lock()
 		s.waiting = x.origin
 		s.mu.Unlock()

@@ -263,7 +263,12 @@ type origin struct {
 // newOrigin listens on a port of its own.
 func newOrigin(t testing.TB) *origin {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return newOriginAt(t, "127.0.0.1:0")
+}
+
+func newOriginAt(t testing.TB, address string) *origin {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}

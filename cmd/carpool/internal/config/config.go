@@ -38,7 +38,7 @@ type Config struct {
 	IdleTimeout time.Duration `envconfig:"IDLE_TIMEOUT" default:"50s" help:"Longest time an upstream connection is kept without a request. It is shorter where the server announces less or was seen to close sooner." agentkeepalive:"freeSocketTimeout"`
 
 	// MaxConnAge is the age at which an upstream connection is retired, between requests only; 0 is no limit.
-	MaxConnAge time.Duration `envconfig:"MAX_CONN_AGE" default:"2m" help:"Age at which an upstream connection is replaced, never under a request. New pods behind a Service get traffic this way. 0: no limit." agentkeepalive:"socketActiveTTL"`
+	MaxConnAge time.Duration `envconfig:"MAX_CONN_AGE" default:"20s" help:"Age at which an upstream connection is replaced, never under a request, and up to a minute later while no new one can be made. New pods behind a Service get traffic this way. 0: no limit." agentkeepalive:"socketActiveTTL"`
 
 	// MaxConnAgeJitter is the share of MaxConnAge, 0 to 1, by which the ages of connections differ; 0 is none.
 	MaxConnAgeJitter float64 `envconfig:"MAX_CONN_AGE_JITTER" default:"0.2" help:"Share of MAX_CONN_AGE, from 0 to 1, that is varied at random so that connections are not replaced all at once. 0: none."`

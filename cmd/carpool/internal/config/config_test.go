@@ -33,7 +33,7 @@ func defaults() config.Config {
 		LogFormat:           config.LogJSON,
 		AccessLog:           config.AccessErrors,
 		IdleTimeout:         50 * time.Second,
-		MaxConnAge:          2 * time.Minute,
+		MaxConnAge:          20 * time.Second,
 		MaxConnAgeJitter:    0.2,
 		MaxPendingPerHost:   1024,
 		PendingTimeout:      10 * time.Second,
@@ -430,7 +430,7 @@ func TestWriteEffectiveMarksWhatDiffers(t *testing.T) {
 	got := effective(t, c)
 	for _, line := range []string{
 		"CARPOOL_IDLE_TIMEOUT=1m30s  # default 50s",
-		"CARPOOL_MAX_CONN_AGE=1h  # default 2m",
+		"CARPOOL_MAX_CONN_AGE=1h  # default 20s",
 		"CARPOOL_BODY_IDLE_TIMEOUT=2m  # default 0",
 		"CARPOOL_DIAL_TIMEOUT=5s",
 		"CARPOOL_MAX_HEADER_BYTES=128KiB  # default 64KiB",

@@ -1,0 +1,89 @@
+package pool
+
+import "time"
+
+// A connection past its age is to be replaced, not only closed: while no new one
+// can be made, because the resolver is away, for instance, it is better than
+// none. So it goes when a dial has succeeded since it came of age. Where none was
+// tried, one is, beside it, which also spares requests the wait; until it is known
+// what comes of that, and for maxOverAge at most, the old one is used.
+//
+// Where the origin's own limit leaves no room for the attempt the first one makes
+// room for it.
+
+const (
+	// maxOverAge is how much older than its age a connection becomes at most.
+	maxOverAge = time.Minute
+	// renewAfter is how long after a failed dial the next is made, if only for
+	// connections past their age.
+	renewAfter = time.Second
+)
+
+// aged reports whether the connection has reached its age.
+func (l *Lease) aged(now time.Duration) bool { return l.expires > 0 && now >= l.expires }
+
+// overdue reports whether a connection is past its age and to be closed. It is
+// not idle.
+func (o *Origin) overdue(l *Lease) bool {
+	now := o.pool.now()
+	if !l.aged(now) {
+		return false
+	}
+	o.mu.Lock()
+	is, renew := o.overdueLocked(l, now)
+	o.mu.Unlock()
+	if renew {
+		o.renew()
+	}
+	return is
+}
+
+// overdueLocked reports whether a connection that has reached its age is to be
+// closed, and if not, whether its replacement is to be tried.
+func (o *Origin) overdueLocked(l *Lease, now time.Duration) (is, renew bool) {
+	failing := o.failed >= l.expires
+	switch {
+	case now >= l.expires+maxOverAge, o.opened >= l.expires, o.gone.Load():
+		return true, false
+	case o.dialing > 0, failing && now-o.failed < renewAfter:
+		return false, false
+	case !o.mayDialLocked():
+		return !failing, false
+	}
+	return false, true
+}
+
+// retireAged closes idle connections past their age. One that no request has
+// used is not replaced.
+func (o *Origin) retireAged(now time.Duration) {
+	renew := false
+	o.drop(func(l *Lease) bool {
+		if !l.aged(now) || l.requests == 0 {
+			return l.aged(now)
+		}
+		is, again := o.overdueLocked(l, now)
+		renew = renew || again
+		return is
+	}, MaxAge)
+	if renew {
+		o.renew()
+	}
+}
+
+// renew begins a dial that no request waits for, if there is a slot for it that
+// nobody else claims.
+func (o *Origin) renew() {
+	p := o.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := &p.budget
+	if b.claims.len > 0 || b.taken >= b.most {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.dialing == 0 && o.mayDialLocked() && p.ctx.Err() == nil {
+		b.taken++
+		o.beginLocked(&opening{})
+	}
+}
