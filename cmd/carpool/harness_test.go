@@ -81,9 +81,18 @@ func startCarpool(t testing.TB, settings ...string) *carpool {
 // startCommand starts a command that becomes carpool.
 func startCommand(t testing.TB, cmd *exec.Cmd, settings ...string) *carpool {
 	t.Helper()
+	return launch(t, cmd, settings...).ready()
+}
+
+// launch starts a command that becomes carpool, and does not wait until it has.
+// What it writes goes to the journal, unless cmd says where else.
+func launch(t testing.TB, cmd *exec.Cmd, settings ...string) *carpool {
+	t.Helper()
 	c := &carpool{t: t, log: &journal{}, cmd: cmd, exited: make(chan struct{})}
 	cmd.Env = firstOfEach(slices.Concat(settings, ports))
-	cmd.Stdout, cmd.Stderr = c.log, c.log
+	if cmd.Stderr == nil {
+		cmd.Stdout, cmd.Stderr = c.log, c.log
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +103,7 @@ func startCommand(t testing.TB, cmd *exec.Cmd, settings ...string) *carpool {
 			c.code = max(cmd.ProcessState.ExitCode(), 1)
 		}
 	}()
-	return c.ready()
+	return c
 }
 
 // firstOfEach drops later settings of a variable, of which exec would take the

@@ -18,6 +18,7 @@ import (
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/admin"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/logs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
@@ -27,7 +28,7 @@ import (
 // sidecar is all of a running carpool.
 type sidecar struct {
 	cfg      config.Config
-	log      *zap.Logger
+	log      *logs.Log
 	pool     *pool.Pool
 	proxy    *proxy.Proxy
 	admin    *admin.Server
@@ -43,8 +44,8 @@ func serve(ctx context.Context, environ []string, stderr io.Writer) error {
 		return settingsError{err}
 	}
 	oneThread(environ)
-	log, flush := newLogger(cfg, stderr)
-	defer flush()
+	log := logs.New(cfg, stderr)
+	defer log.Close()
 	for _, w := range warnings {
 		log.Warn(w)
 	}
@@ -82,7 +83,7 @@ func oneThread(environ []string) {
 
 // start brings everything up, or nothing. It sets the memory limit of the
 // garbage collector if it may. quit makes serve drain.
-func start(ctx context.Context, cfg config.Config, log *zap.Logger, setGoLimit bool, quit func()) (_ *sidecar, err error) {
+func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit bool, quit func()) (_ *sidecar, err error) {
 	s := &sidecar{cfg: cfg, log: log}
 	defer func() {
 		if err != nil {
@@ -114,7 +115,7 @@ func start(ctx context.Context, cfg config.Config, log *zap.Logger, setGoLimit b
 	}); err != nil {
 		return nil, err
 	}
-	if s.proxy, err = proxy.New(proxyConfig(cfg, s.pool, guard, clients, log)); err != nil {
+	if s.proxy, err = proxy.New(proxyConfig(cfg, s.pool, guard, clients, log.Logger)); err != nil {
 		return nil, err
 	}
 	s.memory = guard
@@ -122,7 +123,7 @@ func start(ctx context.Context, cfg config.Config, log *zap.Logger, setGoLimit b
 	sock.Ration(guard.AdmitBuffer)
 	s.admin.Serve(admin.Sources{
 		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts), Memory: guard,
-		ProxyPort: own[0].Port(), Quit: quit,
+		Log: log, ProxyPort: own[0].Port(), Quit: quit,
 	})
 	go func() { _ = s.proxy.Serve(s.listener) }() // ends with proxy.Close
 	return s, nil
@@ -136,7 +137,7 @@ func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, c
 		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectPorts: cfg.ConnectPorts,
 		Admit: guard.AdmitRequest,
 		Log:   accessLog(cfg, log), LogAll: cfg.AccessLog == config.AccessAll,
-		Fault: func(what string, err error) { log.Error(what, zap.Error(err)) },
+		Fault: func(what string, err error) { log.Error(what, zap.String("error", logs.Text(err.Error()))) },
 	}
 }
 
@@ -180,9 +181,9 @@ func (s *sidecar) shed(m memory.Stats, refused uint64, lasted time.Duration) {
 // app is still at work.
 func (s *sidecar) drain() {
 	begin := time.Now()
-	s.log.Info("draining", zap.Duration("delay", s.cfg.DrainDelay), zap.Duration("timeout", s.cfg.DrainTimeout))
 	s.admin.NotReady()
 	s.proxy.Drain()
+	s.log.Info("draining", zap.Duration("delay", s.cfg.DrainDelay), zap.Duration("timeout", s.cfg.DrainTimeout))
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for range tick.C {

@@ -50,7 +50,7 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 // Failed receives the error that ended serving, if it was not Close.
 func (s *Server) Failed() <-chan error { return s.failed }
 
-// Pool and Proxy are where the figures come from. Lag is after how long the slowest of their loops turns.
+// Pool, Proxy and Log are where the figures come from. Lag is after how long the slowest of their loops turns.
 type (
 	Pool interface {
 		Snapshot() pool.Snapshot
@@ -60,6 +60,7 @@ type (
 		Stats() proxy.Stats
 		Lag() time.Duration
 	}
+	Log interface{ Dropped() (unread, flood uint64) }
 )
 
 // Sources are what is told about, and what can be asked for. All of them are needed.
@@ -68,6 +69,7 @@ type Sources struct {
 	Proxy  Proxy
 	Bypass Bypass
 	Memory Memory
+	Log    Log
 	// ProxyPort is the port that the app is to be sent to.
 	ProxyPort uint16
 	// Quit makes carpool drain and exit, as SIGTERM does. It returns at once.
@@ -77,7 +79,7 @@ type Sources struct {
 // Serve begins to serve, and to say that carpool is ready.
 func (s *Server) Serve(from Sources) {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{from.Pool, from.Proxy}, &podCollector{from.Bypass, from.Memory},
+	registry.MustRegister(&collector{from.Pool, from.Proxy, from.Log}, &podCollector{from.Bypass, from.Memory},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.page = status.New(status.Sources{
 		Pool: from.Pool.Snapshot, Proxy: from.Proxy.Stats, Bypass: from.Bypass.Snapshot, Memory: from.Memory.Stats,

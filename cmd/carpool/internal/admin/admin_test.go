@@ -25,10 +25,12 @@ type (
 	fakePool   struct{ loops }
 	fakeProxy  struct{ loops }
 	fakeMemory struct{}
+	fakeLog    struct{}
 )
 
 func (*fakePool) Snapshot() pool.Snapshot { return pool.Snapshot{} }
 func (*fakeProxy) Stats() proxy.Stats     { return proxy.Stats{} }
+func (fakeLog) Dropped() (uint64, uint64) { return 3, 4 }
 func (fakeMemory) Stats() memory.Stats {
 	return memory.Stats{Limit: 64 << 20, Used: 60 << 20, Shedding: true, Refused: 7}
 }
@@ -42,7 +44,7 @@ func TestHealthzNoticesWhatIsStuckAndMetricsTellOfMemory(t *testing.T) {
 	defer s.Close()
 	var upstreams fakePool
 	var clients fakeProxy
-	s.Serve(admin.Sources{Pool: &upstreams, Proxy: &clients, Bypass: bypass.New(nil), Memory: fakeMemory{}, Quit: func() {}})
+	s.Serve(admin.Sources{Pool: &upstreams, Proxy: &clients, Bypass: bypass.New(nil), Memory: fakeMemory{}, Log: fakeLog{}, Quit: func() {}})
 	get := func(path string) (int, string) {
 		t.Helper()
 		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
@@ -69,7 +71,7 @@ func TestHealthzNoticesWhatIsStuckAndMetricsTellOfMemory(t *testing.T) {
 	_, text := get("/metrics")
 	for _, line := range []string{
 		"carpool_memory_limit_bytes 6.7108864e+07", "carpool_memory_used_bytes 6.291456e+07", "carpool_shedding 1",
-		"carpool_requests_shed_total 7",
+		"carpool_requests_shed_total 7", `carpool_log_lines_dropped_total{reason="unread"} 3`, `carpool_log_lines_dropped_total{reason="flood"} 4`,
 	} {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			t.Errorf("no %q in the metrics", line)
