@@ -45,6 +45,7 @@ type carpool struct {
 	log          *journal
 	cmd          *exec.Cmd     // nil in the test's own process
 	terminate    func()        // sends SIGTERM, or does what it would
+	scraped      time.Time     // when the metrics were last asked for
 	exited       chan struct{} // closed at the end
 	code         int           // the exit code; only after exited
 }
@@ -203,17 +204,38 @@ func (c *carpool) status(path string) int {
 	return r.StatusCode
 }
 
-// metric adds up the samples of a metric whose labels, as they are written,
-// include all of these.
-func (c *carpool) metric(name string, labels ...string) float64 {
+// scrape returns the metrics as they are now. carpool gathers them once a
+// second at most, so it lets that pass since it last asked.
+func (c *carpool) scrape() exposition {
 	c.t.Helper()
+	eventually(c.t, "a second has passed since the last scrape", func() bool { return time.Since(c.scraped) > time.Second })
 	r, err := c.probe("/metrics")
+	c.scraped = time.Now()
 	if err != nil || r.StatusCode != http.StatusOK {
 		c.t.Fatalf("no metrics: %v, %v", r, err)
 	}
+	return exposition{c.t, r.body}
+}
+
+// metric is one sum out of a scrape.
+func (c *carpool) metric(name string, labels ...string) float64 {
+	c.t.Helper()
+	return c.scrape().sum(name, labels...)
+}
+
+// exposition is what a scrape has brought.
+type exposition struct {
+	t    testing.TB
+	text string
+}
+
+// sum adds up the samples of a metric whose labels, as they are written,
+// include all of these.
+func (e exposition) sum(name string, labels ...string) float64 {
+	e.t.Helper()
 	sum, found := 0.0, false
 samples:
-	for line := range strings.Lines(r.body) {
+	for line := range strings.Lines(e.text) {
 		sample, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 		if at := strings.Index(line, "} "); at >= 0 {
 			sample, value = line[:at], strings.TrimSpace(line[at+2:])
@@ -230,12 +252,12 @@ samples:
 		}
 		v, err := strconv.ParseFloat(value, 64)
 		if err != nil {
-			c.t.Fatalf("metric line %q: %v", line, err)
+			e.t.Fatalf("metric line %q: %v", line, err)
 		}
 		sum += v
 	}
 	if !found && len(labels) == 0 {
-		c.t.Fatalf("no metric %s", name)
+		e.t.Fatalf("no metric %s", name)
 	}
 	return sum
 }

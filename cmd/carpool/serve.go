@@ -104,7 +104,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		Source: memory.Find("/"), SetGoLimit: setGoLimit, Relieve: s.relieve, Began: s.shedding, Ended: s.shed,
 	})
 	own := []netip.AddrPort{addrPort(s.listener.Addr()), addrPort(s.admin.Addr())}
-	upstreams, clients := budget()
+	upstreams, clients, admins := budget()
 	if s.pool, err = pool.New(pool.Config{
 		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
 		MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
@@ -123,7 +123,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	sock.Ration(guard.AdmitBuffer)
 	s.admin.Serve(admin.Sources{
 		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts), Memory: guard,
-		Log: log, ProxyPort: own[0].Port(), Quit: quit,
+		Log: log, Errors: log.Logger, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
 	})
 	go func() { _ = s.proxy.Serve(s.listener) }() // ends with proxy.Close
 	return s, nil
@@ -199,15 +199,18 @@ func (s *sidecar) drain() {
 }
 
 // budget divides the descriptors that the process may open: a part for
-// upstream connections, a part for clients, and some for itself.
-func budget() (upstreams, clients int) {
-	const own = 64
+// upstream connections, a part for clients, and some for itself, of which the
+// admin listener has its connections.
+func budget() (upstreams, clients, admins int) {
+	const own = 2 * admin.DefaultConnections
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
-		return 0, 0
+		return 0, 0, admin.DefaultConnections
 	}
-	n := int(min(limit.Cur, 1<<20)) - own
-	return max(n*2/5, 8), max(n*3/5, 8)
+	n := int(min(limit.Cur, 1<<20))
+	admins = max(min(n/16, admin.DefaultConnections), 4)
+	n -= own
+	return max(n*2/5, 8), max(n*3/5, 8), admins
 }
 
 // rootCAs returns the system's roots and those in a file, or nil, which means

@@ -44,7 +44,7 @@ func TestHealthzNoticesWhatIsStuckAndMetricsTellOfMemory(t *testing.T) {
 	defer s.Close()
 	var upstreams fakePool
 	var clients fakeProxy
-	s.Serve(admin.Sources{Pool: &upstreams, Proxy: &clients, Bypass: bypass.New(nil), Memory: fakeMemory{}, Log: fakeLog{}, Quit: func() {}})
+	s.Serve(admin.Sources{Pool: &upstreams, Proxy: &clients, Bypass: bypass.New(nil), Memory: fakeMemory{}, Log: fakeLog{}, MaxConns: admin.DefaultConnections, Quit: func() {}})
 	get := func(path string) (int, string) {
 		t.Helper()
 		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}

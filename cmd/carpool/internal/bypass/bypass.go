@@ -12,8 +12,9 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
+
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/fresh"
 )
 
 // freshFor is how long a report is given out again: a scrape and the status page share one look, and whoever reloads
@@ -77,9 +78,7 @@ func (s Snapshot) Total() int {
 // Detector looks for connections that go past carpool. It is safe for concurrent use.
 type Detector struct {
 	ports []uint16 // ascending, each once
-
-	mu   sync.Mutex // held while looking, so that there is one look at a time
-	last Snapshot
+	looks *fresh.Value[Snapshot]
 }
 
 // New returns a Detector for connections to these ports. With none it looks for no connections, and only tells
@@ -87,17 +86,14 @@ type Detector struct {
 func New(ports []uint16) *Detector {
 	ports = slices.Clone(ports)
 	slices.Sort(ports)
-	return &Detector{ports: slices.Compact(ports)}
+	d := &Detector{ports: slices.Compact(ports)}
+	d.looks = fresh.New(freshFor, d.look)
+	return d
 }
 
 // Snapshot returns what there is to see, as it was at most a few seconds ago. The caller must not change it.
 func (d *Detector) Snapshot() Snapshot {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.last.Taken.IsZero() || time.Since(d.last.Taken) >= freshFor {
-		d.last = d.look()
-	}
-	return d.last
+	return d.looks.Get()
 }
 
 // report counts connections to these destinations.

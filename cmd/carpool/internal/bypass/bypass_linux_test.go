@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unsafe"
 )
@@ -449,15 +450,17 @@ func TestTheKernelFiltersByPort(t *testing.T) {
 
 func TestAReportIsGivenOutAgain(t *testing.T) {
 	t.Parallel()
-	d := New([]uint16{80})
-	first := d.Snapshot()
-	if again := d.Snapshot(); again.Taken != first.Taken {
-		t.Error("looked again at once")
-	}
-	d.last.Taken = time.Now().Add(-freshFor)
-	if again := d.Snapshot(); time.Since(again.Taken) >= freshFor {
-		t.Error("did not look again")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		d := New([]uint16{80})
+		first := d.Snapshot()
+		if again := d.Snapshot(); again.Taken != first.Taken {
+			t.Error("looked again at once")
+		}
+		time.Sleep(freshFor)
+		if again := d.Snapshot(); time.Since(again.Taken) >= freshFor {
+			t.Error("did not look again")
+		}
+	})
 }
 
 func TestMessagesThatMakeNoSenseAreErrors(t *testing.T) {
