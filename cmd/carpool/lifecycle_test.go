@@ -24,7 +24,7 @@ func (c *carpool) ask(host, method, path string) (*reply, error) {
 		return nil, err
 	}
 	defer cl.Close()
-	return cl.ask(method, path, "Host: carpool", "Connection: close", "Content-Length: 0")
+	return cl.ask(method, path, "Host: "+net.JoinHostPort(host, port), "Connection: close", "Content-Length: 0")
 }
 
 // otherAddress is an address of this machine that is not loopback, if it has

@@ -11,7 +11,6 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -168,19 +167,6 @@ func health(w http.ResponseWriter, from Sources) {
 		return
 	}
 	_, _ = io.WriteString(w, "ok\n")
-}
-
-// quit is for the main container of a Job, where the sidecar does not end by itself. Only the pod may ask: the port is
-// open to the whole network.
-func quit(w http.ResponseWriter, r *http.Request, quit func()) {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || !peer.Addr().Unmap().IsLoopback() {
-		http.Error(w, "only from inside the pod, by way of 127.0.0.1", http.StatusForbidden)
-		return
-	}
-	_, _ = io.WriteString(w, "draining\n")
-	_ = http.NewResponseController(w).Flush() // the end may come at once
-	quit()
 }
 
 // NotReady makes /readyz say so.

@@ -78,3 +78,70 @@ func TestHealthzNoticesWhatIsStuckAndMetricsTellOfMemory(t *testing.T) {
 		}
 	}
 }
+
+// A page that somebody in the pod's network looks at, through a forwarded port say, must not be able to end carpool: not
+// by a form, and not by a name of its own that leads to 127.0.0.1.
+func TestQuitquitquitIsNoneOfABrowsersOtherPagesBusiness(t *testing.T) {
+	t.Parallel()
+	s, err := admin.Listen(context.Background(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	quits := make(chan struct{}, 1)
+	s.Serve(admin.Sources{
+		Pool: &fakePool{}, Proxy: &fakeProxy{}, Bypass: bypass.New(nil), Memory: fakeMemory{}, Log: fakeLog{},
+		MaxConns: admin.DefaultConnections, Quit: func() { quits <- struct{}{} },
+	})
+	for _, c := range []struct {
+		host, origin, site string
+		status             int
+	}{
+		{"127.0.0.1:9128", "", "", 200},
+		{"127.0.0.1", "", "", 200},
+		{"localhost:9128", "", "", 200},
+		{"LOCALHOST", "", "", 200},
+		{"[::1]:9128", "", "", 200},
+		{"[::1]", "", "", 200},
+		{"10.1.2.3:9128", "", "", 200},
+		{"127.0.0.1:9128", "http://127.0.0.1:9128", "same-origin", 200},
+		{"127.0.0.1:9128", "", "none", 200},
+		{"evil.example:9128", "", "", 403},
+		{"localhost.evil.example:9128", "", "", 403},
+		{"127.0.0.1.evil.example", "", "", 403},
+		{"evil.example:9128", "http://evil.example:9128", "same-origin", 403}, // the name leads to 127.0.0.1
+		{"127.0.0.1:9128", "http://evil.example", "", 403},
+		{"127.0.0.1:9128", "null", "", 403},
+		{"127.0.0.1:9128", "http://127.0.0.1:8080", "", 403},
+		{"127.0.0.1:9128", "https://127.0.0.1:9128", "", 403},
+		{"127.0.0.1:9128", "", "cross-site", 403},
+		{"127.0.0.1:9128", "", "same-site", 403},
+	} {
+		r, err := http.NewRequest(http.MethodPost, "http://"+s.Addr().String()+"/quitquitquit", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = c.host
+		for name, value := range map[string]string{"Origin": c.origin, "Sec-Fetch-Site": c.site} {
+			if value != "" {
+				r.Header.Set(name, value)
+			}
+		}
+		answer, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		if answer.StatusCode != c.status {
+			t.Errorf("%+v: status %d", c, answer.StatusCode)
+		}
+		if answer.StatusCode == http.StatusOK {
+			<-quits
+		}
+		select {
+		case <-quits:
+			t.Errorf("%+v: it quits", c)
+		default:
+		}
+	}
+}
