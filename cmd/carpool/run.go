@@ -102,11 +102,16 @@ func say(stderr io.Writer, text string) {
 	}
 }
 
-func printConfig(environ []string, stdout, stderr io.Writer) error {
-	cfg, warnings, err := config.Load(environ)
-	for _, w := range warnings {
-		fmt.Fprintln(stderr, "carpool: warning:", w)
+// warn names the unknown variables, where there is no log to do so.
+func warn(stderr io.Writer, unknown []config.Unknown) {
+	for _, u := range unknown {
+		say(stderr, "carpool: warning: "+u.Warning()+"\n")
 	}
+}
+
+func printConfig(environ []string, stdout, stderr io.Writer) error {
+	cfg, unknown, err := config.Load(environ)
+	warn(stderr, unknown)
 	if err != nil {
 		return settingsError{err}
 	}

@@ -39,15 +39,16 @@ type sidecar struct {
 // serve runs carpool with the settings of an environment until ctx ends, and
 // then drains it. The error is a settingsError if the settings are to blame.
 func serve(ctx context.Context, environ []string, stderr io.Writer) error {
-	cfg, warnings, err := config.Load(environ)
+	cfg, unknown, err := config.Load(environ)
 	if err != nil {
+		warn(stderr, unknown)
 		return settingsError{err}
 	}
 	oneThread(environ)
 	log := logs.New(cfg, stderr)
 	defer log.Close()
-	for _, w := range warnings {
-		log.Warn(w)
+	for _, u := range unknown {
+		log.Warn(u.Warning())
 	}
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
@@ -91,11 +92,8 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		}
 	}()
 	roots, err := rootCAs(cfg.CAFile)
-	if err != nil {
-		return nil, settingsError{fmt.Errorf("CARPOOL_CA_FILE: %w", err)}
-	}
-	if err := writePreload(cfg.PreloadDir); err != nil {
-		return nil, err
+	if err := errors.Join(err, writePreload(cfg.PreloadDir)); err != nil {
+		return nil, settingsError{err}
 	}
 	if err := s.listen(ctx); err != nil {
 		return nil, err
@@ -221,14 +219,14 @@ func rootCAs(file string) (*x509.CertPool, error) {
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("CARPOOL_CA_FILE: %w", err)
 	}
 	roots, err := x509.SystemCertPool()
 	if err != nil {
 		roots = x509.NewCertPool()
 	}
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, errors.New(file + " holds no PEM certificate")
+		return nil, fmt.Errorf("CARPOOL_CA_FILE: %s holds no PEM certificate", file)
 	}
 	return roots, nil
 }
