@@ -42,6 +42,8 @@ type Origin struct {
 	dialing int
 	used    time.Duration // when it was last asked for
 	limit   idleLimit
+	setup   typical // of opening a connection
+	addrs   addrs
 	stats   Stats
 }
 
@@ -263,6 +265,8 @@ func (o *Origin) dial() {
 	o.open++
 	o.stats.Opened++
 	o.stats.HandshakeTime += l.handshake
+	o.setup.add(l.handshake)
+	l.figures = o.addrs.opened(l.addr.Addr())
 	if first := o.waiting.front; first != nil {
 		o.waiting.remove(first)
 		first.value.ch <- grant{lease: l}
@@ -338,9 +342,8 @@ func (o *Origin) settleLocked(l *Lease) {
 	if l.reused {
 		l.reused = false
 		o.stats.Reused++
-		if o.stats.Opened > 0 {
-			o.stats.SavedTime += o.stats.HandshakeTime / time.Duration(o.stats.Opened)
-		}
+		o.stats.SavedTime += o.setup.value
+		l.figures.Requests++
 		o.limit.survived(l.idled)
 	}
 }
@@ -360,6 +363,7 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 	}
 	o.settleLocked(l)
 	o.open--
+	l.figures.Open--
 	o.stats.Closed[reason]++
 	o.dialLocked()
 	o.mu.Unlock()

@@ -200,7 +200,7 @@ func (p *Pool) forgetLocked(unused time.Duration) {
 			continue
 		}
 		delete(p.origins, k)
-		t := o.snapshot()
+		t, _ := o.snapshot()
 		if o.label != "" {
 			p.labels--
 			p.gone.add(&t)

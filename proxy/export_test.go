@@ -1,5 +1,7 @@
 package proxy
 
+import "time"
+
 // SweepPeriod is how often the sweeper turns.
 const SweepPeriod = sweepPeriod
 
@@ -18,3 +20,16 @@ func (p *Proxy) HoldSessions() (release func()) {
 		}
 	}
 }
+
+// Relief is relief for the tests.
+type Relief struct{ r relief }
+
+// Due calls due.
+func (r *Relief) Due(now time.Duration) bool { return r.r.due(now) }
+
+// Helped calls helped.
+func (r *Relief) Helped() { r.r.helped() }
+
+// FirstRelief is the shortest time between two evictions of which the first did
+// not help.
+const FirstRelief = firstRelief
