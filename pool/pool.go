@@ -102,6 +102,7 @@ type Pool struct {
 	slots   chan struct{} // one element for each connection open or being opened; nil for no bound
 	starved atomic.Int32  // dials that wait for a slot
 	tended  atomic.Int64  // when the janitor last turned, by now
+	ended   atomic.Uint64 // see Ended
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -314,7 +315,12 @@ func (p *Pool) reserve(ctx context.Context) error {
 	}
 }
 
+// Ended returns how many connections the pool has closed, tunnels' included, or
+// failed to open.
+func (p *Pool) Ended() uint64 { return p.ended.Load() }
+
 func (p *Pool) unreserve() {
+	p.ended.Add(1)
 	if p.slots != nil {
 		<-p.slots
 	}

@@ -120,7 +120,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	s.memory.Start()
 	sock.Ration(guard.AdmitBuffer)
 	s.admin.Serve(admin.Sources{
-		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts), Memory: guard,
+		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts, s.pool.Ended), Memory: guard,
 		Log: log, Errors: log.Logger, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
 	})
 	go func() { _ = s.proxy.Serve(s.listener) }() // ends with proxy.Close

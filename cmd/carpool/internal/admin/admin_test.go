@@ -44,7 +44,7 @@ func TestHealthzNoticesWhatIsStuckAndMetricsTellOfMemory(t *testing.T) {
 	defer s.Close()
 	var upstreams fakePool
 	var clients fakeProxy
-	s.Serve(admin.Sources{Pool: &upstreams, Proxy: &clients, Bypass: bypass.New(nil), Memory: fakeMemory{}, Log: fakeLog{}, MaxConns: admin.DefaultConnections, Quit: func() {}})
+	s.Serve(admin.Sources{Pool: &upstreams, Proxy: &clients, Bypass: bypass.New(nil, nil), Memory: fakeMemory{}, Log: fakeLog{}, MaxConns: admin.DefaultConnections, Quit: func() {}})
 	get := func(path string) (int, string) {
 		t.Helper()
 		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
@@ -90,7 +90,7 @@ func TestQuitquitquitIsNoneOfABrowsersOtherPagesBusiness(t *testing.T) {
 	defer s.Close()
 	quits := make(chan struct{}, 1)
 	s.Serve(admin.Sources{
-		Pool: &fakePool{}, Proxy: &fakeProxy{}, Bypass: bypass.New(nil), Memory: fakeMemory{}, Log: fakeLog{},
+		Pool: &fakePool{}, Proxy: &fakeProxy{}, Bypass: bypass.New(nil, nil), Memory: fakeMemory{}, Log: fakeLog{},
 		MaxConns: admin.DefaultConnections, Quit: func() { quits <- struct{}{} },
 	})
 	for _, c := range []struct {
