@@ -22,7 +22,7 @@ var (
 	closed      = desc("connections_closed_total", "Upstream connections closed.", "origin", "reason")
 	dialErrors  = desc("dial_errors_total", "Upstream connections that could not be opened.", "origin")
 	handshakes  = desc("handshake_seconds_total", "Time spent on opening upstream connections: resolving, connecting, TLS.", "origin")
-	saved       = desc("handshake_seconds_saved_total", "Time that reused connections would have cost to open.", "origin")
+	saved       = desc("handshake_seconds_saved_total", "Time that reused connections would have cost to open, about: what opening one usually took by then.", "origin")
 	inUse       = desc("connections_in_use", "Upstream connections in use.", "origin")
 	idle        = desc("connections_idle", "Upstream connections that wait for a request.", "origin")
 	waiting     = desc("requests_waiting", "Requests that wait for an upstream connection.", "origin")

@@ -41,6 +41,8 @@ type Page struct {
 	from    Sources
 	started time.Time
 	history history
+	recent  recent
+	looks   sync.Mutex // held while figures are taken, so that looks come in their order
 	shown   *fresh.Value[rendered]
 	stop    context.CancelFunc
 	work    sync.WaitGroup // the sampler
@@ -74,8 +76,17 @@ func (p *Page) Close() {
 }
 
 func (p *Page) sample(now time.Time) {
-	total := p.from.Pool().Total
-	p.history.add(sample{now, total.Opened, total.Reused})
+	s, _ := p.look(now)
+	p.history.add(sample{now, s.Total.Opened, s.Total.Reused})
+}
+
+// look takes the figures, and notes what went wrong since the last look.
+func (p *Page) look(now time.Time) (pool.Snapshot, proxy.Stats) {
+	p.looks.Lock()
+	defer p.looks.Unlock()
+	s, stats := p.from.Pool(), p.from.Proxy()
+	p.recent.note(now, &s, &stats)
+	return s, stats
 }
 
 var (
