@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -243,18 +244,30 @@ func TestWhatHasGonePastIsShownWithAdviceToo(t *testing.T) {
 
 func TestErrorsHaveATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // guards what follows: the sampler looks, too
 		errors, failed := map[string]uint64{"dns_error": 0, "connection_refused": 0}, uint64(0)
+		happen := func(kind string, n, failures uint64) {
+			mu.Lock()
+			defer mu.Unlock()
+			errors[kind], failed = n, failures
+		}
 		p := New(sources(Sources{
-			Proxy: func() proxy.Stats { return proxy.Stats{Errors: maps.Clone(errors)} },
+			Proxy: func() proxy.Stats {
+				mu.Lock()
+				defer mu.Unlock()
+				return proxy.Stats{Errors: maps.Clone(errors)}
+			},
 			Pool: func() pool.Snapshot {
 				s := busy()
+				mu.Lock()
+				defer mu.Unlock()
 				s.Origins[0].Answers[0] = failed
 				return s
 			},
 		}))
 		defer p.Close()
 		time.Sleep(time.Hour + time.Second) // between two samples
-		errors["dns_error"], failed = 3, 1
+		happen("dns_error", 3, 1)
 		time.Sleep(samplePeriod) // the sampler sees it, although nobody looks
 		show := func() string {
 			w := httptest.NewRecorder()
@@ -265,7 +278,7 @@ func TestErrorsHaveATime(t *testing.T) {
 			t.Errorf("it says %s", got)
 		}
 		time.Sleep(5 * time.Minute)
-		errors["connection_refused"] = 1
+		happen("connection_refused", 1, 1)
 		got := show()
 		for _, want := range []string{"dns_error 3 5 min 1 s ago 502", "connection_refused 1 just now 502", "– 1 5 min 1 s ago 0"} {
 			if !strings.Contains(got, want) {
