@@ -243,3 +243,15 @@ func (l *Lease) Pending() bool {
 	some, _ := l.conn.Pending()
 	return some
 }
+
+// Typical is typical for the tests.
+type Typical struct{ t typical }
+
+// Add calls add and returns the value then.
+func (t *Typical) Add(d time.Duration) time.Duration {
+	t.t.add(d)
+	return t.t.value
+}
+
+// MaxAddrs is how many addresses of an origin have figures of their own.
+const MaxAddrs = maxAddrs

@@ -65,7 +65,8 @@ type Lease struct {
 	// Guarded by the origin's mutex.
 	node      node[*Lease]
 	idleSince time.Duration
-	hungUp    bool // the peer has closed it while it was in use
+	hungUp    bool       // the peer has closed it while it was in use
+	figures   *AddrStats // of the address it leads to
 }
 
 // Reused reports whether the connection was used before this exchange, or at

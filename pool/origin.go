@@ -52,6 +52,8 @@ type Origin struct {
 	opened  time.Duration // when a dial last succeeded, 0: never
 	failed  time.Duration // when one last failed, 0: never
 	manners manners
+	setup   typical // of opening a connection
+	addrs   addrs
 	stats   Stats
 }
 
@@ -359,6 +361,8 @@ func (o *Origin) dial(d *opening) {
 	o.opened = p.now()
 	o.stats.Opened++
 	o.stats.HandshakeTime += l.handshake
+	o.setup.add(l.handshake)
+	l.figures = o.addrs.opened(l.addr.Addr())
 	if first := o.waiting.front; first != nil {
 		o.grantLocked(first.value, grant{lease: l})
 		o.mu.Unlock()
@@ -428,9 +432,8 @@ func (o *Origin) settleLocked(l *Lease) {
 	if l.reused {
 		l.reused = false
 		o.stats.Reused++
-		if o.stats.Opened > 0 {
-			o.stats.SavedTime += o.stats.HandshakeTime / time.Duration(o.stats.Opened)
-		}
+		o.stats.SavedTime += o.setup.value
+		l.figures.Requests++
 		o.manners.survived(l.idled)
 	}
 }
@@ -453,6 +456,7 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 	}
 	o.settleLocked(l)
 	o.open--
+	l.figures.Open--
 	o.stats.Closed[reason]++
 	wants := o.wantsLocked()
 	o.mu.Unlock()

@@ -113,7 +113,8 @@ type Pool struct {
 	watcher *sock.Watcher
 	names   names
 	panics  atomic.Uint64
-	tended  atomic.Int64 // when the janitor last turned, by now
+	tended  atomic.Int64  // when the janitor last turned, by now
+	ended   atomic.Uint64 // see Ended
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -279,6 +280,10 @@ func (p *Pool) CloseIdle(idle time.Duration) (n int) {
 // upstreams are. Many seconds mean that the pool is stuck. It waits for nothing
 // itself.
 func (p *Pool) Lag() time.Duration { return p.now() - time.Duration(p.tended.Load()) }
+
+// Ended returns how many connections the pool has closed, tunnels' included, or
+// failed to open.
+func (p *Pool) Ended() uint64 { return p.ended.Load() }
 
 // enlist makes a new connection known to the watcher.
 func (p *Pool) enlist(l *Lease) error {

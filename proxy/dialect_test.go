@@ -85,10 +85,14 @@ func scheme() string {
 	return "http"
 }
 
+// ownUpstream is the beginning of a target that leads to one of the tests' own
+// upstreams, with user information or without.
+var ownUpstream = regexp.MustCompile(`http://([^/?#\s]*@)?127\.0\.0\.1:`)
+
 // translated is what a client sends, for upstreams of this dialect.
 func translated(s string) string {
 	if spoken("tls") {
-		return strings.ReplaceAll(s, "http://127.0.0.1:", "https://127.0.0.1:")
+		return ownUpstream.ReplaceAllString(s, "https://${1}127.0.0.1:")
 	}
 	return s
 }

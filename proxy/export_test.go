@@ -55,3 +55,16 @@ func ParseTarget(target []byte) (authority, path string, ok bool) {
 	t, bad := parseTarget(target)
 	return string(t.authority), string(t.path), bad == nil
 }
+
+// Relief is relief for the tests.
+type Relief struct{ r relief }
+
+// Due calls due.
+func (r *Relief) Due(now time.Duration) bool { return r.r.due(now) }
+
+// Helped calls helped.
+func (r *Relief) Helped() { r.r.helped() }
+
+// FirstRelief is the shortest time between two evictions of which the first did
+// not help.
+const FirstRelief = firstRelief

@@ -163,6 +163,7 @@ func (p *Proxy) Serve(l *sock.Listener) error {
 	p.mu.Unlock()
 	defer p.work.Done()
 	s := p.newSession()
+	var room relief
 	for {
 		loop.turned.Store(p.swept.Load())
 		if p.full() && !p.evictIdleClient() {
@@ -174,12 +175,14 @@ func (p *Proxy) Serve(l *sock.Listener) error {
 		loop.turned.Store(p.swept.Load())
 		switch {
 		case err == nil:
+			room.helped()
 			p.add(s)
 			go s.serve()
 			s = p.newSession()
 		case p.ctx.Err() != nil || errors.Is(err, net.ErrClosed):
 			return ErrClosed
-		case sock.Exhausted(err) && p.makeRoom():
+		case sock.Exhausted(err) && room.due(p.now()) && p.makeRoom():
+			runtime.Gosched() // a session closes its connection itself
 		default:
 			p.cfg.Fault("accept", err)
 			p.pause()

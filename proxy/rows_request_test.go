@@ -277,7 +277,7 @@ func TestUserInformationAndFragmentsAreCutOff(t *testing.T) {
 				up.want(o.forwarded("GET", c.arrives, ""))
 				up.send(ok)
 				client.want(ok)
-				if rec := r.logged(n + 1); rec.Origin != "http://"+o.addr || rec.Path != strings.Split(c.arrives, "?")[0] {
+				if rec := r.logged(n + 1); rec.Origin != translated("http://"+o.addr) || rec.Path != strings.Split(c.arrives, "?")[0] {
 					t.Errorf("logged as %+v", rec)
 				}
 			}

@@ -109,7 +109,7 @@ var badSettings = map[string]string{
 }
 
 func TestO6BadSettingsAreAllNamedAtOnce(t *testing.T) {
-	var environ []string
+	environ := []string{"CARPOOL_MAX_IDEL_PER_HOST=5"} // an unknown one beside them is named, too
 	for setting := range badSettings {
 		environ = append(environ, setting)
 	}
@@ -123,6 +123,9 @@ func TestO6BadSettingsAreAllNamedAtOnce(t *testing.T) {
 			if !hasLine(got.stderr, name, value, expected) {
 				t.Errorf("%q: no line of stderr has %q, %q and %q:\n%s", args, name, value, expected, got.stderr)
 			}
+		}
+		if !hasLine(got.stderr, "CARPOOL_MAX_IDEL_PER_HOST", "did you mean CARPOOL_MAX_IDLE_PER_HOST?") {
+			t.Errorf("%q: the unknown variable is not named:\n%s", args, got.stderr)
 		}
 	}
 }
@@ -159,6 +162,10 @@ func TestO6BadFilesAndAddressesAreNamed(t *testing.T) {
 		if got.code != exitFault || !hasLine(got.stderr, wrong, "invalid argument") {
 			t.Errorf("%s: %+v", wrong, got)
 		}
+	}
+	both := command(t, append([]string{"GOMAXPROCS=as it is", "CARPOOL_PRELOAD_DIR=" + empty, "CARPOOL_CA_FILE=" + empty}, ports...))
+	if both.code != exitUsage || !hasLine(both.stderr, "CARPOOL_PRELOAD_DIR="+empty) || !hasLine(both.stderr, "CARPOOL_CA_FILE") {
+		t.Errorf("both: %+v", both)
 	}
 	if got := command(t, append([]string{"GOMAXPROCS=as it is", "CARPOOL_PRELOAD_DIR=" + empty}, ports...)); got.code != exitUsage ||
 		!hasLine(got.stderr, "CARPOOL_PRELOAD_DIR="+empty, "may write to", "not a directory") {

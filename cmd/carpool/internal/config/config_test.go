@@ -18,9 +18,9 @@ import (
 // load fails the test if environ is not taken without complaint.
 func load(t *testing.T, environ ...string) config.Config {
 	t.Helper()
-	c, warnings, err := config.Load(environ)
-	if err != nil || len(warnings) > 0 {
-		t.Fatalf("Load(%q): warnings %q, error %v", environ, warnings, err)
+	c, unknown, err := config.Load(environ)
+	if err != nil || len(unknown) > 0 {
+		t.Fatalf("Load(%q): unknown %v, error %v", environ, unknown, err)
 	}
 	return c
 }
@@ -241,7 +241,7 @@ func TestListenersMayShareWhatDoesNotCollide(t *testing.T) {
 
 // Row O6.
 func TestAllBadValuesAreNamedAtOnceOneALine(t *testing.T) {
-	_, warnings, err := config.Load([]string{
+	_, unknown, err := config.Load([]string{
 		"CARPOOL_VIA=perhaps",
 		"CARPOOL_DRAIN_DELAY=30s",
 		"CARPOOL_DRAIN_TIMEOUT=60", // unreadable, so whether DRAIN_DELAY is below it cannot be said
@@ -258,8 +258,8 @@ CARPOOL_DRAIN_TIMEOUT="60": want a duration; give a unit: 60s`
 	if err == nil || !equalLines(err.Error(), want) {
 		t.Errorf("got\n%v\nwant, in any order\n%s", err, want)
 	}
-	if len(warnings) != 1 {
-		t.Errorf("warnings %q, want one even beside an error", warnings)
+	if len(unknown) != 1 {
+		t.Errorf("unknown %v, want one even beside an error", unknown)
 	}
 }
 
@@ -286,9 +286,9 @@ func TestNoErrorPrintsMoreThan64BytesOfAValueOrALineBreak(t *testing.T) {
 			}
 		}
 	}
-	_, warnings, _ := config.Load([]string{"CARPOOL_PASSWORD=hunter2", "CARPOOL_A\nB" + secret + "=hunter2"})
-	if text := strings.Join(warnings, ""); strings.Contains(text, "hunter2") || strings.Contains(text, "\n") || strings.Contains(text, "ECRET") {
-		t.Errorf("warnings %q", warnings)
+	_, unknown, _ := config.Load([]string{"CARPOOL_PASSWORD=hunter2", "CARPOOL_A\nB" + secret + "=hunter2"})
+	if text := unknown[0].Warning() + unknown[1].Error(); strings.Contains(text, "hunter2") || strings.Contains(text, "\n") || strings.Contains(text, "ECRET") {
+		t.Errorf("warnings %q", text)
 	}
 }
 
@@ -311,19 +311,23 @@ func TestAnUnknownNameWarnsAndSuggests(t *testing.T) {
 		"CARPOOL_SERVICE_HOSTS":             "",
 		"CARPOOL_" + strings.Repeat("X", 9): "",
 	} {
-		_, warnings, err := config.Load([]string{name + "=3128"})
-		want := `unknown variable "` + name + `" is ignored`
-		if suggestion != "" {
-			want += "; did you mean " + suggestion + "?"
+		_, unknown, err := config.Load([]string{name + "=3128"})
+		if err != nil || len(unknown) != 1 || unknown[0] != (config.Unknown{Name: name, Meant: suggestion}) {
+			t.Errorf("%s: unknown %v, error %v, want the suggestion %q", name, unknown, err, suggestion)
+			continue
 		}
-		if err != nil || len(warnings) != 1 || warnings[0] != want {
-			t.Errorf("%s: warnings %q, error %v, want %q", name, warnings, err, want)
+		bad, warning := `unknown variable "`+name+`"`, `unknown variable "`+name+`" is ignored`
+		if suggestion != "" {
+			bad, warning = bad+"; did you mean "+suggestion+"?", warning+"; did you mean "+suggestion+"?"
+		}
+		if unknown[0].Error() != bad || unknown[0].Warning() != warning {
+			t.Errorf("it says %q and %q", unknown[0].Error(), unknown[0].Warning())
 		}
 	}
 	t.Run("one warning each, sorted", func(t *testing.T) {
-		_, warnings, _ := config.Load([]string{"CARPOOL_ZZZ=1", "CARPOOL_AAA=1", "CARPOOL_MMM=", "OTHER=1"})
-		if len(warnings) != 2 || !strings.Contains(warnings[0], "AAA") || !strings.Contains(warnings[1], "ZZZ") {
-			t.Errorf("warnings %q", warnings)
+		_, unknown, _ := config.Load([]string{"CARPOOL_ZZZ=1", "CARPOOL_AAA=1", "CARPOOL_MMM=", "OTHER=1"})
+		if len(unknown) != 2 || unknown[0].Name != "CARPOOL_AAA" || unknown[1].Name != "CARPOOL_ZZZ" {
+			t.Errorf("unknown %v", unknown)
 		}
 	})
 }

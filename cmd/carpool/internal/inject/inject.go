@@ -149,10 +149,11 @@ func parse(name string, args []string) (file string, o Options, err error) {
 		return "", o, errors.New("give a file by -f FILE, or -f - for stdin")
 	}
 	unknown, err := o.check()
-	if err == nil && len(unknown) > 0 {
-		err = errors.New(strings.ReplaceAll(strings.Join(unknown, "\n"), " is ignored", ""))
+	errs := []error{err}
+	for _, u := range unknown {
+		errs = append(errs, u)
 	}
-	return file, o, err
+	return file, o, errors.Join(errs...)
 }
 
 // defineOptions defines a flag for each option.

@@ -165,8 +165,8 @@ func (o Options) overridden(annotations *yaml.Node, note func(string)) (Options,
 	if err != nil {
 		errs = append(errs, errorAt(annotations, "%v", err))
 	}
-	for _, warning := range unknown {
-		note(warning)
+	for _, u := range unknown {
+		note(u.Warning())
 	}
 	return o, errors.Join(errs...)
 }
@@ -177,13 +177,14 @@ var fixed = []string{"LISTEN", "ADMIN_LISTEN"}
 
 // check returns what carpool would say of the settings: the unknown ones, and
 // what is wrong with the others. It also finds options that do not go together.
-func (o Options) check() (unknown []string, err error) {
+func (o Options) check() (unknown []config.Unknown, err error) {
+	var errs []error
 	if o.Plain && o.Preload {
-		return nil, errors.New("preload needs a native sidecar: an ordinary container does not start before the app")
+		errs = append(errs, errors.New("preload needs a native sidecar: an ordinary container does not start before the app"))
 	}
 	for _, name := range fixed {
 		if _, ok := o.Settings[name]; ok {
-			return nil, fmt.Errorf("%s%s is fixed in a pod, for the app and the probes count on it: leave it out", settingPrefix, name)
+			errs = append(errs, fmt.Errorf("%s%s is fixed in a pod, for the app and the probes count on it: leave it out", settingPrefix, name))
 		}
 	}
 	_, unknown, _ = config.Load(environ(o.Settings))
@@ -192,7 +193,7 @@ func (o Options) check() (unknown []string, err error) {
 		return nil, err
 	}
 	_, _, err = config.Load(environ(env))
-	return unknown, err
+	return unknown, errors.Join(append(errs, err)...)
 }
 
 func environ(settings map[string]string) []string {
