@@ -1,12 +1,16 @@
 # The commands of everyday work. Only Go is needed for build and test; the
-# others say what they miss.
+# others say what they miss. "make help" lists them.
 
 GO ?= go
 FUZZTIME ?= 30m
 SOAK ?= 20m
 
-.PHONY: build test race lint fuzz soak test-clients test-observability charts charts-docs image e2e bench \
+.DEFAULT_GOAL := build
+.PHONY: help build test race lint fuzz soak test-clients test-observability charts charts-docs image e2e bench \
 	bench-preload ci
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the binary, in this folder
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o carpool ./cmd/carpool
@@ -51,5 +55,5 @@ ROUNDS ?= 11
 bench-preload: ## CPU a call of Node 12 with axios 0.21: alone, through carpool, preloaded
 	cd .ci/clients && $(GO) test -count=1 -run 'TestPreloadCost$$' -cost-rounds $(ROUNDS) -timeout 30m -v .
 
-ci:
+ci: ## everything that CI runs
 	bash .ci/run

@@ -76,6 +76,7 @@ func (p *Pool) reserve(ctx context.Context) error {
 
 // unreserve gives a slot back.
 func (p *Pool) unreserve() {
+	p.ended.Add(1)
 	p.mu.Lock()
 	p.budget.taken--
 	p.mu.Unlock()

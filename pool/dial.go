@@ -63,16 +63,29 @@ func trimDot(host string) string {
 }
 
 // connect opens one connection, to avoid only if there is no other address.
-func (o *Origin) connect(avoid netip.Addr) (*Lease, error) {
+func (o *Origin) connect(avoid netip.Addr) (l *Lease, err error) {
 	p := o.pool
+	var conn *sock.Conn
+	defer func() {
+		if r := recover(); r != nil {
+			if conn != nil {
+				_ = conn.Close()
+			}
+			l, err = nil, &DialError{"connect", p.caught("a dial", r)}
+		}
+	}()
 	start := p.now()
-	ctx, cancel := context.WithTimeout(p.ctx, p.cfg.DialTimeout)
-	defer cancel()
-	conn, addr, err := p.dialHost(ctx, &o.dialer, o.key.Host, o.key.Port, avoid)
+	to, err := p.resolve(p.ctx, o.key.Host)
 	if err != nil {
 		return nil, err
 	}
-	l := &Lease{Stream: conn, origin: o, conn: conn, addr: addr, maxLeft: -1}
+	ctx, cancel := context.WithTimeout(p.ctx, p.cfg.DialTimeout)
+	defer cancel()
+	conn, addr, err := p.dialAny(ctx, &o.dialer, to, o.key.Port, avoid)
+	if err != nil {
+		return nil, err
+	}
+	l = &Lease{Stream: conn, origin: o, conn: conn, addr: addr}
 	l.node.value = l
 	if o.dialer.config != nil {
 		g := &gate{Conn: conn}
@@ -105,16 +118,7 @@ func (p *Pool) Dial(ctx context.Context, host string, port uint16) (*sock.Conn, 
 	if err := p.reserve(ctx); err != nil {
 		return nil, nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
-	defer cancel()
-	conn, _, err := p.dialHost(ctx, nil, host, port, netip.Addr{})
-	if err == nil && p.cfg.DeadTimeout > 0 {
-		// What is in a tunnel may wait for its reader; keep-alive probes remain.
-		if err = conn.SetUserTimeout(0); err != nil {
-			_ = conn.Close()
-			err = &DialError{"connect", err}
-		}
-	}
+	conn, err := p.dialTunnel(ctx, host, port)
 	if err != nil {
 		p.unreserve()
 		return nil, nil, err
@@ -122,16 +126,42 @@ func (p *Pool) Dial(ctx context.Context, host string, port uint16) (*sock.Conn, 
 	return conn, p.unreserve, nil
 }
 
-// dialHost resolves a host and connects to one of its addresses, avoid the last
-// to be tried.
-func (p *Pool) dialHost(ctx context.Context, d *dialer, host string, port uint16, avoid netip.Addr) (*sock.Conn, netip.AddrPort, error) {
-	addrs, err := p.resolve(ctx, host)
+func (p *Pool) dialTunnel(ctx context.Context, host string, port uint16) (*sock.Conn, error) {
+	to, err := p.resolve(ctx, host)
 	if err != nil {
-		return nil, netip.AddrPort{}, &DialError{"dns", err}
+		return nil, err
 	}
-	targets := d.order(addrs, port, p.now())
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
+	defer cancel()
+	conn, _, err := p.dialAny(ctx, nil, to, port, netip.Addr{})
+	if err == nil && p.cfg.DeadTimeout > 0 {
+		// What is in a tunnel may wait for its reader; keep-alive probes remain.
+		if err = conn.SetUserTimeout(0); err != nil {
+			_ = conn.Close()
+			err = &DialError{"connect", err}
+		}
+	}
+	return conn, err
+}
+
+func (p *Pool) resolve(ctx context.Context, host string) (resolved, error) {
+	to, err := p.names.lookUp(ctx, host)
+	if err != nil {
+		return to, &DialError{"dns", err}
+	}
+	return to, nil
+}
+
+// dialAny connects to one of a host's addresses, avoid the last to be tried.
+func (p *Pool) dialAny(ctx context.Context, d *dialer, to resolved, port uint16, avoid netip.Addr) (*sock.Conn, netip.AddrPort, error) {
+	targets := d.order(to.addrs, port, p.now())
 	slices.SortStableFunc(targets, func(a, b netip.AddrPort) int { return isAddr(a, avoid) - isAddr(b, avoid) })
 	c, addr, err := p.race(ctx, d, targets)
+	if err != nil && !over(ctx) {
+		if late := p.names.rest(ctx, to); len(late) > 0 {
+			c, addr, err = p.race(ctx, d, d.order(late, port, p.now()))
+		}
+	}
 	if errors.Is(err, syscall.ECONNREFUSED) && !over(ctx) {
 		// Nothing was sent, and behind the address of a Service it may be another
 		// pod that is asked next.
@@ -157,17 +187,6 @@ func isAddr(t netip.AddrPort, a netip.Addr) int {
 		return 1
 	}
 	return 0
-}
-
-func (p *Pool) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
-	if a, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{a}, nil
-	}
-	addrs, err := p.cfg.Resolver.LookupNetIP(ctx, "ip", host)
-	if err == nil && len(addrs) == 0 {
-		err = &net.DNSError{Err: "no addresses", Name: host, IsNotFound: true}
-	}
-	return addrs, err
 }
 
 // order puts addresses in the order they are tried in: the resolver's, with
@@ -316,37 +335,53 @@ func discardRest(results <-chan attempt, n int) {
 
 // try connects to one address, if it may be connected to.
 func (p *Pool) try(ctx context.Context, addr netip.AddrPort, results chan<- attempt) {
+	defer func() {
+		if r := recover(); r != nil {
+			results <- attempt{addr: addr, err: &DialError{"connect", p.caught("a dial", r)}}
+		}
+	}()
+	c, err := p.tryOnce(ctx, addr)
+	for sock.Exhausted(err) && p.EvictIdle() {
+		c, err = p.tryOnce(ctx, addr)
+	}
+	results <- attempt{conn: c, addr: addr, err: err}
+}
+
+func (p *Pool) tryOnce(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
 	if p.cfg.CheckAddr != nil {
 		if err := p.cfg.CheckAddr(addr); err != nil {
-			results <- attempt{addr: addr, err: &DialError{"policy", err}}
-			return
+			return nil, &DialError{"policy", err}
 		}
 	}
 	d := net.Dialer{KeepAlive: -1} // SetDeadTimeout sets it
 	c, err := d.DialContext(ctx, "tcp", addr.String())
-	for sock.Exhausted(err) && p.EvictIdle() {
-		c, err = d.DialContext(ctx, "tcp", addr.String())
-	}
 	if err != nil {
-		results <- attempt{addr: addr, err: &DialError{"connect", err}}
-		return
+		return nil, &DialError{"connect", err}
 	}
-	results <- attempt{conn: c.(*net.TCPConn), addr: addr}
+	return c.(*net.TCPConn), nil
 }
 
-// worst picks the error to report when every address has failed: a refusal by
-// policy only if there was nothing else.
+// worst picks the error to report when every address has failed.
 func worst(errs []error) error {
-	slices.SortStableFunc(errs, func(a, b error) int { return stage(b) - stage(a) })
+	slices.SortStableFunc(errs, func(a, b error) int { return weight(b) - weight(a) })
 	if len(errs) > 1 {
 		return &DialError{errs[0].(*DialError).Stage, fmt.Errorf("%w (and %d more addresses)", errors.Unwrap(errs[0]), len(errs)-1)}
 	}
 	return errs[0]
 }
 
-func stage(err error) int {
-	if e, ok := err.(*DialError); ok && e.Stage == "policy" {
+// weight is how much an error says about a host. That nobody is there says less
+// than that one may not go there: localhost is both addresses of the machine, and
+// a server, carpool itself too, listens on one of them more often than not. That
+// somebody may be there, who does not answer now, says most.
+func weight(err error) int {
+	var failed *DialError
+	switch {
+	case errors.As(err, &failed) && failed.Stage == "policy":
+		return 1
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EADDRNOTAVAIL),
+		errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EAFNOSUPPORT):
 		return 0
 	}
-	return 1
+	return 2
 }

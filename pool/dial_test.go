@@ -70,17 +70,19 @@ func TestAFailedDialTellsItsStage(t *testing.T) {
 			var e *net.DNSError
 			return errors.As(err, &e) && e.IsNotFound
 		}},
-		"refused":            {"127.0.0.1", nil, "connect", isErr(syscall.ECONNREFUSED)},
-		"refused, by name":   {"one.test", nil, "connect", isErr(syscall.ECONNREFUSED)},
-		"refused everywhere": {"two.test", nil, "connect", isErr(syscall.ECONNREFUSED)},
-		"denied":             {"127.0.0.1", deny(loopback(1)...), "policy", isErr(errDenied)},
-		"denied everywhere":  {"two.test", deny(loopback(1, 2)...), "policy", isErr(errDenied)},
-		"denied, then refused": {
-			"two.test", deny(loopback(1)...), "connect", isErr(syscall.ECONNREFUSED),
-		},
-		"refused, then denied": {
-			"two.test", deny(loopback(2)...), "connect", isErr(syscall.ECONNREFUSED),
-		},
+		"refused":              {"127.0.0.1", nil, "connect", isErr(syscall.ECONNREFUSED)},
+		"refused, by name":     {"one.test", nil, "connect", isErr(syscall.ECONNREFUSED)},
+		"refused everywhere":   {"two.test", nil, "connect", isErr(syscall.ECONNREFUSED)},
+		"denied":               {"127.0.0.1", deny(loopback(1)...), "policy", isErr(errDenied)},
+		"denied everywhere":    {"two.test", deny(loopback(1, 2)...), "policy", isErr(errDenied)},
+		"denied, then refused": {"two.test", deny(loopback(1)...), "policy", isErr(errDenied)},
+		"refused, then denied": {"two.test", deny(loopback(2)...), "policy", isErr(errDenied)},
+		"denied, then descriptors are short": {"two.test", func(a netip.AddrPort) error {
+			if a.Addr() == loopback(2)[0] {
+				return syscall.EMFILE
+			}
+			return errDenied
+		}, "policy", isErr(errDenied)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPool(t, func(cfg *pool.Config) { cfg.Resolver, cfg.CheckAddr = known, c.check })
@@ -101,7 +103,7 @@ func isErr(target error) func(error) bool {
 }
 
 func TestAResolverThatDoesNotAnswerIsGivenUp(t *testing.T) {
-	p := newPool(t, func(c *pool.Config) { c.Resolver, c.DialTimeout = &stuckResolver{}, 30*ms })
+	p := newPool(t, func(c *pool.Config) { c.Resolver, c.DNSTimeout = &stuckResolver{}, 30*ms })
 	err := failure(t, p.Origin(false, []byte("stuck.test"), 80))
 	if err.Stage != "dns" || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, at %s", err, err.Stage)

@@ -1,21 +1,75 @@
 package pool
 
 import (
+	"context"
 	"net/netip"
 	"time"
 )
 
-// IdleLimit is idleLimit for the tests.
-type IdleLimit struct{ l idleLimit }
+// LookUp asks for the addresses of a host, and reports whether they are all.
+func LookUp(ctx context.Context, timeout time.Duration, host string, resolvers ...Resolver) ([]netip.Addr, bool, error) {
+	n := names{resolvers: resolvers, timeout: timeout}
+	r, err := n.lookUp(ctx, host)
+	return r.addrs, r.whole, err
+}
+
+// AskThese makes a pool that has not been used yet ask these resolvers.
+func (p *Pool) AskThese(resolvers ...Resolver) { p.names.resolvers = resolvers }
+
+// Break puts something into the pool that the janitor stumbles over, until it is
+// mended.
+func (p *Pool) Break() (mend func()) {
+	set := func(broken bool) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.longest = nil; broken {
+			p.longest = longest{nil}
+		}
+	}
+	set(true)
+	return func() { set(false) }
+}
+
+// Stumble has the watcher tell of a connection that nothing can be done about.
+func (p *Pool) Stumble() {
+	p.mu.Lock()
+	p.leases[0] = &Lease{}
+	p.mu.Unlock()
+	p.hungUp(0)
+	p.delist(&Lease{})
+}
+
+// What of resolv.conf matters.
+var (
+	Turn        = turn
+	NameServers = nameServers
+)
+
+// Manners is manners for the tests.
+type Manners struct{ m manners }
 
 // ClosedAfter calls closedAfter.
-func (l *IdleLimit) ClosedAfter(idle, now time.Duration) { l.l.closedAfter(idle, now) }
+func (m *Manners) ClosedAfter(idle, now time.Duration) { m.m.closedAfter(idle, now) }
 
 // Survived calls survived.
-func (l *IdleLimit) Survived(idle time.Duration) { l.l.survived(idle) }
+func (m *Manners) Survived(idle time.Duration) { m.m.survived(idle) }
 
-// Learned returns what was learned, 0 for nothing.
-func (l *IdleLimit) Learned() time.Duration { return l.l.learned }
+// Strayed calls strayed.
+func (m *Manners) Strayed(now time.Duration) { m.m.strayed(now) }
+
+// Keeps calls keeps.
+func (m *Manners) Keeps(now time.Duration) bool { return m.m.keeps(now) }
+
+// Rest calls rest.
+func (m *Manners) Rest(replayable bool, now time.Duration) time.Duration {
+	return m.m.rest(replayable, now)
+}
+
+// Learned returns the idle limit that was learned, 0 for none.
+func (m *Manners) Learned() time.Duration { return m.m.limit.learned }
+
+// Settled is settled.
+const Settled = settled
 
 // Margin is margin.
 func Margin(limit time.Duration) time.Duration { return margin(limit) }
@@ -84,7 +138,22 @@ func (o *Origin) Hold() (release func()) {
 func (o *Origin) Learn(d time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.limit.learned = d
+	o.manners.limit.learned = d
+}
+
+// Forgive makes what strays the upstream has sent older by d.
+func (o *Origin) Forgive(d time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.manners.strays.until -= d
+}
+
+// Hasty reports whether the upstream is known to close connections soon after
+// its answers.
+func (o *Origin) Hasty() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.manners.haste.hasty()
 }
 
 // PassTime makes the idle connections idle for d longer.
@@ -149,6 +218,15 @@ func (l *Lease) ComeOfAge() {
 	l.expires = l.origin.pool.now()
 }
 
+// HandOn makes the connection another request's, as if one had waited for it.
+func (l *Lease) HandOn() {
+	l.origin.mu.Lock()
+	defer l.origin.mu.Unlock()
+	l.requests++
+	l.origin.settleLocked(l)
+	l.idled, l.reused = 0, true
+}
+
 // Unused gives a connection back as if no request had been on it.
 func (l *Lease) Unused() {
 	l.comeBack()
@@ -183,3 +261,15 @@ func (l *Lease) Pending() bool {
 	some, _ := l.conn.Pending()
 	return some
 }
+
+// Typical is typical for the tests.
+type Typical struct{ t typical }
+
+// Add calls add and returns the value then.
+func (t *Typical) Add(d time.Duration) time.Duration {
+	t.t.add(d)
+	return t.t.value
+}
+
+// MaxAddrs is how many addresses of an origin have figures of their own.
+const MaxAddrs = maxAddrs

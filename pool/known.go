@@ -47,7 +47,7 @@ func (k *known) look() *Origin {
 func (k *known) drop(o *Origin) {
 	delete(k.byKey, o.key)
 	k.order.remove(&o.place)
-	t := o.snapshot()
+	t, _ := o.snapshot()
 	if o.label != "" {
 		k.labels--
 		k.gone.add(&t)
@@ -137,6 +137,7 @@ func (o *Origin) retire() (leases []*Lease, retired bool) {
 		l.node.in.remove(&l.node)
 		leases = append(leases, l)
 		o.open--
+		l.figures.Open--
 		o.stats.Closed[MaxIdle]++
 	}
 	o.gone.Store(true)

@@ -14,15 +14,16 @@ type Reason string
 
 // Why connections are closed.
 const (
-	IdleTimeout    Reason = "idle_timeout"    // idle for IDLE_TIMEOUT, or nearly as long as the upstream said it may be
+	IdleTimeout    Reason = "idle_timeout"    // idle for IDLE_TIMEOUT, or nearly as long as the upstream lets it be
 	MaxAge         Reason = "max_age"         // MAX_CONN_AGE
 	MaxRequests    Reason = "max_requests"    // MAX_REQUESTS_PER_CONN, or as many as the upstream said
 	MaxIdle        Reason = "max_idle"        // MAX_IDLE_PER_HOST, or room was needed elsewhere
 	Evicted        Reason = "evicted"         // descriptors or memory were short
-	UpstreamClosed Reason = "upstream_closed" // by the upstream while idle
+	UpstreamClosed Reason = "upstream_closed" // by the upstream while idle, or as it answered
 	ClosedOnReuse  Reason = "closed_on_reuse" // by the upstream as the next request came
 	StrayBytes     Reason = "stray_bytes"     // bytes that belong to no request
 	NotKept        Reason = "not_kept"        // the upstream said close, or cannot keep connections
+	NotTrusted     Reason = "not_trusted"     // NO_REUSE_HOSTS, or the upstream has sent stray bytes
 	ClientGone     Reason = "client_gone"     // the client gave up during the exchange
 	EarlyAnswer    Reason = "early_answer"    // answered before it had read the request
 	BadAnswer      Reason = "bad_answer"      // the upstream broke the protocol or off
@@ -50,8 +51,8 @@ type Lease struct {
 	expires   time.Duration // on the pool's clock; 0 is never
 	requests  int
 
-	hint    time.Duration // how long the upstream said it may idle; 0: it did not
-	maxLeft int64         // how many requests the upstream said it takes; -1: it did not
+	hint  time.Duration // how long the upstream said it may idle; 0: it did not
+	count requestCount  // what the upstream said of how many requests it takes
 
 	lent   atomic.Bool   // somebody has borrowed it
 	pinned bool          // it is for one borrower alone,
@@ -64,6 +65,7 @@ type Lease struct {
 	idleSince time.Duration
 	hungUp    bool          // the peer has closed it while it was in use
 	halfSince time.Duration // when half a record was first seen on it; 0: there was none
+	figures   *AddrStats    // of the address it leads to
 }
 
 // Reused reports whether the connection was used before this exchange, or at
@@ -74,18 +76,15 @@ func (l *Lease) Reused() bool { return l.requests > 0 || l.idled > 0 }
 func (l *Lease) Addr() netip.AddrPort { return l.addr }
 
 // Hint notes what the upstream said of its connection in this exchange: how
-// many seconds it may idle, and how many more requests it takes; -1 where it
-// did not say.
+// many seconds it may idle, and how many requests it takes; -1 where it did not
+// say. It comes before Release.
 func (l *Lease) Hint(timeout, max int64) {
 	if timeout >= 0 {
 		// 0 is "not at all"; beyond an hour it makes no difference.
 		l.hint = clamp(time.Duration(min(timeout, 3600)) * time.Second)
 	}
-	switch {
-	case max >= 0:
-		l.maxLeft = max
-	case l.maxLeft > 0:
-		l.maxLeft-- // this was one of those it spoke of before
+	if max >= 0 {
+		l.count.say(int(min(max, 1<<30)), l.requests+1)
 	}
 }
 
@@ -100,7 +99,7 @@ func (l *Lease) Release() {
 		return
 	}
 	l.requests++
-	if max := l.origin.pool.cfg.MaxRequests; l.maxLeft == 0 || max > 0 && l.requests >= max {
+	if max := l.origin.pool.cfg.MaxRequests; l.count.reached(l.requests) || max > 0 && l.requests >= max {
 		l.close(MaxRequests)
 		return
 	}
@@ -199,8 +198,23 @@ func (l *Lease) check() Reason {
 	switch {
 	case err != nil:
 		return Dead(err, UpstreamClosed)
-	case found != nothing:
+	case found == someBytes && l.idled >= brief && l.conn.PeerGone(): // its last words, such as a 408
+		return UpstreamClosed
+	case found == someBytes:
 		return StrayBytes
+	case found == halfRecord:
+		return NotTrusted
 	}
 	return ""
+}
+
+// hangUp returns the reason for closing a connection that its peer has closed
+// after it was idle for so long. Bytes that come with the end are last words,
+// such as a 408, unless it is too soon for these.
+func (l *Lease) hangUp(idle time.Duration) Reason {
+	pending, err := l.conn.Pending()
+	if pending && idle < brief && l.tls == nil { // TLS has last words of its own
+		return StrayBytes
+	}
+	return Dead(err, UpstreamClosed)
 }

@@ -52,13 +52,16 @@ type Origin struct {
 	used    time.Duration // when it was last asked for
 	opened  time.Duration // when a dial last succeeded, 0: never
 	failed  time.Duration // when one last failed, 0: never
-	limit   idleLimit
+	manners manners
+	setup   typical // of opening a connection
+	addrs   addrs
 	stats   Stats
 }
 
 func newOrigin(p *Pool, k Key) *Origin {
 	o := &Origin{pool: p, key: k, used: p.now()}
 	o.stats.Closed = map[Reason]uint64{}
+	o.manners.never = p.cfg.NoReuse != nil && p.cfg.NoReuse(k)
 	o.place.value, o.claim.origin, o.claim.node.value = o, o, &o.claim
 	o.dialer.init(p, k)
 	return o
@@ -185,37 +188,54 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 	return o.wait(t)
 }
 
-// pickLocked takes the idle connection that was used last, if the request may
-// have it.
+// pickLocked takes the idle connection that was used last of those that the
+// request may have.
 func (o *Origin) pickLocked(t *Ticket, now time.Duration) *Lease {
-	if t.Fresh || o.idle.front == nil {
+	if t.Fresh || !o.manners.keeps(now) {
 		return nil
 	}
-	l := o.idle.front.value
-	if now-l.idleSince > o.usableLocked(l, t.Replayable) {
+	n, rest := o.idle.front, o.manners.rest(t.Replayable, now)
+	for n != nil && now-n.value.idleSince < rest {
+		n = n.next
+	}
+	if n == nil || now-n.value.idleSince > o.usableLocked(n.value, t.Replayable) {
 		return nil
+	}
+	l := n.value
+	if !t.Replayable {
+		l = o.youngestLocked(n, now)
 	}
 	o.idle.remove(&l.node)
 	l.idled, l.reused = now-l.idleSince, l.requests > 0
 	return l
 }
 
+// fewUsedLast is how many connections a request that cannot be sent twice
+// chooses from.
+const fewUsedLast = 4
+
+// youngestLocked returns the connection that was opened last of the few that
+// were used last, from n on, which the request may have. In a rollout the
+// servers that end are those that have been there for long.
+func (o *Origin) youngestLocked(n *node[*Lease], now time.Duration) *Lease {
+	youngest := n.value
+	for range fewUsedLast - 1 {
+		if n = n.next; n == nil || now-n.value.idleSince > o.usableLocked(n.value, false) {
+			break
+		}
+		if n.value.id > youngest.id {
+			youngest = n.value
+		}
+	}
+	return youngest
+}
+
 // usableLocked is how long a connection may have been idle for a request to
 // take it.
 func (o *Origin) usableLocked(l *Lease, replayable bool) time.Duration {
-	bound := o.pool.cfg.IdleTimeout
-	if bound == 0 {
-		bound = 1<<63 - 1
-	}
-	for _, known := range [...]time.Duration{l.hint, o.limit.learned} {
-		if known == 0 {
-			continue
-		}
-		safe := known - margin(known)
-		if !replayable {
-			safe = known / 2
-		}
-		bound = min(bound, safe)
+	bound := o.manners.usable(l.hint, replayable)
+	if t := o.pool.cfg.IdleTimeout; t > 0 {
+		bound = min(bound, t)
 	}
 	return bound
 }
@@ -319,6 +339,7 @@ func (o *Origin) Cancel(t *Ticket) {
 func (o *Origin) dial(d *opening) {
 	p := o.pool
 	defer p.work.Done()
+	defer p.contain("a dial")
 	l, err := o.connect(d.avoid)
 	if err != nil {
 		p.unreserve()
@@ -345,6 +366,8 @@ func (o *Origin) dial(d *opening) {
 	o.opened = p.now()
 	o.stats.Opened++
 	o.stats.HandshakeTime += l.handshake
+	o.setup.add(l.handshake)
+	l.figures = o.addrs.opened(l.addr.Addr())
 	if first := o.waiting.front; first != nil {
 		o.grantLocked(first.value, grant{lease: l})
 		o.mu.Unlock()
@@ -364,14 +387,18 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 	defer o.mu.Unlock()
 	o.settleLocked(l)
 	if l.hungUp {
-		return l, UpstreamClosed
+		l.idled = 0
+		return l, l.hangUp(0)
+	}
+	if !o.manners.keeps(now) {
+		return l, NotTrusted
 	}
 	fresh := 0
 	for n := o.waiting.front; n != nil; n = n.next {
 		if rival != nil && (theirs == 0 || o.open+o.dialing > theirs+1) {
 			return l, MaxIdle
 		}
-		if !n.value.Fresh {
+		if t := n.value; !t.Fresh && o.manners.rest(t.Replayable, now) == 0 {
 			l.idled, l.reused = 0, l.requests > 0
 			o.grantLocked(n.value, grant{lease: l})
 			return nil, ""
@@ -401,10 +428,9 @@ func (o *Origin) settleLocked(l *Lease) {
 	if l.reused {
 		l.reused = false
 		o.stats.Reused++
-		if o.stats.Opened > 0 {
-			o.stats.SavedTime += o.stats.HandshakeTime / time.Duration(o.stats.Opened)
-		}
-		o.limit.survived(l.idled)
+		o.stats.SavedTime += o.setup.value
+		l.figures.Requests++
+		o.manners.survived(l.idled)
 	}
 }
 
@@ -415,14 +441,18 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 		o.dialer.avoid(l.addr.Addr(), now)
 	}
 	o.mu.Lock()
-	if reason == ClosedOnReuse {
-		if l.idled > 0 { // else it had not been idle
-			o.limit.closedAfter(l.idled, now)
+	switch reason {
+	case ClosedOnReuse, UpstreamClosed:
+		if l.Reused() { // else it says nothing of what becomes of used ones
+			o.manners.closedAfter(l.idled, now)
 		}
 		l.reused = false
+	case StrayBytes:
+		o.manners.strayed(now)
 	}
 	o.settleLocked(l)
 	o.open--
+	l.figures.Open--
 	o.stats.Closed[reason]++
 	wants := o.wantsLocked()
 	o.mu.Unlock()
@@ -444,6 +474,7 @@ func (o *Origin) hungUp(l *Lease) {
 	idle := l.node.in != nil
 	if idle {
 		l.node.in.remove(&l.node)
+		l.idled = now - l.idleSince
 	} else {
 		l.hungUp = true
 	}
@@ -451,30 +482,30 @@ func (o *Origin) hungUp(l *Lease) {
 	if !idle {
 		return
 	}
-	_, err := l.conn.Pending()
-	reason := Dead(err, UpstreamClosed)
-	if reason == UpstreamClosed {
-		o.mu.Lock()
-		o.limit.closedAfter(now-l.idleSince, now)
-		o.mu.Unlock()
-	}
-	l.close(reason)
+	l.close(l.hangUp(l.idled))
 }
 
-// tidy retires idle connections that are too old, or idle for too long. Those
-// beyond a learned limit stay: nobody takes them, and when the upstream closes
-// them, or does not, more is learned.
+// tidy retires idle connections that no request may take any more. Of those
+// beyond a learned limit one stays, the one idle longest: when the upstream
+// closes it, or does not, more is learned.
 func (o *Origin) tidy(now time.Duration) {
 	cfg := &o.pool.cfg
+	witness := false
 	o.drop(func(l *Lease) bool {
+		idle := now - l.idleSince
 		// It may have been closed without that being known yet.
-		if idle := now - l.idleSince; o.limit.refutedBy(idle) && !l.conn.PeerGone() {
-			o.limit.survived(idle)
+		if o.manners.limit.refutedBy(idle) && !l.conn.PeerGone() {
+			o.manners.limit.survived(idle)
 		}
-		return cfg.IdleTimeout > 0 && now-l.idleSince >= cfg.IdleTimeout ||
-			l.hint > 0 && now-l.idleSince >= l.hint-margin(l.hint)
+		if cfg.IdleTimeout > 0 && idle >= cfg.IdleTimeout || l.hint > 0 && idle >= l.hint-margin(l.hint) {
+			return true
+		}
+		before := witness
+		witness = witness || o.manners.outworn(idle)
+		return before && o.manners.outworn(idle)
 	}, IdleTimeout)
 	o.retireAged(now)
+	o.drop(func(l *Lease) bool { return !l.pinned && !o.manners.keeps(now) }, NotTrusted)
 	o.closeStrays(now)
 }
 

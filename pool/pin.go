@@ -21,7 +21,7 @@ func (l *Lease) ReleaseTo(t *Ticket, midway bool) {
 	l.pinned, l.midway = true, midway
 	o := l.origin
 	p := o.pool
-	if max := p.cfg.MaxRequests; l.maxLeft == 0 || !midway && max > 0 && l.requests >= max {
+	if max := p.cfg.MaxRequests; l.count.reached(l.requests) || !midway && max > 0 && l.requests >= max {
 		l.close(MaxRequests)
 		return
 	}
@@ -64,7 +64,8 @@ func (o *Origin) pin(l *Lease, rival bool) Reason {
 	o.settleLocked(l)
 	switch {
 	case l.hungUp:
-		return UpstreamClosed
+		l.idled = 0
+		return l.hangUp(0)
 	case o.pool.ctx.Err() != nil:
 		return Shutdown
 	case o.gone.Load(), !l.midway && (rival || o.waiting.len > o.dialing && !o.mayDialLocked()):

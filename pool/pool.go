@@ -46,19 +46,30 @@ type Config struct {
 	MaxPendingPerHost int
 	// PendingTimeout is how long such a request waits; more than 0.
 	PendingTimeout time.Duration
-	// DialTimeout bounds resolving, connecting and the TLS handshake together;
-	// more than 0.
+	// DNSTimeout bounds finding the addresses of a name; 0 leaves it to the
+	// resolver.
+	DNSTimeout time.Duration
+	// DialTimeout bounds connecting and the TLS handshake together; more than 0.
 	DialTimeout time.Duration
 	// DeadTimeout is after how long a peer that answers nothing at all, not even
 	// keep-alive probes, is given up.
 	DeadTimeout time.Duration
+	// NoReuse, if not nil, says of which origins no connection is kept after an
+	// exchange. It is asked once for each origin, and may be called from any
+	// goroutine.
+	NoReuse func(Key) bool
 	// RootCAs verify https origins; nil means the system's.
 	RootCAs *x509.CertPool
 	// CheckAddr, if not nil, says whether an address may be connected to. It is
 	// asked with the very address that is dialled.
 	CheckAddr func(netip.AddrPort) error
-	// Resolver finds the addresses of names; nil means net.DefaultResolver.
+	// Resolver finds the addresses of names, "ip" for all of them, "ip4" and "ip6"
+	// for those of one family, and is asked again while it does not answer. nil
+	// means the system's, all name servers of which are asked then.
 	Resolver Resolver
+	// Fault, if not nil, is told of what should not happen: a panic, which costs
+	// one connection.
+	Fault func(what string, err error)
 }
 
 // Resolver is the part of net.Resolver that the pool needs.
@@ -100,8 +111,11 @@ type Pool struct {
 	cfg     Config
 	start   time.Time
 	watcher *sock.Watcher
-	tick    *time.Ticker // the janitor's
-	tended  atomic.Int64 // when the janitor last turned, by now
+	names   names
+	panics  atomic.Uint64
+	tick    *time.Ticker  // the janitor's
+	tended  atomic.Int64  // when the janitor last turned, by now
+	ended   atomic.Uint64 // see Ended
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -121,10 +135,11 @@ type Pool struct {
 
 // New returns a Pool, which runs until Close.
 func New(cfg Config) (*Pool, error) {
-	if cfg.Resolver == nil {
-		cfg.Resolver = net.DefaultResolver
-	}
 	p := &Pool{cfg: cfg, start: time.Now(), leases: map[uint64]*Lease{}}
+	if p.names = systemNames(cfg.DNSTimeout); cfg.Resolver != nil {
+		p.names.resolvers = []Resolver{cfg.Resolver}
+	}
+	p.names.caught = p.caught
 	p.known.most, p.known.byKey = maxOrigins, map[Key]*Origin{}
 	p.budget.init(cfg.MaxConns)
 	w, err := sock.NewWatcher(p.hungUp)
@@ -135,13 +150,17 @@ func New(cfg Config) (*Pool, error) {
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.work.Add(1)
 	p.tick = time.NewTicker(janitorPeriod)
-	go p.janitor()
+	go func() {
+		defer p.work.Done()
+		p.keepUp("the janitor", p.janitor)
+	}()
 	return p, nil
 }
 
 // Close closes idle connections, fails what waits, and waits for the pool's
 // goroutines. Connections in use are closed when they are given back.
 func (p *Pool) Close() error {
+	p.tick.Stop()
 	p.cancel()
 	for _, o := range p.all() {
 		o.failWaiting(ErrClosed)
@@ -191,6 +210,7 @@ func (p *Pool) allLocked() []*Origin {
 
 // hungUp is told by the watcher that the peer of a connection has closed it.
 func (p *Pool) hungUp(id uint64) {
+	defer p.contain("the watcher")
 	p.mu.Lock()
 	l := p.leases[id]
 	p.mu.Unlock()
@@ -200,8 +220,6 @@ func (p *Pool) hungUp(id uint64) {
 }
 
 func (p *Pool) janitor() {
-	defer p.work.Done()
-	defer p.tick.Stop()
 	var list []*Origin
 	for {
 		select {
@@ -264,6 +282,10 @@ func (p *Pool) CloseIdle(idle time.Duration) (n int) {
 // upstreams are. Many seconds mean that the pool is stuck. It waits for nothing
 // itself.
 func (p *Pool) Lag() time.Duration { return p.now() - time.Duration(p.tended.Load()) }
+
+// Ended returns how many connections the pool has closed, tunnels' included, or
+// failed to open.
+func (p *Pool) Ended() uint64 { return p.ended.Load() }
 
 // enlist makes a new connection known to the watcher.
 func (p *Pool) enlist(l *Lease) error {

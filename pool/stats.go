@@ -15,8 +15,12 @@ type Stats struct {
 	// Closed counts connections closed, by reason.
 	Closed map[Reason]uint64
 	// HandshakeTime was spent on opening connections, name resolution and TLS
-	// included; SavedTime is what the reused ones would have cost on top.
+	// included; SavedTime is what the reused ones would have cost on top, about:
+	// what opening one usually took by then.
 	HandshakeTime, SavedTime time.Duration
+	// Handshake is what opening a connection usually takes now; 0 before the
+	// first, and in sums.
+	Handshake time.Duration
 	// Answers counts responses by the first digit of their status; those that
 	// carpool made itself are in Answers[0] too.
 	Answers [6]uint64
@@ -52,13 +56,16 @@ func (s *Stats) add(t *Stats) {
 type OriginStats struct {
 	Origin string
 	Stats
+	// Addrs are the addresses that its connections lead to, or have led to
+	// lately; nil for "other".
+	Addrs []AddrStats
 }
 
 // Snapshot is a copy of a pool's figures.
 type Snapshot struct {
 	Origins []OriginStats
 	// Total adds up all origins, those too that have been forgotten for lack of
-	// use and are in Origins no more. Its IdleLimit is 0.
+	// use and are in Origins no more. Its IdleLimit and Handshake are 0.
 	Total Stats
 	// Waits is how long requests waited for a connection, Dials how long it took
 	// to open one.
@@ -66,6 +73,8 @@ type Snapshot struct {
 	// MaxConns, MaxConnsPerHost and MaxPendingPerHost are the limits in force, as
 	// in Config.
 	MaxConns, MaxConnsPerHost, MaxPendingPerHost int
+	// Panics counts contained faults.
+	Panics uint64
 }
 
 // Snapshot returns the pool's figures as they are now.
@@ -73,6 +82,7 @@ func (p *Pool) Snapshot() Snapshot {
 	s := Snapshot{
 		Waits: p.waits.snapshot(), Dials: p.dials.snapshot(),
 		MaxConns: p.cfg.MaxConns, MaxConnsPerHost: p.cfg.MaxConnsPerHost, MaxPendingPerHost: p.cfg.MaxPendingPerHost,
+		Panics: p.panics.Load(),
 	}
 	var other Stats
 	p.mu.Lock()
@@ -82,34 +92,34 @@ func (p *Pool) Snapshot() Snapshot {
 	p.mu.Unlock()
 	unlabelled := other.Opened > 0
 	for _, o := range origins {
-		t := o.snapshot()
+		t, addrs := o.snapshot()
 		if o.label == "" {
 			unlabelled = true
 			other.add(&t)
 		} else {
 			s.Total.add(&t)
-			s.Origins = append(s.Origins, OriginStats{o.label, t})
+			s.Origins = append(s.Origins, OriginStats{o.label, t, addrs})
 		}
 	}
 	s.Total.add(&other)
 	if unlabelled {
-		s.Origins = append(s.Origins, OriginStats{"other", other})
+		s.Origins = append(s.Origins, OriginStats{"other", other, nil})
 	}
 	return s
 }
 
-func (o *Origin) snapshot() Stats {
+func (o *Origin) snapshot() (Stats, []AddrStats) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var s Stats
 	s.add(&o.stats)
 	s.Idle, s.Waiting = o.idle.len+o.pinned.len, o.waiting.len
 	s.InUse = o.open - s.Idle
-	s.IdleLimit = o.limit.learned
+	s.IdleLimit, s.Handshake = o.manners.limit.learned, o.setup.value
 	for i := range s.Answers {
 		s.Answers[i] = o.answers[i].Load()
 	}
-	return s
+	return s, o.addrs.snapshot()
 }
 
 // Buckets are the upper bounds of a Histogram's buckets; one more is without

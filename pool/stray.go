@@ -57,6 +57,7 @@ func (l *Lease) strayed(now time.Duration) Reason {
 	case sock.CanWatch && l.conn.PeerGone():
 		return "" // the watcher is about to say so, and something is learned from it
 	case err != nil:
+		l.idled = now - l.idleSince
 		return Dead(err, UpstreamClosed)
 	}
 	return StrayBytes

@@ -328,13 +328,12 @@ func TestP2StrayBytesThatWereReadAheadCloseAnIdleTLSConnection(t *testing.T) {
 func TestP24AConnectionWithHalfATLSRecordIsNotUsed(t *testing.T) {
 	for name, n := range map[string]int{"a byte": 1, "half a head": 3, "a head": 5, "half": 12} {
 		t.Run("P24 "+name, func(t *testing.T) {
-			s, p, o, c := withHalf(t, n)
+			s, p, o, _ := withHalf(t, n)
 			again, _ := s.connect(t, o, pool.Ticket{})
 			defer again.Release()
-			if s := stats(t, p); s.Closed[pool.StrayBytes] != 1 || s.Opened != 2 {
+			if s := stats(t, p); s.Closed[pool.NotTrusted] != 1 || s.Opened != 2 {
 				t.Errorf("%d opened, closed %v", s.Opened, s.Closed)
 			}
-			_ = c
 		})
 	}
 }

@@ -52,6 +52,7 @@ type tunnel struct {
 	cancel context.CancelFunc
 
 	err    error // why there is none
+	flow   flow
 	client end
 	target end
 	closed func() // tells the pool
@@ -75,7 +76,7 @@ func (s *session) serveConnect(x *exchange) bool {
 	ctx, cancel := context.WithCancel(s.p.ctx)
 	defer cancel()
 	t := &tunnel{s: s, host: host, port: port, cancel: cancel, closed: func() {}}
-	t.client.init(s.client, &s.conn, &s.in)
+	t.client.init(s.client, &s.conn, &s.in, &t.flow)
 	authority := net.JoinHostPort(host, fmt.Sprint(port))
 	r := (&http.Request{
 		Method: http.MethodConnect, URL: &url.URL{Host: authority}, Host: authority, Header: http.Header{},
@@ -87,9 +88,10 @@ func (s *session) serveConnect(x *exchange) bool {
 
 func (s *session) runTunnel(x *exchange, t *tunnel, r *http.Request) bool {
 	s.mu.Lock()
-	s.phase, s.tunnel = tunnelling, t
+	s.tunnel = t
 	gone := s.gone
 	s.mu.Unlock()
+	s.beginFlow(&t.flow)
 	if gone {
 		return false
 	}
@@ -104,8 +106,9 @@ func (s *session) runTunnel(x *exchange, t *tunnel, r *http.Request) bool {
 	}
 	if t.err == nil {
 		t.target.wait()
+		rethrow(errors.Join(t.client.err, t.target.err))
 		s.abort = t.broken()
-		s.logTunnel(x, t, 200, "", "")
+		s.logTunnel(x, t, 200, "", s.endFlow())
 		return false
 	}
 	p := connectProblem(t.err)
@@ -143,7 +146,7 @@ func (t *tunnel) dial(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	t.closed = closed
-	t.target.init(conn, conn, new(sock.Buffer))
+	t.target.init(conn, conn, new(sock.Buffer), &t.flow)
 	t.client.open()
 	t.target.open()
 	return &t.target, nil
@@ -158,6 +161,7 @@ func (t *tunnel) interrupt() {
 
 // end closes the target's side; the session closes the client's.
 func (t *tunnel) end() {
+	t.s.endFlow()
 	t.s.mu.Lock()
 	t.s.tunnel = nil
 	t.s.mu.Unlock()
@@ -176,7 +180,7 @@ func (t *tunnel) end() {
 
 // broken reports, when nothing is relayed any more, whether that ended by a
 // failure, such as a reset, which has to look like one on both sides.
-func (t *tunnel) broken() bool { return t.client.failed || t.target.failed }
+func (t *tunnel) broken() bool { return t.client.err != nil || t.target.err != nil }
 
 // errMemory is why a tunnel was not opened.
 var errMemory = errors.New("proxy: memory is short")
@@ -218,8 +222,9 @@ func (h hijack) WriteHeader(int)                              {}
 type end struct {
 	sock.Stream
 	in     *sock.Buffer
+	flow   *flow
 	copied int64
-	failed bool // reading here or writing to the other side, before either ended
+	err    error // of reading here or writing to the other side, before either ended
 
 	mu      sync.Mutex
 	conn    *sock.Conn // nil before init and after retire
@@ -229,10 +234,10 @@ type end struct {
 	done    sync.Cond  // closing and no users
 }
 
-func (e *end) init(stream sock.Stream, conn *sock.Conn, in *sock.Buffer) {
+func (e *end) init(stream sock.Stream, conn *sock.Conn, in *sock.Buffer, f *flow) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.Stream, e.conn, e.in = stream, conn, in
+	e.Stream, e.conn, e.in, e.flow = stream, conn, in, f
 	e.done.L = &e.mu
 }
 
@@ -252,10 +257,10 @@ func (e *end) WriteTo(w io.Writer) (int64, error) {
 	}
 	e.users++
 	e.mu.Unlock()
-	n, err := relayBytes(w, e.Stream, e.in)
+	n, err := relayBytes(w, e.Stream, e.in, e.flow)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.copied, e.failed = n, err != nil
+	e.copied, e.err = n, err
 	e.users--
 	e.done.Broadcast()
 	return n, err

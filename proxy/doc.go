@@ -26,6 +26,16 @@ the reads and writes under way on its two connections fail, under session.mu,
 which the session holds whenever it lets go of one of them. What the session
 finds then (session.gone) tells it why.
 
+# Panics
+
+A panic on a session's goroutine ends its connection. One on a goroutine that
+works for it (the pump, the directions of a tunnel) is handed to the session and
+becomes its own. One of the pool's (dials, look-ups) fails the request that waits
+for it. The sweeper, the watchers and the janitor drop what they were at and go on.
+All are counted and told to Config.Fault. Left out are goroutines that run
+nothing of ours but a wait, and, in cmd, what looks at memory and keeps the
+page's history: it reads figures, and no request waits for it.
+
 # The retry rule
 
 A request is sent a second time, once, on a fresh connection, if no byte of an
@@ -34,19 +44,55 @@ answer has come, 1xx included, and
   - none of it was accepted by the first connection, or
   - the first connection was a kept one, the method is idempotent (GET, HEAD,
     OPTIONS, TRACE, PUT, DELETE; with RETRY_IDEMPOTENCY_KEY also what carries
-    an Idempotency-Key), and its body is absent or was kept whole, 64 KiB at
-    most, or 4 KiB where memory was short.
+    an Idempotency-Key), PUT and DELETE are not conditional (If-Match and the
+    like: carried out twice they would be refused), and the body is absent or
+    was kept whole, 64 KiB at most, or 4 KiB where memory was short.
 
 It is never sent again after one of carpool's own time limits, nor for CONNECT
 and Upgrade. The fresh connection leads to another address where there is one.
+Requests with Upgrade take a new connection from the start.
 
 A dial that is refused is made once more, whatever it is for: nothing was sent.
+
+Two things that come on a kept connection are no answer for this rule: bytes
+that do not begin like one, which are late ones of an answer before; and a 408,
+which servers send as they close what was idle.
+
+# Bytes that no request asked for
+
+A server can send more than its answer: a body behind a 204 or HEAD, one chunk
+end too many, a second answer. If it comes with the answer, or before the next
+request is sent on the connection, it is seen and the connection closed. If it
+comes behind the next request, what does not begin with "HTTP/" is known for
+what it is. A whole stray answer is not: nothing in HTTP/1.1 says which request
+an answer belongs to, and the acknowledgements of TCP do not say either, for
+the server's kernel may have the request before the server sends the stray.
+
+So this rests on what was seen of the origin. After the first stray nothing
+that is open to it serves another request, for ten seconds, and longer each
+time it happens again; for ten minutes after that a connection is used only
+when it has been idle for a second, so never handed straight from one request
+to the next. What remains is the very first stray of an origin, where it is a
+whole answer, the server sends it in a segment of its own, and the next request
+is sent in between. Then one request gets the stray, and those behind it on this
+connection the answer of the one before, until the connection is idle for as
+long as the server takes to answer, which shows the stray. A 204 that announces
+a body costs its connection for this reason; for servers that are known to do
+such things there is NO_REUSE_HOSTS.
 
 # Where it differs from what might be expected
 
   - A folded line, a line that ends with LF alone and a space before a colon
     are refused in requests, and normalised in responses: old servers send
     them, and what the client gets is unambiguous.
+  - Responses that are odd in other ways are put right and passed on where that
+    leaves no doubt about where they, or their lines, end; their connection is
+    not used again. http1/http1test/odd-answers.txt is the list. An empty line
+    before a status line is not among it: on a kept connection it is what is
+    late of the answer before.
+  - User information and fragments in targets are cut off. A backslash in an
+    authority is refused: readers differ about whether it ends there.
+  - An Upgrade with a body in chunks, or of more than 64 KiB, is not passed on.
   - A client that closes its sending side after a request (FIN) counts as gone
     when the answer takes longer than about half a second. TCP cannot tell it
     from one that has closed altogether.
@@ -59,12 +105,18 @@ A dial that is refused is made once more, whatever it is for: nothing was sent.
   - TCP_USER_TIMEOUT is lifted for long uploads and in tunnels: it takes a peer
     that does not read for one that is dead. For uploads the sweeper looks for
     acknowledgements instead; in tunnels only keep-alive probes are left.
+  - A tunnel or an upgraded connection of which one side has ended is closed
+    after TUNNEL_HALF_CLOSED_TIMEOUT in which no buffer was passed on, be it
+    that a reader takes more than that for one buffer (72 KB). A drain waits
+    for it as long as something has moved in the last five seconds.
 
 # Not met
 
   - Stale DNS answers while the resolver is down, and retiring connections to
     addresses that a name no longer has: there is no DNS layer yet. New
     addresses are found when connections are replaced, MAX_CONN_AGE at most.
+    Each new connection asks for its addresses, so a dead first name server
+    costs each of them 0.3 seconds, and AAAA that is never answered 0.05.
   - Plain HTTP inside CONNECT is tunnelled, not pooled.
 */
 package proxy

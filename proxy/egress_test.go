@@ -5,11 +5,14 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -125,6 +128,23 @@ func TestEveryErrorTypeIsCounted(t *testing.T) {
 	}
 }
 
+// R4, R5: what is cut off a target changes no verdict on its host.
+func TestForbiddenDestinationsInOddTargets(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	for _, target := range []string{
+		"http://good.test@169.254.169.254/", "http://good.test:80@169.254.169.254:80/", "http://a@good.test@169.254.169.254/",
+		"http://169.254.169.254#@good.test/", "http://169.254.169.254?@good.test/", "http://169.254.169.254/@good.test",
+		"http://169.254.169.254#good.test", "https://u@169.254.169.254#x", "http://[::1]@[::ffff:169.254.169.254]/",
+	} {
+		client := r.client()
+		client.send("GET " + target + " HTTP/1.1\r\nHost: good.test\r\n\r\n")
+		if head, _ := client.problem(403); field(head, "Proxy-Status") != "carpool; error=destination_ip_prohibited" {
+			t.Errorf("%s is answered %q", target, head)
+		}
+	}
+}
+
 func TestS3LoopbackIsForThePod(t *testing.T) {
 	t.Parallel()
 	r := start(t, func(s *settings) { s.pool.CheckAddr = proxy.Egress(nil, false) })
@@ -195,7 +215,11 @@ type rebinding struct {
 	asked   int
 }
 
-func (r *rebinding) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
+func (r *rebinding) LookupNetIP(ctx context.Context, network, _ string) ([]netip.Addr, error) {
+	if network != "ip" { // asked because the machine is slow
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	r.asked++
 	return r.answers[min(r.asked, len(r.answers))-1], nil
 }
@@ -228,6 +252,56 @@ func TestS5SpellingsOfOneName(t *testing.T) {
 		client := r.client()
 		client.send("GET http://" + host + "/ HTTP/1.1\r\nHost: x\r\n\r\n")
 		client.refused(403)
+	}
+}
+
+// S7: whatever else localhost may be, one of its addresses is where carpool listens.
+func TestS7LocalhostIsAnAliasToo(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	_, port, _ := net.SplitHostPort(r.addr)
+	for _, host := range []string{"localhost", "localhost.", "LocalHost", "LOCALHOST."} {
+		client := r.client()
+		client.send("GET http://" + host + ":" + port + "/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		if _, body := client.problem(508); !strings.Contains(body, "leads back") {
+			t.Errorf("%s: %q", host, body)
+		}
+		client = r.client()
+		client.send(connectTo(host + ":" + port))
+		client.refused(508)
+	}
+}
+
+// S7: whether an address is this machine's takes a descriptor to find out. Where
+// there is none it is not dialled, and descriptors are what is short.
+func TestS7OwnAddressesThatCannotBeHad(t *testing.T) {
+	t.Parallel()
+	listener := netip.MustParseAddrPort("0.0.0.0:9128")
+	own := []net.Addr{&net.IPNet{IP: net.IPv4(192, 0, 2, 1), Mask: net.CIDRMask(24, 32)}}
+	short := false
+	check := proxy.EgressOf(func() ([]net.Addr, error) {
+		if short {
+			return nil, &net.OpError{Op: "route", Err: os.NewSyscallError("netlinkrib", syscall.EMFILE)}
+		}
+		return own, nil
+	}, listener)
+	for i, c := range []struct {
+		addr         string
+		short, fails bool
+	}{
+		{"192.0.2.1:9128", false, true}, {"192.0.2.2:9128", false, false}, {"192.0.2.2:9128", true, true},
+		{"127.0.0.1:9128", true, true}, {"192.0.2.2:80", true, false},
+	} {
+		short = c.short
+		if err := check(netip.MustParseAddrPort(c.addr)); (err != nil) != c.fails {
+			t.Errorf("%d: %s: %v", i, c.addr, err)
+		}
+	}
+	r := start(t, func(s *settings) { s.pool.CheckAddr = check })
+	client := r.client()
+	client.send("GET http://192.0.2.2:9128/ HTTP/1.1\r\nHost: x\r\n\r\n")
+	if _, body := client.problem(503); !strings.Contains(body, "open files") {
+		t.Errorf("answered %q", body)
 	}
 }
 
@@ -269,11 +343,19 @@ func TestO2SecretsStayOutOfRecords(t *testing.T) {
 	client.send(o.request("POST", "/other?token=s3cret", secrets))
 	up = o.accept()
 	up.head()
-	up.send("HTTP/1.1 200 OK\r\ns3cret\r\n\r\n")
+	up.send("HTTP/1.1 200 OK\r\nContent-Length s3cret\r\n\r\n")
 	client.problem(502)
 	client = r.client()
-	client.send("GET http://user:s3cret@" + o.addr + "/?s3cret HTTP/1.1\r\nHost: s3cret\r\n" + secrets + "\r\n")
-	client.refused(400)
+	client.send("GET http://user:s3cret@" + o.addr + "/at?s3cret#s3cret HTTP/1.1\r\nHost: s3cret\r\n" + secrets + "\r\n")
+	up = o.accept()
+	if head := up.head(); strings.Contains(strings.SplitN(head, "\r\n", 2)[0], "@") || field(head, "Host") != o.addr {
+		t.Errorf("%q goes upstream", head)
+	}
+	_ = up.Close()
+	client.problem(502)
+	if rec := r.logged(3); rec.Path != "/at" || rec.Origin != "http://"+o.addr {
+		t.Errorf("logged as %+v", rec)
+	}
 	client = r.client()
 	client.send("GET http://" + o.addr + "/s3cret#s3cret HTTP/1.1\r\ns3cret\r\n\r\n")
 	client.refused(400)
@@ -315,7 +397,7 @@ func TestReasonsForNoConnection(t *testing.T) {
 	}{
 		"X1 no such name": {"nowhere.test", 502, "dns_error", func(s *settings) { s.pool.Resolver = names{} }},
 		"X1 no answer to the name": {"slow.test", 504, "dns_timeout", func(s *settings) {
-			s.pool.Resolver, s.pool.DialTimeout = stuck{make(chan struct{}, 9)}, 100*time.Millisecond
+			s.pool.Resolver, s.pool.DNSTimeout = stuck{make(chan struct{}, 9)}, 100*time.Millisecond
 		}},
 		"X5 refused": {local, 502, "connection_refused", func(*settings) {}},
 	} {

@@ -2,12 +2,11 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
@@ -58,8 +57,6 @@ var (
 	problemNotProxied  = problem{400, "http_request_error",
 		"this is a proxy, not a web server: set HTTP_PROXY to this address and ask for the full URL, as in: curl -x http://127.0.0.1:3128 http://host/path"}
 	problemTarget    = problem{400, "http_request_error", "the request target is not http://host[:port]/path or https://host[:port]/path"}
-	problemFragment  = problem{400, "http_request_error", "the request target has a fragment (#...), which is never sent: leave it out"}
-	problemUserinfo  = problem{400, "http_request_error", "the request target has user information (user:password@), which does not belong in a URL: use the Authorization field"}
 	problemPort      = problem{400, "http_request_error", "the port of the request target is not a number from 1 to 65535"}
 	problemAuthority = problem{400, "http_request_error", "CONNECT takes a target of the form host:port"}
 
@@ -73,16 +70,16 @@ var (
 
 	problemUnknownHost = problem{502, "dns_error", "the host name does not exist, or has no address"}
 	problemDNS         = problem{502, "dns_error", "the host name could not be resolved"}
-	problemDNSTimeout  = problem{504, "dns_timeout", "the name server did not answer in time (DIAL_TIMEOUT)"}
+	problemDNSTimeout  = problem{504, "dns_timeout", "the name server did not answer in time (DNS_TIMEOUT)"}
 	problemRefused     = problem{502, "connection_refused", "the upstream refused the connection: is it listening on this port?"}
 	problemConnTimeout = problem{504, "connection_timeout", "the upstream could not be connected to in time (DIAL_TIMEOUT)"}
 	problemUnroutable  = problem{502, "destination_ip_unroutable", "there is no route to the upstream"}
 	problemConnect     = problem{502, "destination_unavailable", "the upstream could not be connected to"}
 	problemCertificate = problem{502, "tls_certificate_error", "the upstream's certificate does not hold for this host: wrong name, expired, or an unknown authority (CA_FILE adds one)"}
-	problemTLS         = problem{502, "tls_protocol_error", "the TLS handshake with the upstream failed: does it speak TLS on this port?"}
 
 	problemTerminated = problem{502, "connection_terminated", "the upstream closed the connection without an answer; the request may or may not have been carried out"}
-	problemReuse      = problem{502, "connection_terminated", "the upstream closed a kept connection just as the request was sent; it was not repeated because the method is not idempotent"}
+	problemReuse      = problem{502, "connection_terminated", "the upstream closed a kept connection just as the request was sent; it was not repeated because the method is not idempotent, or the request is conditional (If-Match and the like)"}
+	problemStray      = problem{502, "http_protocol_error", "the upstream sent bytes on a kept connection that belong to no answer, just as the request came; it was not repeated because the method is not idempotent, or the body too long"}
 	problemDead       = problem{504, "connection_timeout", "the upstream gives no sign of life (UPSTREAM_DEAD_TIMEOUT)"}
 	problemIncomplete = problem{502, "http_response_incomplete", "the upstream broke off its answer"}
 	problemProtocol   = problem{502, "http_protocol_error", "the upstream's answer is not valid HTTP/1.1"}
@@ -145,24 +142,15 @@ func dnsProblem(err error) *problem {
 	return &problemDNS
 }
 
-func tlsProblem(err error) *problem {
-	var verify *tls.CertificateVerificationError
-	var name x509.HostnameError
-	switch {
-	case errors.As(err, &verify), errors.As(err, &name):
-		return &problemCertificate
-	case isTimeout(err):
-		return &problemConnTimeout
-	}
-	return &problemTLS
-}
-
 func policyProblem(err error) *problem {
 	var denied *policy.Denied
-	if errors.As(err, &denied) {
+	switch {
+	case errors.As(err, &denied):
 		return &problem{403, "destination_ip_prohibited", denied.Message}
+	case errors.Is(err, errLoop):
+		return &problemLoop
 	}
-	return &problemLoop
+	return &problemConnect
 }
 
 func isTimeout(err error) bool {
@@ -179,26 +167,38 @@ var errLoop = errors.New("proxy: the address is this proxy's own")
 // whether egress may go there at all. onLoopback says that only this pod can
 // reach the proxy, so that it may reach this pod's loopback in turn.
 func Egress(listeners []netip.AddrPort, onLoopback bool) func(netip.AddrPort) error {
+	return egress(listeners, onLoopback, net.InterfaceAddrs)
+}
+
+// egress is Egress with where the addresses of this machine are had from. It takes
+// a descriptor to ask for them; where there is none, nothing is said of an
+// address, and the error is the lack's own.
+func egress(listeners []netip.AddrPort, onLoopback bool, own func() ([]net.Addr, error)) func(netip.AddrPort) error {
 	return func(a netip.AddrPort) error {
-		if policy.Self(a, listeners, isLocal) {
+		var unknown error
+		isOwn := func(a netip.Addr) bool {
+			addrs, err := own()
+			unknown = errors.Join(unknown, err)
+			return contains(addrs, a)
+		}
+		switch {
+		case policy.Self(a, listeners, isOwn):
 			return errLoop
+		case unknown != nil:
+			return unknown
 		}
 		return policy.Addr(a.Addr(), onLoopback)
 	}
 }
 
-// isLocal reports whether an address is one of this machine's.
-func isLocal(a netip.Addr) bool {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return false
-	}
-	for _, i := range addrs {
-		if n, ok := i.(*net.IPNet); ok {
-			if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == a {
-				return true
-			}
+// contains reports whether an address is one of those of interfaces.
+func contains(addrs []net.Addr, a netip.Addr) bool {
+	return slices.ContainsFunc(addrs, func(i net.Addr) bool {
+		n, ok := i.(*net.IPNet)
+		if !ok {
+			return false
 		}
-	}
-	return false
+		ip, ok := netip.AddrFromSlice(n.IP)
+		return ok && ip.Unmap() == a
+	})
 }

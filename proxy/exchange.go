@@ -45,6 +45,7 @@ type exchange struct {
 	respHead []byte
 	respBody http1.Body
 	informed bool // a 1xx was passed on
+	suspect  bool // and was odd
 	answered bool // the head of the final response is there; guarded by session.mu
 	// What the upstream said of its connection (pool.Lease.Hint).
 	hintTimeout, hintMax int64
@@ -80,35 +81,37 @@ func (x *exchange) classify(retryKeyed bool) {
 	r := &x.req
 	x.http10 = r.Minor == 0
 	x.keepAlive = !x.http10 && !r.Close || x.http10 && (r.KeepAlive || http1.EqualFold(r.First(http1.ProxyConnection), "keep-alive"))
+	x.keepAlive = x.keepAlive && !r.Suspect
 	x.forwards = -1
-	idempotent := false
 	switch string(r.Method) {
-	case "GET", "PUT", "DELETE":
-		idempotent = true
 	case "HEAD":
-		idempotent, x.isHead = true, true
+		x.isHead = true
 	case "OPTIONS":
-		idempotent, x.isOptions = true, true
+		x.isOptions = true
 		x.forwards, _ = maxForwards(r)
 	case "TRACE":
-		idempotent = true
 		x.forwards, _ = maxForwards(r)
 	}
 	x.upgrade = offersUpgrade(r)
-	x.replayable = !x.upgrade && (idempotent || retryKeyed && r.Has.Of(http1.IdempotencyKey))
+	x.replayable = !x.upgrade && repeatable(r, retryKeyed)
 	x.pin = pins(r.First(http1.Authorization))
 	x.reqBody = r.Body()
 }
 
 // offersUpgrade reports whether an Upgrade is to be passed on. Not one with a
-// body: there are servers that take what follows such a head for the other
-// protocol, or for the next request (Kludex/uvicorn#2722). And not one to
-// HTTP/2, which would only take the connection out of the pool.
+// long body, or one of which it is not known how long it is: there are servers
+// that take what follows such a head for the other protocol, or for the next
+// request (Kludex/uvicorn#2722), and the other protocol begins where the request
+// ends. docker exec sends a short one. And not one to HTTP/2, which would only
+// take the connection out of the pool.
 func offersUpgrade(r *http1.Request) bool {
 	if !r.Upgrade || r.Minor == 0 || !r.Has.Of(http1.Upgrade) {
 		return false
 	}
 	body, h2c := r.Body(), false
+	if body.Chunked() || body.Left() > maxReplay {
+		return false
+	}
 	for i := range r.Fields {
 		if f := &r.Fields[i]; f.Name == http1.Upgrade {
 			http1.EachOption(r.Value(f), func(o []byte) bool {
@@ -117,7 +120,7 @@ func offersUpgrade(r *http1.Request) bool {
 			})
 		}
 	}
-	return body.Done() && !h2c
+	return !h2c
 }
 
 // pins reports whether credentials are of a scheme that authenticates the
@@ -178,6 +181,9 @@ func (s *session) carry(x *exchange) bool {
 		x.broken = false
 		x.rb.Release()
 		x.resp.Reset()
+		s.mu.Lock()
+		x.answered = false
+		s.mu.Unlock()
 		s.p.retries.Add(1)
 	}
 }
@@ -185,7 +191,8 @@ func (s *session) carry(x *exchange) bool {
 // acquire borrows a connection: the one that belongs to this client, or one
 // from the pool.
 func (s *session) acquire(x *exchange) (*pool.Lease, error) {
-	s.ticket.Replayable, s.ticket.Fresh = x.replayable && x.keep, x.retried
+	// A handshake has to get through: the other protocol is spoken for long.
+	s.ticket.Replayable, s.ticket.Fresh = x.replayable && x.keep, x.retried || x.upgrade
 	if !x.retried {
 		s.ticket.Avoid = netip.Addr{}
 	} else {
@@ -202,7 +209,7 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 }
 
 // attempt sends the request on a connection and relays the answer. It asks for
-// a retry where the rule allows one: no byte of an answer has come, and either
+// a retry where the rule allows one: nothing of an answer has come, and either
 // none of the request was accepted, or the connection was a kept one and the
 // request can be sent twice.
 func (s *session) attempt(x *exchange, lease *pool.Lease) (again, retry bool) {
@@ -218,6 +225,10 @@ func (s *session) attempt(x *exchange, lease *pool.Lease) (again, retry bool) {
 	}
 	if err := s.readResponse(x, lease); err != nil {
 		return s.noAnswer(x, lease, err)
+	}
+	if s.crossed(x, lease) {
+		s.giveBack(lease, x.reasonOf408())
+		return false, true
 	}
 	return s.answer(x, lease), false
 }
@@ -242,6 +253,8 @@ func (s *session) noAnswer(x *exchange, lease *pool.Lease, err error) (again, re
 	case errors.As(pumped, &malformed):
 		s.giveBack(lease, pool.ClientGone)
 		return s.fail(x, badRequest(malformed)), false
+	case errors.As(err, &malformed) && x.cameLate(lease):
+		return s.strayed(x, lease)
 	case errors.As(err, &malformed):
 		s.giveBack(lease, pool.BadAnswer)
 		return s.fail(x, badResponse(malformed)), false
@@ -263,7 +276,7 @@ func (s *session) died(x *exchange, lease *pool.Lease, err error) (again, retry 
 	reused, reason := lease.Reused(), diedOf(lease, err)
 	s.giveBack(lease, reason)
 	switch {
-	case reused && x.replayable && x.keep && !x.retried:
+	case reused && x.repeatable():
 		return false, true
 	case reason == pool.PeerDead:
 		return s.fail(x, &problemDead), false
@@ -359,13 +372,10 @@ func (s *session) deadline(lease *pool.Lease, t time.Duration) error {
 
 // inform passes a 1xx response on (RFC 9110 section 15.2).
 func (s *session) inform(x *exchange) error {
-	x.informed = true
+	x.informed, x.suspect = true, x.suspect || x.resp.Suspect
 	if x.http10 {
 		return nil
 	}
-	r := &x.resp
-	r.DropLength()
-	r.DropAll(http1.TransferEncoding)
 	b := x.buildResponse(s.p.cfg.Via)
 	x.respHead = append(b, "\r\n"...)
 	if _, err := s.client.Write(x.respHead); err != nil {

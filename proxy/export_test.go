@@ -1,7 +1,38 @@
 package proxy
 
+import (
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/carpoolproxy/carpool/internal/sock"
+)
+
 // SweepPeriod is how often the sweeper turns.
 const SweepPeriod = sweepPeriod
+
+// SeesResets says whether a reset is seen on a connection that nobody reads.
+const SeesResets = sock.CanWatch
+
+// Flow is flow for the tests.
+type Flow struct{ f flow }
+
+// Move notes that bytes have moved.
+func (f *Flow) Move() { f.f.pass() }
+
+// End notes that a side has ended.
+func (f *Flow) End() { f.f.end() }
+
+// Silence is silence.
+func (f *Flow) Silence(now time.Duration) time.Duration { return f.f.silence(now) }
+
+// Stumble has the sweeper look after a session that it cannot look after.
+func (p *Proxy) Stumble() { p.lookAfter(nil) }
+
+// EgressOf is Egress on a machine that has these addresses.
+func EgressOf(own func() ([]net.Addr, error), listeners ...netip.AddrPort) func(netip.AddrPort) error {
+	return egress(listeners, true, own)
+}
 
 // HoldSessions stops whoever wants to look at a session, until it is released.
 func (p *Proxy) HoldSessions() (release func()) {
@@ -18,3 +49,22 @@ func (p *Proxy) HoldSessions() (release func()) {
 		}
 	}
 }
+
+// ParseTarget takes a request target apart; ok is false where it is refused.
+func ParseTarget(target []byte) (authority, path string, ok bool) {
+	t, bad := parseTarget(target)
+	return string(t.authority), string(t.path), bad == nil
+}
+
+// Relief is relief for the tests.
+type Relief struct{ r relief }
+
+// Due calls due.
+func (r *Relief) Due(now time.Duration) bool { return r.r.due(now) }
+
+// Helped calls helped.
+func (r *Relief) Helped() { r.r.helped() }
+
+// FirstRelief is the shortest time between two evictions of which the first did
+// not help.
+const FirstRelief = firstRelief

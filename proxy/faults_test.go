@@ -518,6 +518,85 @@ func websocket(r *rig, o *origin) (client, up *wire) {
 	return client, up
 }
 
+// C11: docker exec says in a body what is to run. The other protocol begins
+// behind it.
+func TestC11UpgradeWithABody(t *testing.T) {
+	t.Parallel()
+	body := `{"Detach":false,"Tty":false}` + "\r\n"
+	for name, c := range map[string]struct {
+		length int
+		pieces []string // of the body, and of what is behind it
+	}{
+		"C11 whole":                       {30, []string{body}},
+		"C11 whole, with more behind":     {30, []string{body + "stdin"}},
+		"C11 behind its head":             {30, []string{"", body}},
+		"C11 in pieces":                   {30, []string{body[:1], body[1:20], body[20:]}},
+		"C11 in pieces, with more behind": {30, []string{body[:20], body[20:] + "stdin"}},
+		"C11 empty":                       {0, []string{""}},
+		"C11 empty, with more behind":     {0, []string{"stdin"}},
+		"C11 of 64 KiB":                   {65536, []string{strings.Repeat("x", 65536)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, o := start(t), newOrigin(t)
+			client := r.client()
+			length := fmt.Sprintf("Content-Length: %d\r\n", c.length)
+			client.send(o.request("POST", "/exec", "Upgrade: tcp\r\nConnection: Upgrade\r\n"+length+"\r\n"+c.pieces[0]))
+			up := o.accept()
+			up.want(o.forwarded("POST", "/exec", "Upgrade: tcp\r\n"+length+"Connection: Upgrade\r\n"))
+			up.want(c.pieces[0][:min(len(c.pieces[0]), c.length)])
+			for _, p := range c.pieces[1:] {
+				client.send(p)
+				up.want(strings.TrimSuffix(p, "stdin"))
+			}
+			up.send("HTTP/1.1 101 UPGRADED\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\nstdout")
+			client.want("HTTP/1.1 101 UPGRADED\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\nstdout")
+			if strings.HasSuffix(c.pieces[len(c.pieces)-1], "stdin") {
+				up.want("stdin")
+			}
+			client.send("more")
+			up.want("more")
+			_ = client.Close()
+			up.end()
+			_ = up.Close()
+			r.closedFor(o, pool.Upgraded)
+		})
+	}
+}
+
+// An upstream that switches before it has the request leaves it open where the
+// other protocol begins.
+func TestC11SwitchBeforeTheBodyHasCome(t *testing.T) {
+	t.Parallel()
+	r, o := start(t), newOrigin(t)
+	client := r.client()
+	client.send(o.request("POST", "/exec", "Upgrade: tcp\r\nConnection: Upgrade\r\nContent-Length: 9\r\n\r\nhalf"))
+	up := o.accept()
+	up.head()
+	up.want("half")
+	up.send("HTTP/1.1 101 UPGRADED\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n")
+	client.refused(502)
+	up.cut()
+	r.free(o)
+	o.served(1)
+}
+
+// RFC 9112 section 6.1, RFC 9110 section 8.6: there is no body before the other
+// protocol.
+func TestR22SwitchWithoutLengthAndCoding(t *testing.T) {
+	t.Parallel()
+	for _, framing := range []string{"Content-Length: 5\r\n", "Content-Length: 007\r\n", "Transfer-Encoding: chunked\r\n", "content-length : 0\r\nTRANSFER-ENCODING:\tchunked\r\n"} {
+		r, o := start(t), newOrigin(t)
+		client := r.client()
+		client.send(o.request("GET", "/ws", upgradeFields))
+		up := o.accept()
+		up.head()
+		up.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n" + framing + "Sec-WebSocket-Accept: def\r\nConnection: Upgrade\r\n\r\nframe")
+		client.want(switched + "frame")
+		_, _ = client.Close(), up.Close()
+	}
+}
+
 func TestX13WebSockets(t *testing.T) {
 	t.Parallel()
 	t.Run("X13 frames both ways", func(t *testing.T) {

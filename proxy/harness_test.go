@@ -34,6 +34,7 @@ const patience = 15 * time.Second
 
 // TestMain fails the package if a goroutine or a descriptor outlives the tests.
 func TestMain(m *testing.M) {
+	speak()
 	warmUp()
 	before := descriptors()
 	code := m.Run()
@@ -139,6 +140,7 @@ func start(t testing.TB, change ...func(*settings)) *rig {
 		CheckAddr: proxy.Egress([]netip.AddrPort{netip.MustParseAddrPort(r.addr)}, true),
 	}}
 	c.proxy.LogAll, c.proxy.Log, c.proxy.Fault = true, r.log, r.fault
+	trusting(&c)
 	for _, f := range change {
 		f(&c)
 	}
@@ -280,7 +282,9 @@ func newOriginAt(t testing.TB, address string) *origin {
 				return
 			}
 			o.accepted.Add(1)
-			o.conns <- c
+			if c = answering(c); c != nil {
+				o.conns <- c
+			}
 		}
 	}()
 	t.Cleanup(func() {
@@ -349,12 +353,12 @@ func (o *origin) request(method, path, more string) string {
 	if !strings.Contains(more, "\r\n\r\n") {
 		more += "\r\n"
 	}
-	return method + " http://" + o.addr + path + " HTTP/1.1\r\nHost: " + o.addr + "\r\n" + more
+	return method + " " + scheme() + "://" + o.addr + path + " HTTP/1.1\r\nHost: " + o.addr + "\r\n" + more
 }
 
 // forwarded is how request arrives.
 func (o *origin) forwarded(method, path, more string) string {
-	return strings.Replace(o.request(method, path, more), "http://"+o.addr, "", 1)
+	return strings.Replace(o.request(method, path, more), scheme()+"://"+o.addr, "", 1)
 }
 
 // ok is an answer that leaves the connection open.
@@ -397,6 +401,9 @@ func (w *wire) send(s string) {
 }
 
 func (w *wire) trySend(s string) error {
+	if w.name == "client" {
+		s = translated(s)
+	}
 	_ = w.SetWriteDeadline(time.Now().Add(patience))
 	_, err := w.Write([]byte(s))
 	return err
@@ -494,8 +501,9 @@ func (w *wire) cut() {
 
 // reset closes so that the peer sees a reset.
 func (w *wire) reset() {
-	_ = w.Conn.(*net.TCPConn).SetLinger(0)
-	_ = w.Close()
+	c := tcp(w.Conn)
+	_ = c.SetLinger(0)
+	_ = c.Close()
 }
 
 // shut ends the sending direction.

@@ -166,8 +166,9 @@ func traced(r *http1.Request) []byte {
 		f.Drop = f.Name == http1.Authorization || f.Name == http1.ProxyAuthorization ||
 			http1.EqualFold(r.FieldName(f), "cookie")
 	}
+	t, _ := parseTarget(r.Target) // it was routed by it
 	b := append([]byte(nil), r.Method...)
-	b = append(append(b, ' '), r.Target...)
+	b = append(append(append(append(b, ' '), t.scheme...), t.authority...), t.path...)
 	b = append(b, " HTTP/1."...)
 	b = http1.AppendInt(b, int64(r.Minor))
 	b = r.AppendFields(append(b, "\r\n"...))

@@ -30,6 +30,9 @@ type Config struct {
 	ResponseHeaderTimeout time.Duration
 	// BodyIdleTimeout bounds the silence inside a body, in either direction.
 	BodyIdleTimeout time.Duration
+	// TunnelHalfClosedTimeout bounds the silence in a tunnel or an upgraded
+	// connection of which one side has ended.
+	TunnelHalfClosedTimeout time.Duration
 	// MaxHeaderBytes bounds the head of a request or a response; 0 is 64 KiB.
 	MaxHeaderBytes int
 	// MaxClients bounds the client connections open at a time; 0 is no limit.
@@ -160,6 +163,7 @@ func (p *Proxy) Serve(l *sock.Listener) error {
 	p.mu.Unlock()
 	defer p.work.Done()
 	s := p.newSession()
+	var room relief
 	for {
 		loop.turned.Store(p.swept.Load())
 		if p.full() && !p.evictIdleClient() {
@@ -171,12 +175,14 @@ func (p *Proxy) Serve(l *sock.Listener) error {
 		loop.turned.Store(p.swept.Load())
 		switch {
 		case err == nil:
+			room.helped()
 			p.add(s)
 			go s.serve()
 			s = p.newSession()
 		case p.ctx.Err() != nil || errors.Is(err, net.ErrClosed):
 			return ErrClosed
-		case sock.Exhausted(err) && p.makeRoom():
+		case sock.Exhausted(err) && room.due(p.now()) && p.makeRoom():
+			runtime.Gosched() // a session closes its connection itself
 		default:
 			p.cfg.Fault("accept", err)
 			p.pause()
@@ -350,6 +356,7 @@ func (p *Proxy) sleep(s *session) {
 
 // wakeID is told by the watcher that there is something to read for a session.
 func (p *Proxy) wakeID(id uint64) {
+	defer p.contain("the watcher")
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s := p.asleep[id]; s != nil {
@@ -386,8 +393,25 @@ func (p *Proxy) Stats() Stats {
 // is served as before.
 func (p *Proxy) Drain() { p.draining.Store(true) }
 
-// Busy reports whether a request or a tunnel is open.
-func (p *Proxy) Busy() bool { return p.inFlight.Load()+p.tunnels.Load() > 0 }
+// Busy reports whether a request or a tunnel is open. A tunnel of which one side
+// has ended, and in which nothing has moved for a few seconds, is none.
+func (p *Proxy) Busy() bool {
+	open := p.inFlight.Load() + p.tunnels.Load()
+	return open > 0 && open > p.quiet()
+}
+
+// quiet counts the tunnels that a drain need not wait for. All of them are in
+// the counts that Busy has taken before, or have ended since.
+func (p *Proxy) quiet() (n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for s := p.sessions; s != nil; s = s.next {
+		if s.isQuiet() {
+			n++
+		}
+	}
+	return n
+}
 
 // Close stops listening, cuts off what is open, and waits for it to end.
 func (p *Proxy) Close() error {
@@ -458,11 +482,17 @@ func (p *Proxy) sweep() {
 		}
 		p.mu.Unlock()
 		for _, s := range list { // what has ended meanwhile is in no phase that matters
-			s.lookAfter()
+			p.lookAfter(s)
 		}
 		clear(list)
 		list = list[:0]
 	}
+}
+
+// lookAfter contains what one session may do to the sweeper.
+func (p *Proxy) lookAfter(s *session) {
+	defer p.contain("the sweeper")
+	s.lookAfter()
 }
 
 // manyStacks is how many stacks are worth a garbage collection.

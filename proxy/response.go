@@ -14,12 +14,16 @@ import (
 // upstream's connection only. The caller ends it.
 func (x *exchange) buildResponse(via bool) []byte {
 	r := &x.resp
+	if r.Status < 200 || r.Status == 204 {
+		r.DropLength() // RFC 9110 section 8.6, RFC 9112 section 6.1
+		r.DropAll(http1.TransferEncoding)
+	}
 	const hopByHop = 1<<http1.Connection | 1<<http1.KeepAlive | 1<<http1.ProxyConnection | 1<<http1.Upgrade
 	if r.Has&hopByHop != 0 {
 		for _, n := range [...]http1.Name{http1.Connection, http1.KeepAlive, http1.ProxyConnection} {
 			r.DropAll(n)
 		}
-		if r.Status != 101 {
+		if !passesUpgrade(r.Status) {
 			r.DropAll(http1.Upgrade)
 		}
 	}
@@ -30,13 +34,36 @@ func (x *exchange) buildResponse(via bool) []byte {
 	return b
 }
 
+// passesUpgrade reports whether Upgrade tells the client something: to what was
+// switched, or to what it is to switch (RFC 9110 section 15.5.22). Elsewhere it
+// offers what carpool does not.
+func passesUpgrade(status int) bool { return status == 101 || status == 426 }
+
+// appendConnection appends what the client has to know of its connection.
+func (x *exchange) appendConnection(b []byte) []byte {
+	upgrade := x.resp.Has.Of(http1.Upgrade) && passesUpgrade(x.resp.Status)
+	switch {
+	case !x.keepAlive && upgrade:
+		return append(b, "Connection: close, Upgrade\r\n"...)
+	case !x.keepAlive:
+		return append(b, "Connection: close\r\n"...)
+	case x.http10 && upgrade:
+		return append(b, "Connection: keep-alive, Upgrade\r\n"...)
+	case x.http10:
+		return append(b, "Connection: keep-alive\r\n"...)
+	case upgrade:
+		return append(b, "Connection: Upgrade\r\n"...)
+	}
+	return b
+}
+
 // answer passes the final response on, whose head is in x.resp and at the
 // front of x.rb.
 func (s *session) answer(x *exchange, lease *pool.Lease) (again bool) {
 	r := &x.resp
 	if r.Status == 101 {
-		if !x.upgrade || x.pumping || x.broken {
-			_ = s.joinPump(x, lease)
+		_ = s.joinPump(x, lease)
+		if !x.upgrade || x.broken { // it goes on where the request ends
 			s.giveBack(lease, pool.BadAnswer)
 			return s.fail(x, &problemUpgrade)
 		}
@@ -44,11 +71,8 @@ func (s *session) answer(x *exchange, lease *pool.Lease) (again bool) {
 	}
 	x.status = r.Status
 	x.respBody = r.Body(x.isHead)
+	x.suspect = x.suspect || r.Status == 204 && (r.Length > 0 || r.Chunked) // there may be a body to come
 	x.hintTimeout, x.hintMax = r.KeepAliveHint()
-	if r.Status == 204 {
-		r.DropLength() // RFC 9110 section 8.6, RFC 9112 section 6.1
-		r.DropAll(http1.TransferEncoding)
-	}
 	if x.http10 && r.Chunked {
 		x.respBody.Unwrap = true
 		r.DropAll(http1.TransferEncoding)
@@ -59,14 +83,7 @@ func (s *session) answer(x *exchange, lease *pool.Lease) (again bool) {
 		r.Status == 205 && !x.respBody.Done() { // which some clients take for one without a body
 		x.keepAlive = false
 	}
-	b := x.buildResponse(s.p.cfg.Via)
-	switch {
-	case !x.keepAlive:
-		b = append(b, "Connection: close\r\n"...)
-	case x.http10:
-		b = append(b, "Connection: keep-alive\r\n"...)
-	}
-	x.respHead = append(b, "\r\n"...)
+	x.respHead = append(x.appendConnection(x.buildResponse(s.p.cfg.Via)), "\r\n"...)
 	return s.relay(x, lease)
 }
 
@@ -148,6 +165,7 @@ func (s *session) fillAnswer(x *exchange, lease *pool.Lease) error {
 			return err
 		}
 	}
+	x.rb.Grow(http1.MaxUnused) // a line that has not ended; the decoder's own limit comes first
 	return lease.Fill(&x.rb)
 }
 
@@ -168,9 +186,11 @@ func (s *session) settle(x *exchange, lease *pool.Lease, clean bool) {
 		lease.Discard(pool.StrayBytes)
 	case !whole:
 		lease.Discard(pool.EarlyAnswer)
-	case r.Suspect:
+	case x.idledOut(lease):
+		lease.Discard(x.reasonOf408())
+	case r.Suspect, x.respBody.Suspect, x.suspect:
 		lease.Discard(pool.BadAnswer)
-	case r.Close, r.Minor == 0 && !r.KeepAlive, x.upgrade: // who declines an upgrade may still be of two minds
+	case ends(r), x.upgrade: // who declines an upgrade may still be of two minds
 		lease.Discard(pool.NotKept)
 	default:
 		lease.Hint(x.hintTimeout, x.hintMax)

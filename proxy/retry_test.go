@@ -1,13 +1,8 @@
 package proxy_test
 
 import (
-	"context"
 	"fmt"
-	"net/netip"
-	"runtime"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -34,16 +29,22 @@ var endings = map[string]func(*wire){
 // under it.
 func TestRetryOnAFreshConnection(t *testing.T) {
 	t.Parallel()
+	most := 64 << 10 // of a body that is kept
+	if spoken("rationed") {
+		most = 3 << 10
+	}
 	for name, c := range map[string]struct{ method, more string }{
-		"P15 GET":             {"GET", ""},
-		"P15 HEAD":            {"HEAD", ""},
-		"P15 OPTIONS":         {"OPTIONS", ""},
-		"P15 TRACE":           {"TRACE", ""},
-		"P16 DELETE":          {"DELETE", ""},
-		"P16 PUT, no body":    {"PUT", "Content-Length: 0\r\n\r\n"},
-		"P16 PUT, small body": {"PUT", "Content-Length: 5\r\n\r\nhello"},
-		"P16 PUT, chunks":     {"PUT", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-T: v\r\n\r\n"},
-		"P16 PUT, 64 KiB":     {"PUT", "Content-Length: 65536\r\n\r\n" + strings.Repeat("x", 65536)},
+		"P15 GET":              {"GET", ""},
+		"P15 HEAD":             {"HEAD", ""},
+		"P15 OPTIONS":          {"OPTIONS", ""},
+		"P15 TRACE":            {"TRACE", ""},
+		"P16 DELETE":           {"DELETE", ""},
+		"P16 PUT, no body":     {"PUT", "Content-Length: 0\r\n\r\n"},
+		"P16 PUT, small body":  {"PUT", "Content-Length: 5\r\n\r\nhello"},
+		"P16 PUT, chunks":      {"PUT", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-T: v\r\n\r\n"},
+		"P16 PUT, all it can":  {"PUT", fmt.Sprintf("Content-Length: %d\r\n\r\n%s", most, strings.Repeat("x", most))},
+		"P28 GET, conditional": {"GET", "If-None-Match: \"a\"\r\nIf-Modified-Since: x\r\n"},
+		"P28 PUT, not quite":   {"PUT", "X-If-Match: a\r\nIffy: b\r\nI: c\r\nContent-Length: 0\r\n\r\n"},
 	} {
 		for how, end := range endings {
 			t.Run(name+" "+how, func(t *testing.T) {
@@ -107,17 +108,22 @@ func TestNoRetry(t *testing.T) {
 	t.Parallel()
 	big := strings.Repeat("x", 65537)
 	for name, c := range map[string]struct{ method, more, says string }{
-		"P17 POST":                       {"POST", "Content-Length: 5\r\n\r\nhello", "not idempotent"},
-		"P17 POST, no body":              {"POST", "Content-Length: 0\r\n\r\n", "not idempotent"},
-		"P17 PATCH":                      {"PATCH", "Content-Length: 5\r\n\r\nhello", "not idempotent"},
-		"P17 unknown method":             {"PURGE", "", "not idempotent"},
-		"P17 method in lower case":       {"get", "", "not idempotent"},
-		"P17 key without the option":     {"POST", "Idempotency-Key: 1\r\nContent-Length: 5\r\n\r\nhello", "not idempotent"},
-		"P17 Upgrade":                    {"GET", "Upgrade: websocket\r\nConnection: Upgrade\r\n", ""},
-		"P16 PUT with too long a body":   {"PUT", "Content-Length: 65537\r\n\r\n" + big, ""},
-		"P16 PUT with too many chunks":   {"PUT", "Transfer-Encoding: chunked\r\n\r\n10001\r\n" + big + "\r\n0\r\n\r\n", ""},
-		"P16 PUT, long, with a key":      {"PUT", "Idempotency-Key: 1\r\nContent-Length: 65537\r\n\r\n" + big, ""},
-		"P17 POST of which half is sent": {"POST", "Content-Length: 10\r\n\r\nhello", "not idempotent"},
+		"P17 POST":                        {"POST", "Content-Length: 5\r\n\r\nhello", "not idempotent"},
+		"P17 POST, no body":               {"POST", "Content-Length: 0\r\n\r\n", "not idempotent"},
+		"P17 PATCH":                       {"PATCH", "Content-Length: 5\r\n\r\nhello", "not idempotent"},
+		"P17 unknown method":              {"PURGE", "", "not idempotent"},
+		"P17 method in lower case":        {"get", "", "not idempotent"},
+		"P17 key without the option":      {"POST", "Idempotency-Key: 1\r\nContent-Length: 5\r\n\r\nhello", "not idempotent"},
+		"P16 PUT with too long a body":    {"PUT", "Content-Length: 65537\r\n\r\n" + big, ""},
+		"P16 PUT with too many chunks":    {"PUT", "Transfer-Encoding: chunked\r\n\r\n10001\r\n" + big + "\r\n0\r\n\r\n", ""},
+		"P16 PUT, long, with a key":       {"PUT", "Idempotency-Key: 1\r\nContent-Length: 65537\r\n\r\n" + big, ""},
+		"P28 PUT with If-Match":           {"PUT", "If-Match: \"a\"\r\nContent-Length: 5\r\n\r\nhello", "conditional"},
+		"P28 PUT with If-None-Match":      {"PUT", "if-none-match: *\r\nContent-Length: 0\r\n\r\n", "conditional"},
+		"P28 DELETE with a date":          {"DELETE", "IF-UNMODIFIED-SINCE: Thu, 20 Nov 2026 10:00:00 GMT\r\n", "conditional"},
+		"P28 DELETE with WebDAV's If":     {"DELETE", "If: (<urn:uuid:1>)\r\n", "conditional"},
+		"P28 PUT with CalDAV's":           {"PUT", "If-Schedule-Tag-Match: \"a\"\r\nContent-Length: 0\r\n\r\n", "conditional"},
+		"P28 PUT with a condition, keyed": {"PUT", "If-Match: *\r\nIdempotency-Key: 1\r\nContent-Length: 0\r\n\r\n", "conditional"},
+		"P17 POST of which half is sent":  {"POST", "Content-Length: 10\r\n\r\nhello", "not idempotent"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -307,6 +313,32 @@ func TestIdempotencyKeyAllowsTheRetry(t *testing.T) {
 	})
 }
 
+// P28: a key that does not arrive, or says nothing, keeps no upstream from
+// carrying a request out twice.
+func TestP28UselessIdempotencyKeys(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ lines, arrives string }{
+		"P28 empty":                 {"Idempotency-Key:\r\n", "Idempotency-Key:\r\n"},
+		"P28 blank":                 {"Idempotency-Key: \t\r\n", "Idempotency-Key: \t\r\n"},
+		"P28 quotes":                {"Idempotency-Key: \"\"\r\n", "Idempotency-Key: \"\"\r\n"},
+		"P28 one of two":            {"Idempotency-Key: a\r\nIdempotency-Key:\r\n", "Idempotency-Key: a\r\nIdempotency-Key:\r\n"},
+		"P28 named by Connection":   {"Idempotency-Key: a\r\nConnection: idempotency-key\r\n", ""},
+		"P28 and named before it":   {"Connection: keep-alive, Idempotency-Key\r\nIdempotency-Key: a\r\n", ""},
+		"P28 named with other ones": {"Connection: X\r\nIdempotency-Key: a\r\nConnection: Idempotency-Key\r\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, o, client, up := stale(t, func(s *settings) { s.proxy.RetryIdempotencyKey = true })
+			const body = "Content-Length: 5\r\n\r\nhello"
+			client.send(o.request("POST", "/", c.lines+body))
+			up.want(o.forwarded("POST", "/", c.arrives+body))
+			_ = up.Close()
+			client.problem(502)
+			o.served(1)
+		})
+	}
+}
+
 // Under constant closing by the upstream every POST is carried out at most
 // once, and every GET is answered.
 func TestP17CountsAtAnUpstreamThatCloses(t *testing.T) {
@@ -349,65 +381,4 @@ func TestP17CountsAtAnUpstreamThatCloses(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d POSTs failed, %d GETs were retried", failed, total/2, r.proxy.Stats().Retries)
-}
-
-// namesOf is a resolver that knows one name, retry.test.
-type namesOf []netip.Addr
-
-func (n namesOf) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) { return n, nil }
-
-// X4: the address that has just failed is the last to be tried again.
-func TestX4RetryTakesAnotherAddress(t *testing.T) {
-	t.Parallel()
-	if runtime.GOOS != "linux" {
-		t.Skip("no second loopback address here")
-	}
-	first := newOrigin(t)
-	port := netip.MustParseAddrPort(first.addr).Port()
-	second := newOriginAt(t, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.5"), port).String())
-	r := start(t, func(s *settings) {
-		s.pool.Resolver = namesOf{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.5")}
-	})
-	first.addr = fmt.Sprint("retry.test:", port)
-	client := r.client()
-	up := first.exchange(client, nil)
-	r.idle(first, 1)
-	client.send(first.get("/"))
-	up.head()
-	_ = up.Close()
-	again := second.accept()
-	again.want(first.forwarded("GET", "/", ""))
-	again.send(ok)
-	client.want(ok)
-}
-
-// X5: a dial that is refused once costs no request, whatever its method, for
-// nothing was sent.
-func TestX5RefusedOnce(t *testing.T) {
-	t.Parallel()
-	for _, method := range []string{"GET", "POST"} {
-		t.Run("X5 "+method, func(t *testing.T) {
-			t.Parallel()
-			o := newOrigin(t)
-			var tried atomic.Int64
-			r := start(t, func(s *settings) {
-				// As if nothing listened at the first try.
-				s.pool.CheckAddr = func(netip.AddrPort) error {
-					if tried.Add(1) == 1 {
-						return syscall.ECONNREFUSED
-					}
-					return nil
-				}
-			})
-			client := r.client()
-			client.send(o.request(method, "/", "Content-Length: 5\r\n\r\nhello"))
-			up := o.accept()
-			up.want(o.forwarded(method, "/", "Content-Length: 5\r\n\r\nhello"))
-			up.send(ok)
-			client.want(ok)
-			if n := tried.Load(); n != 2 {
-				t.Errorf("%d tries", n)
-			}
-		})
-	}
 }

@@ -12,33 +12,40 @@ import (
 // parts of the bytes it was written in.
 type target struct {
 	tls       bool
-	authority []byte
+	scheme    []byte // with its "://"
+	authority []byte // host[:port]
 	path      []byte // with the query; "" if there is none
 }
 
+// parseTarget takes a target apart. Fragment and user information, which some
+// clients send though they must not (RFC 9112 section 3.2.2, RFC 9110 section
+// 4.2.4), are cut off and go nowhere. The order is RFC 3986's: the fragment is
+// all behind the first "#", the authority ends at the first "/" or "?", and the
+// host is behind its last "@".
 func parseTarget(t []byte) (target, *problem) {
 	var out target
 	switch {
 	case len(t) >= 7 && http1.EqualFold(t[:7], "http://"):
-		t = t[7:]
+		out.scheme, t = t[:7], t[7:]
 	case len(t) >= 8 && http1.EqualFold(t[:8], "https://"):
-		out.tls, t = true, t[8:]
+		out.tls, out.scheme, t = true, t[:8], t[8:]
 	case len(t) > 0 && (t[0] == '/' || t[0] == '*'):
 		return out, &problemNotProxied
 	default:
 		return out, &problemTarget
 	}
-	if bytes.IndexByte(t, '#') >= 0 {
-		return out, &problemFragment
+	if fragment := bytes.IndexByte(t, '#'); fragment >= 0 {
+		t = t[:fragment]
 	}
 	end := 0
 	for end < len(t) && t[end] != '/' && t[end] != '?' {
 		end++
 	}
 	out.authority, out.path = t[:end], t[end:]
-	if bytes.IndexByte(out.authority, '@') >= 0 {
-		return out, &problemUserinfo
+	if bytes.IndexByte(out.authority, '\\') >= 0 {
+		return out, &problemTarget // which ends the authority for browsers, and so for those who think like them
 	}
+	out.authority = out.authority[bytes.LastIndexByte(out.authority, '@')+1:]
 	return out, nil
 }
 

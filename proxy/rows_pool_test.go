@@ -292,30 +292,31 @@ func TestP5BodyWhereThereIsNone(t *testing.T) {
 func TestP6InvalidAnswers(t *testing.T) {
 	t.Parallel()
 	for name, head := range map[string]string{
-		"length minus":            "Content-Length: -1\r\n",
-		"length hexadecimal":      "Content-Length: 0x5\r\n",
-		"length empty":            "Content-Length:\r\n",
-		"lengths differ":          "Content-Length: 5\r\nContent-Length: 6\r\n",
-		"length list":             "Content-Length: 5, 6\r\n",
-		"length too large":        "Content-Length: 9223372036854775808\r\n",
-		"NUL":                     "X-A: b\x00c\r\nContent-Length: 5\r\n",
-		"CR":                      "X-A: b\rc\r\nContent-Length: 5\r\n",
-		"no colon":                "X-A\r\nContent-Length: 5\r\n",
-		"empty name":              ": b\r\nContent-Length: 5\r\n",
-		"coding gzip":             "Transfer-Encoding: gzip\r\n",
-		"coding gzip and chunked": "Transfer-Encoding: gzip, chunked\r\n",
-		"coding twice":            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-		"coding empty":            "Transfer-Encoding:\r\n",
-		"coding with a comma":     "Transfer-Encoding: ,chunked\r\n",
-		"chunk size":              "Transfer-Encoding: chunked\r\n\r\nzz",
-		"head too large":          "X-A: " + strings.Repeat("a", 80<<10) + "\r\n",
+		"length minus":             "Content-Length: -1\r\n",
+		"length hexadecimal":       "Content-Length: 0x5\r\n",
+		"length empty":             "Content-Length:\r\n",
+		"lengths differ":           "Content-Length: 5\r\nContent-Length: 6\r\n",
+		"length list":              "Content-Length: 5, 6\r\n",
+		"length too large":         "Content-Length: 9223372036854775808\r\n",
+		"NUL":                      "X-A: b\x00c\r\nContent-Length: 5\r\n",
+		"CR":                       "X-A: b\rc\r\nContent-Length: 5\r\n",
+		"no colon, but a length":   "Content-Length 5\r\nContent-Length: 5\r\n",
+		"blank in a length's name": "Content Length: 5\r\nContent-Length: 5\r\n",
+		"coding gzip":              "Transfer-Encoding: gzip\r\n",
+		"coding gzip and chunked":  "Transfer-Encoding: gzip, chunked\r\n",
+		"coding twice in a list":   "Transfer-Encoding: chunked, chunked\r\n",
+		"coding identity as well":  "Transfer-Encoding: identity, chunked\r\n",
+		"coding empty":             "Transfer-Encoding:\r\n",
+		"coding with a comma":      "Transfer-Encoding: ,chunked\r\n",
+		"chunk size":               "Transfer-Encoding: chunked\r\n\r\nzz",
+		"head too large":           "X-A: " + strings.Repeat("a", 80<<10) + "\r\n",
 	} {
 		t.Run("P6 "+name, func(t *testing.T) {
 			t.Parallel()
 			invalid(t, "HTTP/1.1 200 OK\r\n"+head+"\r\nhello")
 		})
 	}
-	for _, line := range []string{"HTTP/2.0 200 OK", "HTTP/1.1 20 OK", "HTTP/1.1 2000 OK", "HTTP/1.1 099 OK", "ICY 200 OK", "HTTP/1.1  200 OK", "\x15\x03\x03\x00\x02\x02\x16"} {
+	for _, line := range []string{"HTTP/1.10 200 OK", "HTTP/1.1 20 OK", "HTTP/1.1 2000 OK", "HTTP/1.1 099 OK", "ICY 200 OK", "HTTP/1.1 200OK", "\x15\x03\x03\x00\x02\x02\x16"} {
 		t.Run("P6 status line "+line, func(t *testing.T) {
 			t.Parallel()
 			invalid(t, line+"\r\nContent-Length: 5\r\n\r\nhello")

@@ -77,9 +77,19 @@ var malformed = []struct {
 	{"R2 two Hosts", "GET http://{h}/ HTTP/1.1\r\nHost: {h}\r\nHost: {h}\r\n\r\n", []int{400}},
 	{"R3 empty host", "GET http:///path HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
 	{"R3 port alone", "GET http://:80/path HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
-	{"R4 user information", "GET http://user:secret@{h}/ HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
-	{"R5 fragment", "GET http://{h}/#frag HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
-	{"R5 fragment behind the host", "GET http://{h}#frag HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
+	{"R4 user information and no host", "GET http://user:secret@/ HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
+	{"R4 a host, then none", "GET http://{h}@/ HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
+	{"R4 a backslash before the at sign", "GET http://{h}\\@{h}/ HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
+	{"R4 a backslash behind it", "GET http://u@{h}\\x/ HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
+	{"R4 an encoded at sign", "GET http://u%40{h}/ HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
+	{"R4 a slash in the password", "GET http://u:p/w@{h}/ HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
+	{"R4 in CONNECT", "CONNECT u:p@{h} HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
+	{"R5 nothing but a fragment", "GET http://#{h}/ HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
+	{"R5 a fragment before the at sign", "GET http://127.1#@{h}/ HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
+	{"R5 a fragment before a slash", "GET http://127.1#/@{h}/ HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
+	{"R4 the host before the query", "GET http://127.1?@{h}/ HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
+	{"R4 the host before the path", "GET http://127.1/@{h}/ HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
+	{"R4 the last at sign counts", "GET http://{h}@127.1/ HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
 	{"R24 origin-form", "GET /path HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
 	{"R24 another scheme", "GET ftp://{h}/ HTTP/1.1\r\nHost: {h}\r\n\r\n", []int{400}},
 }
@@ -199,6 +209,89 @@ func TestOddRequestsAreFramedRightly(t *testing.T) {
 			client.want(ok)
 			o.served(1)
 		})
+	}
+}
+
+// P6c: what is odd in Connection names no field, and it cannot be told whether
+// the client wants to go on.
+func TestP6cOddConnectionOfARequest(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ lines, arrives string }{
+		"P6c semicolon":        {"Connection: close;\r\n", ""},
+		"P6c parameter":        {"Connection: keep-alive, timeout=5\r\n", ""},
+		"P6c two words":        {"Connection: Keep-Alive close\r\n", ""},
+		"P6c quoted":           {"Connection: \"close\"\r\n", ""},
+		"P6c a field, oddly":   {"X-A: 1\r\nConnection: X-A;\r\n", "X-A: 1\r\n"},
+		"P6c a field beside":   {"X-A: 1\r\nConnection: a b, x-a\r\n", ""},
+		"P6c the length":       {"Content-Length: 2\r\nConnection: Content-Length;\r\n\r\nhi", "Content-Length: 2\r\n\r\nhi"},
+		"P6c and an odd Proxy": {"Proxy-Connection: keep-alive;\r\nConnection: a=b\r\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, o := start(t), newOrigin(t)
+			client := r.client()
+			client.send(o.request("GET", "/", c.lines) + o.get("/not-looked-at"))
+			up := o.accept()
+			up.want(o.forwarded("GET", "/", c.arrives))
+			up.send(ok)
+			client.want("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+			client.end()
+			o.exchange(r.client(), up) // the upstream's has nothing to do with it
+		})
+	}
+}
+
+// R4, R5: what does not belong into a target goes nowhere.
+func TestUserInformationAndFragmentsAreCutOff(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ target, arrives string }{
+		"R4 user":                  {"http://user@{h}/a", "/a"},
+		"R4 user and password":     {"http://user:secret@{h}/a?b", "/a?b"},
+		"R4 empty":                 {"http://@{h}/", "/"},
+		"R4 no path":               {"http://user:secret@{h}", "/"},
+		"R4 several at signs":      {"http://user@secret:80@{h}/", "/"},
+		"R4 brackets":              {"http://[::1]:80@{h}/", "/"},
+		"R4 encoded":               {"http://us%40er:sec%2Fret@{h}/", "/"},
+		"R4 what no URI has":       {"http://us|er:\"sec^ret\"@{h}/", "/"},
+		"R4 at sign in the path":   {"http://{h}/a@b", "/a@b"},
+		"R4 at sign in the query":  {"http://{h}?a@b", "/?a@b"},
+		"R4 both":                  {"http://user:secret@{h}/a@b?c@d", "/a@b?c@d"},
+		"R5 fragment":              {"http://{h}/a?b#secret", "/a?b"},
+		"R5 empty":                 {"http://{h}/a#", "/a"},
+		"R5 behind the host":       {"http://{h}#secret", "/"},
+		"R5 with all that ends it": {"http://{h}/a#/b?c@d#e", "/a"},
+		"R5 behind the query":      {"http://{h}?a#secret", "/?a"},
+		"R4 R5 together":           {"http://user:secret@{h}/#secret", "/"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, o := start(t), newOrigin(t)
+			client := r.client()
+			target := strings.ReplaceAll(c.target, "{h}", o.addr)
+			userinfo, _, _ := strings.Cut(strings.TrimPrefix(target, "http://"), "/")
+			for _, host := range []string{o.addr, "other", userinfo} { // in the target's own way, too
+				client.send("GET " + target + " HTTP/1.1\r\nHost: " + host + "\r\n\r\n")
+			}
+			up := o.accept()
+			for n := range 3 {
+				up.want(o.forwarded("GET", c.arrives, ""))
+				up.send(ok)
+				client.want(ok)
+				if rec := r.logged(n + 1); rec.Origin != translated("http://"+o.addr) || rec.Path != strings.Split(c.arrives, "?")[0] {
+					t.Errorf("logged as %+v", rec)
+				}
+			}
+			o.served(1) // they are one origin
+		})
+	}
+}
+
+func TestR4TRACEShowsNoUserInformation(t *testing.T) {
+	t.Parallel()
+	client := start(t).client()
+	client.send("TRACE HTTP://user:secret@host.test:81/a?b#secret HTTP/1.1\r\nHost: host.test\r\nMax-Forwards: 0\r\n\r\n")
+	if _, _, body := client.reply(); !strings.HasPrefix(body, "TRACE HTTP://host.test:81/a?b HTTP/1.1\r\n") {
+		t.Errorf("%q", body)
 	}
 }
 

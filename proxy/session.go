@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -50,6 +49,8 @@ type session struct {
 	dead    bool // and was found dead
 	waiting *pool.Origin
 	tunnel  *tunnel
+	flow    *flow // of what is tunnelled
+	quiet   bool  // a tunnel that a drain need not wait for
 }
 
 type phase uint8
@@ -157,8 +158,7 @@ func (s *session) enter(ph phase) bool {
 func (s *session) end() {
 	r := recover()
 	if r != nil {
-		s.p.panics.Add(1)
-		s.p.cfg.Fault("panic in a session", fmt.Errorf("%v", r))
+		s.p.caught("a session", r)
 		s.abandon()
 	} else if s.drowsy && !s.isGone() {
 		s.drowsy = false
@@ -177,6 +177,7 @@ func (s *session) end() {
 		_ = s.conn.Close()
 	}
 	s.phase, s.gone, s.drowsy, s.lease, s.waiting, s.tunnel = busy, false, false, nil, nil, nil
+	s.flow, s.quiet = nil, false
 	s.mu.Unlock()
 	p := s.p
 	if r != nil { // a pump may still be at it: its memory serves nobody else
@@ -264,7 +265,8 @@ func (s *session) interruptLocked() {
 }
 
 // lookAfter is called once per sweep: it ends an exchange whose client has
-// gone, and sends an idle session to sleep.
+// gone, and a tunnel of which nothing is left, and sends an idle session to
+// sleep.
 func (s *session) lookAfter() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -276,6 +278,8 @@ func (s *session) lookAfter() {
 	case s.phase == carrying && s.patient && s.lease != nil && s.lease.Silent():
 		s.dead = true
 		s.lease.Interrupt()
+	case s.phase == tunnelling && s.flow != nil:
+		s.watchFlowLocked()
 	case s.phase == idle && s.sweeps >= sweepsToSleep && sock.CanWatch && s.p.cfg.ClientIdleTimeout == 0 && !s.gone:
 		s.drowsy = s.conn.Interrupt()
 	}

@@ -24,24 +24,25 @@ func (s *session) switchProtocols(x *exchange, lease *pool.Lease) bool {
 		return s.brokenOff(x, lease, &clientError{err}, false)
 	}
 	lease.SetPatient(true)
-	s.mu.Lock()
-	s.phase = tunnelling // either side may be silent, or closed for writing
-	s.mu.Unlock()
+	f := new(flow)
+	s.beginFlow(f)
 	up := make(chan error, 1)
-	go func() { up <- s.oneWay(lease, s.client, &s.in, &x.sent, lease) }()
-	down := s.oneWay(s.client, lease, &x.rb, &x.received, lease)
+	go func() { up <- s.oneWay(lease, s.client, &s.in, &x.sent, f, lease) }()
+	down := s.oneWay(s.client, lease, &x.rb, &x.received, f, lease)
 	err := errors.Join(<-up, down)
+	rethrow(err)
+	detail := s.endFlow()
 	s.giveBack(lease, pool.Upgraded)
 	x.origin.Answered(101)
-	s.log(x, 101, "")
+	s.logDetail(x, 101, "", detail)
 	s.abort = err != nil
 	return false
 }
 
 // oneWay relays one direction of an upgraded connection. Its end is passed on;
 // a failure ends the other direction too.
-func (s *session) oneWay(dst, src sock.Stream, b *sock.Buffer, count *int64, lease *pool.Lease) error {
-	n, err := relayBytes(dst, src, b)
+func (s *session) oneWay(dst, src sock.Stream, b *sock.Buffer, count *int64, f *flow, lease *pool.Lease) error {
+	n, err := relayBytes(dst, src, b, f)
 	*count += n
 	if err == nil {
 		err = dst.CloseWrite()
@@ -54,11 +55,14 @@ func (s *session) oneWay(dst, src sock.Stream, b *sock.Buffer, count *int64, lea
 }
 
 // relayBytes copies src to dst, beginning with what is in b, until src ends.
-// No buffer is held while nothing comes.
-func relayBytes(dst io.Writer, src sock.Stream, b *sock.Buffer) (n int64, err error) {
+// No buffer is held while nothing comes. f is told of what moves.
+func relayBytes(dst io.Writer, src sock.Stream, b *sock.Buffer, f *flow) (n int64, err error) {
+	defer f.end()
+	defer catch(&err)
 	for {
 		if b.Len() > 0 {
 			k, err := dst.Write(b.Bytes())
+			f.pass()
 			n += int64(k)
 			b.Release()
 			if err != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/pool"
+	"github.com/carpoolproxy/carpool/proxy/http1"
 )
 
 // clientError is an error of the client's connection, told from one of the
@@ -48,7 +49,13 @@ func (s *session) sendRest(x *exchange, lease *pool.Lease) {
 	}
 	x.pumping = true
 	s.watchLease(lease, true)
-	go func() { s.pumpDone <- s.pump(x, lease) }()
+	go func() {
+		err := s.pump(x, lease)
+		if isPanic(err) {
+			lease.Interrupt()
+		}
+		s.pumpDone <- err
+	}()
 }
 
 // watchLease begins or ends the time in which the upstream may take the request
@@ -71,7 +78,8 @@ func (s *session) dropSent(x *exchange) {
 // pump sends the rest of a request body as it comes. While it runs, s.in and
 // the request's half of x are its own. A failure of the client's ends the
 // exchange; one of the upstream's does not, for there may be an answer.
-func (s *session) pump(x *exchange, lease *pool.Lease) error {
+func (s *session) pump(x *exchange, lease *pool.Lease) (err error) {
+	defer catch(&err)
 	for !x.reqBody.Done() {
 		if s.in.Free() == 0 {
 			x.keep = false // no room to keep it
@@ -111,6 +119,7 @@ func (s *session) fillBody(x *exchange) error {
 			return os.ErrDeadlineExceeded
 		}
 	}
+	s.in.Grow(http1.MaxUnused) // a line that has not ended; the decoder's own limit comes first
 	if err := s.client.Fill(&s.in); err != nil {
 		if s.stopping.Load() {
 			return os.ErrDeadlineExceeded
@@ -171,6 +180,7 @@ func (s *session) pumpEnded(x *exchange) bool {
 
 // pumped notes how the pump ended.
 func (s *session) pumped(x *exchange, err error) {
+	rethrow(err)
 	x.pumping, x.pumpErr = false, err
 	_ = s.client.SetReadDeadline(time.Time{})
 	if err != nil {

@@ -45,6 +45,7 @@ type carpool struct {
 	log          *journal
 	cmd          *exec.Cmd     // nil in the test's own process
 	terminate    func()        // sends SIGTERM, or does what it would
+	scraped      time.Time     // when the metrics were last asked for
 	exited       chan struct{} // closed at the end
 	code         int           // the exit code; only after exited
 }
@@ -81,9 +82,18 @@ func startCarpool(t testing.TB, settings ...string) *carpool {
 // startCommand starts a command that becomes carpool.
 func startCommand(t testing.TB, cmd *exec.Cmd, settings ...string) *carpool {
 	t.Helper()
+	return launch(t, cmd, settings...).ready()
+}
+
+// launch starts a command that becomes carpool, and does not wait until it has.
+// What it writes goes to the journal, unless cmd says where else.
+func launch(t testing.TB, cmd *exec.Cmd, settings ...string) *carpool {
+	t.Helper()
 	c := &carpool{t: t, log: &journal{}, cmd: cmd, exited: make(chan struct{})}
 	cmd.Env = firstOfEach(slices.Concat(settings, ports))
-	cmd.Stdout, cmd.Stderr = c.log, c.log
+	if cmd.Stderr == nil {
+		cmd.Stdout, cmd.Stderr = c.log, c.log
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +104,7 @@ func startCommand(t testing.TB, cmd *exec.Cmd, settings ...string) *carpool {
 			c.code = max(cmd.ProcessState.ExitCode(), 1)
 		}
 	}()
-	return c.ready()
+	return c
 }
 
 // firstOfEach drops later settings of a variable, of which exec would take the
@@ -182,6 +192,9 @@ func (c *carpool) probe(path string) (*reply, error) {
 		return nil, err
 	}
 	defer cl.Close()
+	if path == "/metrics" {
+		defer func() { c.scraped = time.Now() }()
+	}
 	return cl.ask(http.MethodGet, path, "Host: "+c.admin, "Connection: close")
 }
 
@@ -194,17 +207,37 @@ func (c *carpool) status(path string) int {
 	return r.StatusCode
 }
 
-// metric adds up the samples of a metric whose labels, as they are written,
-// include all of these.
-func (c *carpool) metric(name string, labels ...string) float64 {
+// scrape returns the metrics as they are now. carpool gathers them once a
+// second at most, so it lets that pass since it last asked.
+func (c *carpool) scrape() exposition {
 	c.t.Helper()
+	eventually(c.t, "a second has passed since the last scrape", func() bool { return time.Since(c.scraped) > time.Second })
 	r, err := c.probe("/metrics")
 	if err != nil || r.StatusCode != http.StatusOK {
 		c.t.Fatalf("no metrics: %v, %v", r, err)
 	}
+	return exposition{c.t, r.body}
+}
+
+// metric is one sum out of a scrape.
+func (c *carpool) metric(name string, labels ...string) float64 {
+	c.t.Helper()
+	return c.scrape().sum(name, labels...)
+}
+
+// exposition is what a scrape has brought.
+type exposition struct {
+	t    testing.TB
+	text string
+}
+
+// sum adds up the samples of a metric whose labels, as they are written,
+// include all of these.
+func (e exposition) sum(name string, labels ...string) float64 {
+	e.t.Helper()
 	sum, found := 0.0, false
 samples:
-	for line := range strings.Lines(r.body) {
+	for line := range strings.Lines(e.text) {
 		sample, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 		if at := strings.Index(line, "} "); at >= 0 {
 			sample, value = line[:at], strings.TrimSpace(line[at+2:])
@@ -221,12 +254,12 @@ samples:
 		}
 		v, err := strconv.ParseFloat(value, 64)
 		if err != nil {
-			c.t.Fatalf("metric line %q: %v", line, err)
+			e.t.Fatalf("metric line %q: %v", line, err)
 		}
 		sum += v
 	}
 	if !found && len(labels) == 0 {
-		c.t.Fatalf("no metric %s", name)
+		e.t.Fatalf("no metric %s", name)
 	}
 	return sum
 }

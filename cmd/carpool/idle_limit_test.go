@@ -89,7 +89,7 @@ func TestP12IdleLimitIsLearned(t *testing.T) {
 	}
 	const origins = 40
 	limit, posts := *p12Idle, 10
-	if limit > time.Second { // asked for
+	if limit > 2*time.Second { // asked for
 		posts = 20
 	}
 	s := newSleeper(t, limit)
@@ -162,4 +162,22 @@ func watchLimits(t testing.TB, c *carpool) *sync.Map {
 	})
 	t.Cleanup(work.Wait)
 	return &known
+}
+
+func TestHostsThatAreNotToBeReusedAreNot(t *testing.T) {
+	t.Parallel()
+	s := newSleeper(t, time.Minute)
+	_, port, _ := net.SplitHostPort(s.Addr().String())
+	c := runCarpool(t, "CARPOOL_NO_REUSE_HOSTS=127.0.2.1, 127.0.2.2:"+port+", 127.0.2.3:1")
+	for host, want := range map[string]float64{"127.0.2.1": 3, "127.0.2.2": 3, "127.0.2.3": 1, "127.0.2.4": 1} {
+		cl := c.dial()
+		for range 3 {
+			if r, err := cl.ask("GET", "http://"+host+":"+port+"/"); err != nil || r.StatusCode != 200 {
+				t.Fatalf("%s: %v, %v", host, r, err)
+			}
+		}
+		if n := c.metric("carpool_connections_opened_total", `origin="http://`+host+":"+port+`"`); n != want {
+			t.Errorf("%s: %v connections for 3 requests, want %v", host, n, want)
+		}
+	}
 }

@@ -22,7 +22,7 @@ import (
 
 var (
 	soakFor     = flag.Duration("soak", 3*time.Second, "how long TestSoak goes on")
-	p12Idle     = flag.Duration("p12", 800*time.Millisecond, "after how long TestP12's upstream closes idle connections")
+	p12Idle     = flag.Duration("p12", 1200*time.Millisecond, "after how long TestP12's upstream closes idle connections")
 	x17Requests = flag.Int("x17", 5000, "how many requests TestX17 makes, each on a connection of its own")
 )
 

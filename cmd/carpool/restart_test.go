@@ -162,11 +162,12 @@ func TestX14RollingRestartLosesNoIdempotentRequest(t *testing.T) {
 	}
 	over.Store(true)
 	work.Wait()
-	lost := c.metric("carpool_connections_closed_total", `reason="upstream_closed"`) +
-		c.metric("carpool_connections_closed_total", `reason="closed_on_reuse"`) +
-		c.metric("carpool_connections_closed_total", `reason="not_kept"`)
+	now := c.scrape()
+	lost := now.sum("carpool_connections_closed_total", `reason="upstream_closed"`) +
+		now.sum("carpool_connections_closed_total", `reason="closed_on_reuse"`) +
+		now.sum("carpool_connections_closed_total", `reason="not_kept"`)
 	t.Logf("%d restarts: %d requests, %d upstream connections, %v of them closed by pods, %v retries",
-		restarts, done.Load(), s.conns.Load(), lost, c.metric("carpool_retries_total"))
+		restarts, done.Load(), s.conns.Load(), lost, now.sum("carpool_retries_total"))
 	if lost == 0 || s.conns.Load() > done.Load()/2 {
 		t.Error("the restarts took no pooled connection away: this test shows nothing")
 	}

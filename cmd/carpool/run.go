@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/demo"
@@ -53,6 +54,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	case command == "inject" || command == "uninject":
 		return inject.Run(command, args, os.Stdin, stdout, stderr)
 	case command == "serve" && len(args) == 0:
+		signal.Ignore(syscall.SIGPIPE) // whoever read the log has gone: no reason to go, too
 		return exitCode(serve(ctx, environ, stderr), stderr)
 	case command == "config" && len(args) == 0:
 		return exitCode(printConfig(environ, stdout, stderr), stderr)
@@ -80,18 +82,36 @@ func exitCode(err error, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintf(stderr, "carpool: %v\n", err)
+	say(stderr, fmt.Sprintf("carpool: %v\n", err))
 	if _, ok := err.(settingsError); ok {
 		return exitUsage
 	}
 	return exitFault
 }
 
-func printConfig(environ []string, stdout, stderr io.Writer) error {
-	cfg, warnings, err := config.Load(environ)
-	for _, w := range warnings {
-		fmt.Fprintln(stderr, "carpool: warning:", w)
+// say writes a last word, and gives up after a moment if nobody reads.
+func say(stderr io.Writer, text string) {
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		_, _ = io.WriteString(stderr, text)
+	}()
+	select {
+	case <-said:
+	case <-time.After(time.Second):
 	}
+}
+
+// warn names the unknown variables, where there is no log to do so.
+func warn(stderr io.Writer, unknown []config.Unknown) {
+	for _, u := range unknown {
+		say(stderr, "carpool: warning: "+u.Warning()+"\n")
+	}
+}
+
+func printConfig(environ []string, stdout, stderr io.Writer) error {
+	cfg, unknown, err := config.Load(environ)
+	warn(stderr, unknown)
 	if err != nil {
 		return settingsError{err}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/admin"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/logs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
@@ -27,7 +28,7 @@ import (
 // sidecar is all of a running carpool.
 type sidecar struct {
 	cfg      config.Config
-	log      *zap.Logger
+	log      *logs.Log
 	pool     *pool.Pool
 	proxy    *proxy.Proxy
 	admin    *admin.Server
@@ -38,15 +39,16 @@ type sidecar struct {
 // serve runs carpool with the settings of an environment until ctx ends, and
 // then drains it. The error is a settingsError if the settings are to blame.
 func serve(ctx context.Context, environ []string, stderr io.Writer) error {
-	cfg, warnings, err := config.Load(environ)
+	cfg, unknown, err := config.Load(environ)
 	if err != nil {
+		warn(stderr, unknown)
 		return settingsError{err}
 	}
 	oneThread(environ)
-	log, flush := newLogger(cfg, stderr)
-	defer flush()
-	for _, w := range warnings {
-		log.Warn(w)
+	log := logs.New(cfg, stderr)
+	defer log.Close()
+	for _, u := range unknown {
+		log.Warn(u.Warning())
 	}
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
@@ -82,7 +84,7 @@ func oneThread(environ []string) {
 
 // start brings everything up, or nothing. It sets the memory limit of the
 // garbage collector if it may. quit makes serve drain.
-func start(ctx context.Context, cfg config.Config, log *zap.Logger, setGoLimit bool, quit func()) (_ *sidecar, err error) {
+func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit bool, quit func()) (_ *sidecar, err error) {
 	s := &sidecar{cfg: cfg, log: log}
 	defer func() {
 		if err != nil {
@@ -90,11 +92,8 @@ func start(ctx context.Context, cfg config.Config, log *zap.Logger, setGoLimit b
 		}
 	}()
 	roots, err := rootCAs(cfg.CAFile)
-	if err != nil {
-		return nil, settingsError{fmt.Errorf("CARPOOL_CA_FILE: %w", err)}
-	}
-	if err := writePreload(cfg.PreloadDir); err != nil {
-		return nil, err
+	if err := errors.Join(err, writePreload(cfg.PreloadDir)); err != nil {
+		return nil, settingsError{err}
 	}
 	if err := s.listen(ctx); err != nil {
 		return nil, err
@@ -102,41 +101,44 @@ func start(ctx context.Context, cfg config.Config, log *zap.Logger, setGoLimit b
 	guard := memory.NewGuard(memory.Config{
 		Source: memory.Find("/"), SetGoLimit: setGoLimit, Relieve: s.relieve, Began: s.shedding, Ended: s.shed,
 	})
+	fault := func(what string, err error) { log.Error(what, zap.String("error", logs.Text(err.Error()))) }
 	own := []netip.AddrPort{addrPort(s.listener.Addr()), addrPort(s.admin.Addr())}
-	upstreams, clients := budget()
+	upstreams, clients, admins := budget()
 	if s.pool, err = pool.New(pool.Config{
 		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
 		MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
 		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxConns: upstreams,
 		MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
-		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
-		CheckAddr: proxy.Egress(own, own[0].Addr().IsLoopback()),
+		DNSTimeout: cfg.DNSTimeout, DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
+		NoReuse:   func(k pool.Key) bool { return cfg.NoReuseHosts.Match(k.Host, k.Port) },
+		CheckAddr: proxy.Egress(own, own[0].Addr().IsLoopback()), Fault: fault,
 	}); err != nil {
 		return nil, err
 	}
-	if s.proxy, err = proxy.New(proxyConfig(cfg, s.pool, guard, clients, log)); err != nil {
+	if s.proxy, err = proxy.New(proxyConfig(cfg, s.pool, guard, clients, log.Logger, fault)); err != nil {
 		return nil, err
 	}
 	s.memory = guard
 	s.memory.Start()
 	sock.Ration(guard.AdmitBuffer)
 	s.admin.Serve(admin.Sources{
-		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts), Memory: guard,
-		ProxyPort: own[0].Port(), Quit: quit,
+		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts, s.pool.Ended), Memory: guard,
+		Log: log, Errors: log.Logger, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
 	})
 	go func() { _ = s.proxy.Serve(s.listener) }() // ends with proxy.Close
 	return s, nil
 }
 
-func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, clients int, log *zap.Logger) proxy.Config {
+func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, clients int, log *zap.Logger, fault func(string, error)) proxy.Config {
 	return proxy.Config{
 		Upstreams: upstreams, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
 		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout, BodyIdleTimeout: cfg.BodyIdleTimeout,
-		MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
+		TunnelHalfClosedTimeout: cfg.TunnelHalfClosedTimeout,
+		MaxHeaderBytes:          int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
 		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectPorts: cfg.ConnectPorts,
 		Admit: guard.AdmitRequest,
 		Log:   accessLog(cfg, log), LogAll: cfg.AccessLog == config.AccessAll,
-		Fault: func(what string, err error) { log.Error(what, zap.Error(err)) },
+		Fault: fault,
 	}
 }
 
@@ -180,9 +182,9 @@ func (s *sidecar) shed(m memory.Stats, refused uint64, lasted time.Duration) {
 // app is still at work.
 func (s *sidecar) drain() {
 	begin := time.Now()
-	s.log.Info("draining", zap.Duration("delay", s.cfg.DrainDelay), zap.Duration("timeout", s.cfg.DrainTimeout))
 	s.admin.NotReady()
 	s.proxy.Drain()
+	s.log.Info("draining", zap.Duration("delay", s.cfg.DrainDelay), zap.Duration("timeout", s.cfg.DrainTimeout))
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for range tick.C {
@@ -198,15 +200,18 @@ func (s *sidecar) drain() {
 }
 
 // budget divides the descriptors that the process may open: a part for
-// upstream connections, a part for clients, and some for itself.
-func budget() (upstreams, clients int) {
-	const own = 64
+// upstream connections, a part for clients, and some for itself, of which the
+// admin listener has its connections.
+func budget() (upstreams, clients, admins int) {
+	const own = 2 * admin.DefaultConnections
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
-		return 0, 0
+		return 0, 0, admin.DefaultConnections
 	}
-	n := int(min(limit.Cur, 1<<20)) - own
-	return max(n*2/5, 8), max(n*3/5, 8)
+	n := int(min(limit.Cur, 1<<20))
+	admins = max(min(n/16, admin.DefaultConnections), 4)
+	n -= own
+	return max(n*2/5, 8), max(n*3/5, 8), admins
 }
 
 // rootCAs returns the system's roots and those in a file, or nil, which means
@@ -217,14 +222,14 @@ func rootCAs(file string) (*x509.CertPool, error) {
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("CARPOOL_CA_FILE: %w", err)
 	}
 	roots, err := x509.SystemCertPool()
 	if err != nil {
 		roots = x509.NewCertPool()
 	}
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, errors.New(file + " holds no PEM certificate")
+		return nil, fmt.Errorf("CARPOOL_CA_FILE: %s holds no PEM certificate", file)
 	}
 	return roots, nil
 }

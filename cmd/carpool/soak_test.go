@@ -394,17 +394,18 @@ func sockets() int {
 // figures are carpool's own.
 func figures(c *carpool) string {
 	var b strings.Builder
+	now := c.scrape()
 	for _, name := range []string{
 		"client_connections_accepted_total", "connections_opened_total", "connections_reused_total", "retries_total",
 		"own_answers_total", "dial_errors_total", "requests_refused_total",
 	} {
-		fmt.Fprintf(&b, "%9.0f carpool_%s\n", c.metric("carpool_"+name), name)
+		fmt.Fprintf(&b, "%9.0f carpool_%s\n", now.sum("carpool_"+name), name)
 	}
 	for _, reason := range []string{
 		"idle_timeout", "max_age", "max_requests", "max_idle", "evicted", "upstream_closed", "closed_on_reuse", "stray_bytes",
-		"not_kept", "client_gone", "early_answer", "bad_answer", "timeout", "peer_dead", "peer_dead_too",
+		"not_kept", "not_trusted", "client_gone", "early_answer", "bad_answer", "timeout", "peer_dead", "peer_dead_too",
 	} {
-		fmt.Fprintf(&b, "%9.0f closed: %s\n", c.metric("carpool_connections_closed_total", `reason="`+reason+`"`), reason)
+		fmt.Fprintf(&b, "%9.0f closed: %s\n", now.sum("carpool_connections_closed_total", `reason="`+reason+`"`), reason)
 	}
 	return b.String()
 }

@@ -21,6 +21,7 @@ type habit struct {
 	faults   float64       // the share of exchanges that it spoils
 	oddities float64       // the share of exchanges with something unusual about them that must do no harm
 	silent   float64       // the share of answers after which it closes without having said so
+	twice    float64       // the share of exchanges in which it sends a second answer, after which it is not kept for long
 	most     int           // requests per connection, which it tells, as it tells how long it keeps them; 0 is any
 	http10   bool          // it speaks HTTP/1.0
 	pause    time.Duration // it takes up to so long for an answer
@@ -28,7 +29,7 @@ type habit struct {
 
 var badHabits = []habit{
 	{idle: 50 * time.Millisecond, faults: 0.02, oddities: 0.2, silent: 0.02},
-	{idle: 120 * time.Millisecond, faults: 0.2, oddities: 0.5, pause: 5 * time.Millisecond},
+	{idle: 120 * time.Millisecond, faults: 0.2, oddities: 0.5, twice: 0.1, pause: 5 * time.Millisecond},
 	{idle: 500 * time.Millisecond, silent: 0.2, oddities: 0.2},
 	{idle: 200 * time.Millisecond, oddities: 1, pause: 20 * time.Millisecond},
 	{idle: 1500 * time.Millisecond, most: 20, oddities: 0.1},
@@ -211,7 +212,7 @@ func (e *episode) play() error {
 			_ = e.out.Flush()
 		}
 	}
-	if odd && chance(0.2) && e.size < 2000 && e.deal.method != http.MethodHead && e.r.Header.Get("X-Tunnel") == "" {
+	if chance(e.twice) && e.size < 2000 && e.deal.method != http.MethodHead && e.r.Header.Get("X-Tunnel") == "" {
 		return e.answerTwice(fault)
 	}
 	return e.answer(fault)

@@ -90,7 +90,7 @@ func writePreload(dir string) error {
 		return nil
 	}
 	if err := preload.Write(dir); err != nil {
-		return settingsError{fmt.Errorf("CARPOOL_PRELOAD_DIR=%s: want a directory that carpool may write to: %w", dir, err)}
+		return fmt.Errorf("CARPOOL_PRELOAD_DIR=%s: want a directory that carpool may write to: %w", dir, err)
 	}
 	return nil
 }

@@ -102,13 +102,14 @@ var badSettings = map[string]string{
 	"CARPOOL_DIAL_TIMEOUT=0":              "more than 0",
 	"CARPOOL_MAX_HEADER_BYTES=64KB":       "64KiB",
 	"CARPOOL_CONNECT_PORTS=https":         "443,8443",
+	"CARPOOL_NO_REUSE_HOSTS=http://old":   ".old.example.com",
 	"CARPOOL_VIA=perhaps":                 "true or false",
 	"CARPOOL_DRAIN_DELAY=30s":             "at most CARPOOL_DRAIN_TIMEOUT",
 	"CARPOOL_RETRY_IDEMPOTENCY_KEY=sure?": "true or false",
 }
 
 func TestO6BadSettingsAreAllNamedAtOnce(t *testing.T) {
-	var environ []string
+	environ := []string{"CARPOOL_MAX_IDEL_PER_HOST=5"} // an unknown one beside them is named, too
 	for setting := range badSettings {
 		environ = append(environ, setting)
 	}
@@ -122,6 +123,9 @@ func TestO6BadSettingsAreAllNamedAtOnce(t *testing.T) {
 			if !hasLine(got.stderr, name, value, expected) {
 				t.Errorf("%q: no line of stderr has %q, %q and %q:\n%s", args, name, value, expected, got.stderr)
 			}
+		}
+		if !hasLine(got.stderr, "CARPOOL_MAX_IDEL_PER_HOST", "did you mean CARPOOL_MAX_IDLE_PER_HOST?") {
+			t.Errorf("%q: the unknown variable is not named:\n%s", args, got.stderr)
 		}
 	}
 }
@@ -158,6 +162,10 @@ func TestO6BadFilesAndAddressesAreNamed(t *testing.T) {
 		if got.code != exitFault || !hasLine(got.stderr, wrong, "invalid argument") {
 			t.Errorf("%s: %+v", wrong, got)
 		}
+	}
+	both := command(t, append([]string{"GOMAXPROCS=as it is", "CARPOOL_PRELOAD_DIR=" + empty, "CARPOOL_CA_FILE=" + empty}, ports...))
+	if both.code != exitUsage || !hasLine(both.stderr, "CARPOOL_PRELOAD_DIR="+empty) || !hasLine(both.stderr, "CARPOOL_CA_FILE") {
+		t.Errorf("both: %+v", both)
 	}
 	if got := command(t, append([]string{"GOMAXPROCS=as it is", "CARPOOL_PRELOAD_DIR=" + empty}, ports...)); got.code != exitUsage ||
 		!hasLine(got.stderr, "CARPOOL_PRELOAD_DIR="+empty, "may write to", "not a directory") {

@@ -115,6 +115,9 @@ func (c *Conn) Interrupt() bool {
 
 // Fill implements Stream.
 func (c *Conn) Fill(b *Buffer) error {
+	if b.Free() == 0 { // the kernel would answer 0, which is the end of the stream
+		return ErrFull
+	}
 	c.in.buf = b
 	err := c.read()
 	c.in.buf = nil
@@ -345,6 +348,14 @@ func (c *Conn) Pending() (bool, error) {
 func (c *Conn) PeerGone() bool {
 	p := pollFd{fd: int32(c.fd), events: pollRDHUP}
 	return sysPoll(&p) == 1 && p.revents&(pollRDHUP|pollHUP|pollERR) != 0
+}
+
+// Broken reports whether the connection is over in both directions: reset by the
+// peer, or given up by the kernel. The caller sees to it that nobody closes c
+// meanwhile; reading and writing may go on.
+func (c *Conn) Broken() bool {
+	p := pollFd{fd: int32(c.fd)} // these two are told unasked
+	return sysPoll(&p) == 1 && p.revents&(pollHUP|pollERR) != 0
 }
 
 // SetDeadTimeout bounds how long the connection outlives a peer that no

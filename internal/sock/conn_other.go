@@ -28,7 +28,11 @@ func (c *Conn) Interrupt() bool { return c.SetDeadline(time.Unix(1, 0)) == nil }
 
 // Fill implements Stream.
 func (c *Conn) Fill(b *Buffer) error {
-	n, err := c.Read(b.space())
+	p := b.space()
+	if len(p) == 0 {
+		return ErrFull
+	}
+	n, err := c.Read(p)
 	b.w += n
 	if n > 0 {
 		return nil
@@ -80,6 +84,9 @@ func (c *Conn) PeerGone() bool {
 	return err != nil
 }
 
+// Broken is not known here.
+func (c *Conn) Broken() bool { return false }
+
 // SetDeadTimeout bounds how long an idle connection outlives a peer that no
 // longer answers.
 func (c *Conn) SetDeadTimeout(d time.Duration) error {
@@ -99,7 +106,7 @@ type Listener struct{ *net.TCPListener }
 
 // Listen announces a TCP address such as 127.0.0.1:3128; port 0 picks one.
 func Listen(ctx context.Context, address string) (*Listener, error) {
-	var lc net.ListenConfig
+	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: probeAfter, Interval: probeEvery, Count: probes}}
 	ln, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, err

@@ -370,3 +370,30 @@ func TestErrorsAreTold(t *testing.T) {
 		}
 	}
 }
+
+// A read into no room would look like the end of the stream, or like nothing
+// at all for ever.
+func TestFillingAFullBufferIsAnError(t *testing.T) {
+	conn, peer := acceptedQuiet(t)
+	write(t, peer, "more")
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	defer theirs.Close()
+	for name, s := range map[string]sock.Stream{"a connection": conn, "a layer": sock.Over(ours)} {
+		t.Run(name, func(t *testing.T) {
+			var b sock.Buffer
+			defer b.Release()
+			b.Add(make([]byte, sock.BufferSize))
+			if err := s.Fill(&b); err != sock.ErrFull || b.Len() != sock.BufferSize {
+				t.Errorf("got %v, %d bytes", err, b.Len())
+			}
+		})
+	}
+	var b sock.Buffer
+	defer b.Release()
+	b.Add(make([]byte, sock.BufferSize))
+	b.Consume(sock.BufferSize - 1)
+	if err := conn.Fill(&b); err != nil || string(b.Bytes()) != "\x00more" {
+		t.Errorf("with room in front: %q, %v", b.Bytes(), err)
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/carpoolproxy/carpool/internal/sock"
 )
 
 // vanish makes a connection deaf and dumb without ending it: its kernel drops
@@ -87,4 +89,60 @@ func TestAPeerThatOnlyDoesNotReadIsNotSilent(t *testing.T) {
 	if await(t, "the write ends", written) == nil {
 		t.Error("it succeeded")
 	}
+}
+
+// probeSoon shortens the time between keep-alive probes, which it does not turn
+// on: an accepted connection has them.
+func probeSoon(t *testing.T, c *sock.Conn) {
+	t.Helper()
+	for _, o := range [...]int{syscall.TCP_KEEPIDLE, syscall.TCP_KEEPINTVL, syscall.TCP_KEEPCNT} {
+		if err := syscall.SetsockoptInt(c.FD(), syscall.IPPROTO_TCP, o, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAClientThatHasVanishedIsFoundOut(t *testing.T) {
+	t.Parallel()
+	c, peer := acceptedQuiet(t)
+	probeSoon(t, c)
+	vanish(t, peer)
+	read := in(func() error { _, err := c.Read(make([]byte, 1)); return err })
+	if err := await(t, "the read ends", read); !sock.TimedOut(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// C10: both clients have sent their end. One is there and waits; of the other
+// its kernel has forgotten everything, and says so to a probe.
+func TestAClientThatIsGoneIsToldFromOneThatHalfClosed(t *testing.T) {
+	t.Parallel()
+	there, waiting := acceptedQuiet(t)
+	gone, closed := acceptedQuiet(t)
+	raw, err := closed.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) { // how long a closed socket waits for our end
+		err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_LINGER2, 1)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*sock.Conn{there, gone} {
+		probeSoon(t, c)
+	}
+	if err := waiting.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	_ = closed.Close()
+	eventually(t, "both ends are seen", func() bool { return there.PeerGone() && gone.PeerGone() })
+	eventually(t, "one is gone", gone.Broken)
+	if there.Broken() {
+		t.Error("the other is taken for gone")
+	}
+	write(t, there, "answer")
+	read(t, waiting, "answer")
 }

@@ -5,6 +5,10 @@ import (
 	"syscall"
 )
 
+// ErrFull is returned by Stream.Fill for a buffer without room. A read into no
+// room looks like the end of the stream, or like a read that gave nothing.
+var ErrFull = errors.New("sock: the buffer is full")
+
 // Exhausted reports whether err is a lack of descriptors or of memory for
 // sockets, which passes when others are closed.
 func Exhausted(err error) bool {

@@ -62,15 +62,25 @@ func dup(fd int) (int, error) {
 	return int(n), nil
 }
 
-// setListenOptions sets what accepted sockets inherit or what spares them a
-// wait: TCP_NODELAY, and TCP_DEFER_ACCEPT, by which a connection is accepted
-// when its first bytes are there, so that the first read succeeds at once.
+// setListenOptions sets what accepted sockets inherit, so that it costs them no
+// call, or what spares them a wait: TCP_NODELAY; keep-alive probes, which find
+// out clients that have vanished or that are gone altogether behind their end;
+// and TCP_DEFER_ACCEPT, by which a connection is accepted when its first bytes
+// are there, so that the first read succeeds at once.
 func setListenOptions(c syscall.RawConn) error {
 	var err error
 	control := c.Control(func(fd uintptr) {
-		err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
-		if err == nil {
-			err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT, 1)
+		for _, o := range [...]struct{ level, name, value int }{
+			{syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1},
+			{syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT, 1},
+			{syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, int(probeAfter.Seconds())},
+			{syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, int(probeEvery.Seconds())},
+			{syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, probes},
+			{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},
+		} {
+			if err = syscall.SetsockoptInt(int(fd), o.level, o.name, o.value); err != nil {
+				return
+			}
 		}
 	})
 	if control != nil {

@@ -12,10 +12,18 @@ import (
 	"github.com/carpoolproxy/carpool/internal/sock"
 )
 
-func TestAcceptedSocketsInheritNoDelayAndDoNotBlock(t *testing.T) {
+func TestAcceptedSocketsInheritTheirOptionsAndDoNotBlock(t *testing.T) {
 	c, _ := accepted(t, "x")
-	if v, err := syscall.GetsockoptInt(c.FD(), syscall.IPPROTO_TCP, syscall.TCP_NODELAY); v != 1 || err != nil {
-		t.Errorf("TCP_NODELAY is %d, %v", v, err)
+	for name, o := range map[string]struct{ level, name, want int }{
+		"TCP_NODELAY":   {syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1},
+		"SO_KEEPALIVE":  {syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},
+		"TCP_KEEPIDLE":  {syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, 60},
+		"TCP_KEEPINTVL": {syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, 15},
+		"TCP_KEEPCNT":   {syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, 4},
+	} {
+		if v, err := syscall.GetsockoptInt(c.FD(), o.level, o.name); v != o.want || err != nil {
+			t.Errorf("%s is %d, %v, want %d", name, v, err, o.want)
+		}
 	}
 	flags, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(c.FD()), syscall.F_GETFL, 0)
 	if errno != 0 || flags&syscall.O_NONBLOCK == 0 {

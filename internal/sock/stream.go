@@ -9,6 +9,7 @@ package sock
 
 import (
 	"net"
+	"time"
 )
 
 // Stream is a connection that carries bytes in both directions: a Conn, or
@@ -16,10 +17,10 @@ import (
 type Stream interface {
 	net.Conn
 
-	// Fill waits for bytes and adds what one read gives to b, which must have
-	// room (see Buffer.Grow). b holds no memory while the call waits, unless
-	// there were bytes in it before. The error is io.EOF at the end of the
-	// stream; b is unchanged when there is one.
+	// Fill waits for bytes and adds what one read gives to b. b holds no memory
+	// while the call waits, unless there were bytes in it before. The error is
+	// io.EOF at the end of the stream, and ErrFull if b has no room, which is the
+	// caller's to see to (see Buffer.Grow); b is unchanged when there is one.
 	Fill(b *Buffer) error
 
 	// Writev writes a, then b, in one system call where that is possible. It
@@ -33,6 +34,14 @@ type Stream interface {
 	CloseRead() error
 }
 
+// Keep-alive of accepted connections: a silent one is probed after a minute, and
+// given up after another in which no probe was answered.
+const (
+	probeAfter = time.Minute
+	probeEvery = 15 * time.Second
+	probes     = 4
+)
+
 // Over returns a Stream that reads and writes through c, a connection layered
 // over another (TLS), for instance.
 func Over(c net.Conn) Stream { return &layered{Conn: c} }
@@ -42,7 +51,11 @@ type layered struct{ net.Conn }
 // Fill implements Stream. A layered connection cannot say when bytes are
 // there, so the buffer is held while it waits.
 func (l *layered) Fill(b *Buffer) error {
-	n, err := l.Read(b.space())
+	p := b.space()
+	if len(p) == 0 {
+		return ErrFull
+	}
+	n, err := l.Read(p)
 	b.w += n
 	if n > 0 {
 		return nil

@@ -137,6 +137,16 @@ func TestNothingIsAllocated(t *testing.T) {
 			}
 			out = resp.AppendFields(resp.AppendLine(out[:0]))
 		},
+		"odd response": func() {
+			head = append(head[:0], oddResponse...)
+			if _, err := resp.Parse(head, 64<<10); err != nil || !resp.Suspect {
+				t.Fatal(err)
+			}
+			if timeout, max := resp.KeepAliveHint(); timeout != 2 || max != 7 {
+				t.Fatal(timeout, max)
+			}
+			out = resp.AppendFields(resp.AppendLine(out[:0]))
+		},
 		"refusal": func() {
 			if _, err := req.Parse(bad, 64<<10); err == nil {
 				t.Fatal("accepted")
@@ -150,6 +160,9 @@ func TestNothingIsAllocated(t *testing.T) {
 		}
 	}
 }
+
+const oddResponse = "HTTP/2  200\tO\x01K\r\n first line\r\nX: a\x1bb\r\nno colon\r\n folded\r\nKeep-Alive: timeout=2s; max=9\r\n" +
+	"Keep-Alive: max = 7\r\nContent-Length: 5, 05\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\nConnection: close;, x\r\n\r\n"
 
 // emittedInto writes a request head into memory that is there.
 func emittedInto(dst []byte, r *http1.Request) []byte {

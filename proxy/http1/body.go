@@ -9,8 +9,11 @@ type Body struct {
 	state   state
 	left    int64 // bytes to come: of the body, or of the chunk
 	trailer int   // bytes of trailer section so far
+	lenient bool  // what leaves no doubt is put right, not refused
 	// Unwrap leaves only the content of a chunked body: no sizes, no trailers.
 	Unwrap bool
+	// Suspect is Head.Suspect for what was seen of the body.
+	Suspect bool
 }
 
 type mode uint8
@@ -51,11 +54,16 @@ func (b *Body) Left() int64 {
 	return -1
 }
 
+// MaxUnused bounds the bytes that Decode leaves unused: the longest line in the
+// framing of a body, its end included.
+const MaxUnused = maxTrailer + 2
+
 // Decode goes through the bytes that follow those of the last call. It has
 // used the first `used` of them, and leaves what is to be passed on in p[:out]:
 // the same bytes, less chunk extensions and trailers that have no business
-// there. Bytes that were not used although the body is not done are part of a
-// line that has not ended: they are to be given again, with more behind them.
+// there, and what was odd is put right. Bytes that were not used although the
+// body is not done are part of a line that has not ended, MaxUnused of them at
+// most: they are to be given again, with more behind them.
 // The error is of type *Error; out then is what was right before it.
 func (b *Body) Decode(p []byte) (out, used int, err error) {
 	switch b.mode {
@@ -155,8 +163,12 @@ func (b *Body) unended(p []byte) error {
 	return nil
 }
 
+// maxDigits bounds the digits of a chunk size that is passed on.
+const maxDigits = 16
+
 // size parses chunk-size [ BWS chunk-ext ] (RFC 9112 section 7.1). Extensions
-// are left out when the line is passed on.
+// are left out when the line is passed on, and so are zeros where they are too
+// many.
 func (b *Body) size(line []byte) (keep int, err error) {
 	if len(line) > maxChunkLine {
 		return 0, errChunkSize
@@ -169,21 +181,39 @@ func (b *Body) size(line []byte) (keep int, err error) {
 		n = n<<4 | int64(hexValue(line[i]))
 	}
 	ext := trim(line[i:])
-	if i == 0 || i > 16 || len(ext) > 0 && (ext[0] != ';' || !validValue(ext)) {
+	if i == 0 || i > maxDigits && !b.lenient || len(ext) > 0 && (ext[0] != ';' || !b.clean(ext)) {
 		return 0, errChunkSize
 	}
 	b.left, b.state = n, inData
 	if n == 0 {
 		b.state = atTrailer
 	}
-	if i == len(line) {
+	switch {
+	case i > maxDigits: // the others are zeros, or the size would be too large
+		b.Suspect = true
+		copy(line, line[i-maxDigits:i])
+		return maxDigits, nil
+	case i == len(line):
 		return -1, nil
 	}
 	return i, nil
 }
 
+// clean sees to it that no control character is left in a text, if that can
+// be.
+func (b *Body) clean(text []byte) bool {
+	if validValue(text) {
+		return true
+	}
+	if !b.lenient || !scrub(text) {
+		return false
+	}
+	b.Suspect = true
+	return true
+}
+
 // trailerLine takes one line of the trailer section, the empty one at its end
-// included.
+// included. Lines that are no field are left out, as in a head.
 func (b *Body) trailerLine(line []byte) (keep int, err error) {
 	if len(line) == 0 {
 		b.mode = ended
@@ -194,13 +224,30 @@ func (b *Body) trailerLine(line []byte) (keep int, err error) {
 	for n < len(line) && class[line[n]]&isToken != 0 {
 		n++
 	}
-	if b.trailer > maxTrailer || n == 0 || n == len(line) || line[n] != ':' || !validValue(line[n+1:]) {
+	switch {
+	case b.trailer > maxTrailer:
+		return 0, errTrailer
+	case n == 0 || n == len(line) || line[n] != ':':
+		if !b.lenient || beginsAnew(line) {
+			return 0, errTrailer
+		}
+		b.Suspect = true
+		return 0, nil
+	case !b.clean(line[n+1:]):
 		return 0, errTrailer
 	}
 	if !allowedInTrailer(line[:n]) {
 		return 0, nil
 	}
 	return -1, nil
+}
+
+// beginsAnew reports whether a line in a trailer section that is no field is
+// more than an odd one: a second line, a part of the field before, which is on
+// its way, or the head of another response.
+func beginsAnew(line []byte) bool {
+	return bytes.IndexByte(line, 0) >= 0 || bytes.IndexByte(line, '\r') >= 0 || isSpace(line[0]) ||
+		bytes.HasPrefix(line, []byte(protocol))
 }
 
 func hexValue(c byte) int {

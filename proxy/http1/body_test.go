@@ -131,6 +131,13 @@ func chunkedBody(t testing.TB, unwrap bool) http1.Body {
 	return b
 }
 
+// responseChunks is the start of a response's body in chunks.
+func responseChunks(t testing.TB, unwrap bool) http1.Body {
+	b := mustResponse(t, answer("Transfer-Encoding: chunked\r\n")).Body(false)
+	b.Unwrap = unwrap
+	return b
+}
+
 // stream decodes a body that comes in pieces, the way a connection does it:
 // bytes that were not used are given again with more behind them.
 type stream struct {
@@ -278,5 +285,28 @@ func TestABodyThatHasEndedTakesNothing(t *testing.T) {
 		if len(s.out) > 0 || string(s.held) != "abc" || !s.body.Done() || s.body.Left() != 0 {
 			t.Errorf("%+v", s)
 		}
+	}
+}
+
+// X25: whoever reads has room for a line that has not ended if it has MaxUnused.
+func TestNoLineOfABodyNeedsMoreThanMaxUnused(t *testing.T) {
+	for name, begin := range map[string]string{
+		"a chunk size": "1;x=", "a trailer": "0\r\nX-T: ", "a trailer behind others": "0\r\nX-A: b\r\nX-T: ",
+	} {
+		t.Run(name, func(t *testing.T) {
+			body, held := chunkedBody(t, false), []byte(nil)
+			for _, c := range []byte(begin + strings.Repeat("x", 2*http1.MaxUnused)) {
+				held = append(held, c)
+				if len(held) > http1.MaxUnused {
+					t.Fatalf("%d bytes are held", len(held))
+				}
+				_, used, err := body.Decode(held)
+				if err != nil {
+					return
+				}
+				held = held[used:]
+			}
+			t.Error("it has no end")
+		})
 	}
 }

@@ -1,5 +1,7 @@
 package http1
 
+import "bytes"
+
 // Name is a field name that somebody between client and server acts upon.
 type Name uint8
 
@@ -97,6 +99,51 @@ func match(b []byte, s string, n Name) Name {
 		return n
 	}
 	return Other
+}
+
+// hidesFraming reports whether a line that is no field may have been meant to
+// say where its message ends: whether the letters of what would be its name,
+// whatever stands between them, hold the name of a field that does, or are that
+// of Connection. A line with NUL or CR in it may be more than one.
+func hidesFraming(line []byte) bool {
+	if bytes.IndexByte(line, 0) >= 0 || bytes.IndexByte(line, '\r') >= 0 {
+		return true
+	}
+	name, _, _ := bytes.Cut(line, colon)
+	for i, c := range name {
+		if !isLetter(rune(c)) {
+			continue
+		}
+		length, _ := squeeze(name[i:], "contentlength")
+		coding, _ := squeeze(name[i:], "transferencoding")
+		if length || coding {
+			return true
+		}
+	}
+	begins, rest := squeeze(name, "connection")
+	return begins && !bytes.ContainsFunc(rest, isLetter)
+}
+
+var colon = []byte(":")
+
+func isLetter(r rune) bool { return 'a' <= r|0x20 && r|0x20 <= 'z' }
+
+// squeeze reports whether the letters in b begin with those of s, which are
+// small, and what is behind them.
+func squeeze(b []byte, s string) (begins bool, rest []byte) {
+	k := 0
+	for i := 0; i < len(b) && k < len(s); i++ {
+		if !isLetter(rune(b[i])) {
+			continue
+		}
+		if b[i]|0x20 != s[k] {
+			return false, nil
+		}
+		if k++; k == len(s) {
+			return true, b[i+1:]
+		}
+	}
+	return false, nil
 }
 
 // forbiddenInTrailer lists fields that must not be taken from, or sent in, a

@@ -65,6 +65,9 @@ func FuzzResponseHead(f *testing.F) {
 			f.Add([]byte(row.in+"5\r\nhello\r\n"), uint16(len(row.in)-1))
 		}
 	}
+	for _, row := range oddAnswers(f) {
+		f.Add([]byte(row.Sent), uint16(fuzzBytes))
+	}
 	f.Fuzz(func(t *testing.T, in []byte, limit uint16) {
 		if limit = max(limit, fuzzLimit); len(in) == 0 || len(in) > fuzzBytes {
 			return
@@ -90,6 +93,7 @@ func FuzzResponseHead(f *testing.F) {
 			t.Errorf("%q is passed on as %q", out, twice)
 		}
 		asNetHTTPReadsResponse(t, r, in[:n])
+		asPutRight(t, r, in[:n])
 		// What goes on has lost what made readers differ.
 		strict := asNetHTTPReadsResponse(t, again, out)
 		if strict != "" && !strings.HasPrefix(strict, "the Trailer field") {
@@ -233,6 +237,7 @@ func asNetHTTPReadsResponse(t *testing.T, r *http1.Response, head []byte) (expla
 var (
 	tabBeforeColon   = regexp.MustCompile(`(?m)^[!#$%&'*+\-.^_\x60|~0-9A-Za-z]+ *\t[ \t]*:`)
 	emptyFold        = regexp.MustCompile(`(?m)^[ \t]+\r?$`)
+	spaceInName      = regexp.MustCompile(`\n[^\t:\n]*[^\t :\n] +[^\t :\n][^\t:\n]*:`)
 	spaceBeforeColon = regexp.MustCompile(`(?mi)^(content-length|transfer-encoding|connection|trailer) +:`)
 )
 
@@ -240,6 +245,10 @@ var (
 // here, "" if there is no good reason.
 func explainedResponse(r *http1.Response, head []byte, err error) string {
 	switch {
+	case r.Suspect && len(oddities(head)) > 0:
+		return "it is odd, and net/http reads it when it is put right"
+	case r.Suspect && (strings.HasPrefix(err.Error(), "bad Content-Length ") || strings.HasPrefix(err.Error(), "unsupported transfer encoding: \"")):
+		return "a list of equal lengths, or no coding at all by its old name: net/http reads it when it is put right"
 	case strings.HasPrefix(err.Error(), "malformed MIME header") && tabBeforeColon.Match(head):
 		return "a tab before the colon is taken out here, as a space is (RFC 9112 section 5.1)"
 	case strings.HasPrefix(err.Error(), "http: message cannot contain multiple Content-Length headers"):
@@ -255,6 +264,10 @@ func explainedFraming(r *http1.Response, head []byte) string {
 	switch {
 	case spaceBeforeColon.Match(head):
 		return "net/http does not know a field by its name with a space behind it"
+	case r.Suspect && !bytes.HasPrefix(head, []byte("HTTP/1.")):
+		return "net/http goes by a version that is not spoken here"
+	case r.Suspect && spaceInName.Match(head):
+		return "net/http takes names with spaces in them; here such lines are left out"
 	case r.Minor == 0 && r.Chunked:
 		return "net/http ignores Transfer-Encoding in HTTP/1.0; here it counts, and the connection is given up (RFC 9112 section 6.1)"
 	}
@@ -304,6 +317,11 @@ func FuzzChunked(f *testing.F) {
 			f.Add([]byte(row.in), uint64(0))
 		}
 	}
+	for _, row := range oddAnswers(f) {
+		if _, body, ok := strings.Cut(row.Sent, "Transfer-Encoding: chunked\r\n\r\n"); ok {
+			f.Add([]byte(body), uint64(0))
+		}
+	}
 	f.Fuzz(func(t *testing.T, in []byte, seed uint64) {
 		if len(in) > fuzzBytes {
 			return
@@ -327,7 +345,40 @@ func FuzzChunked(f *testing.F) {
 		sameInPieces(t, bare, decode(t, chunkedBody(t, true), in, ones...))
 		goesOnInPlainChunks(t, kept, bare)
 		asNetHTTPReadsChunks(t, in, kept, bare)
+		ofAResponse(t, in, rnd, kept, bare)
 	})
+}
+
+// ofAResponse checks the body as that of a response, in which more is put right.
+// strict and strictBare are what a request's is decoded to.
+func ofAResponse(t *testing.T, in []byte, rnd *rand.Rand, strict, strictBare *stream) {
+	t.Helper()
+	kept := decode(t, responseChunks(t, false), in)
+	bare := decode(t, responseChunks(t, true), in)
+	if statusOf(t, kept.err) != statusOf(t, bare.err) || !bytes.Equal(kept.held, bare.held) || kept.body.Done() != bare.body.Done() || kept.body.Suspect != bare.body.Suspect {
+		t.Fatalf("with chunks %+v, without %+v", kept, bare)
+	}
+	pieces := make([]int, len(in)/2)
+	for i := range pieces {
+		pieces[i] = rnd.IntN(1 + rnd.IntN(20))
+	}
+	for _, cut := range [][]int{pieces, slices.Repeat([]int{1}, len(in))} {
+		sameInPieces(t, kept, decode(t, responseChunks(t, false), in, cut...))
+		sameInPieces(t, bare, decode(t, responseChunks(t, true), in, cut...))
+	}
+	goesOnInPlainChunks(t, kept, bare)
+	same := kept.err == nil && strict.err == nil && bytes.Equal(kept.out, strict.out) && bytes.Equal(kept.held, strict.held) && bytes.Equal(bare.out, strictBare.out)
+	switch {
+	case strict.err == nil && (!same || kept.body.Suspect):
+		t.Errorf("%q is right, and a response's is %+v", in, kept)
+	case kept.err == nil && !kept.body.Suspect && !same:
+		t.Errorf("%q is accepted as if it were right: %+v", in, kept)
+	case strict.err != nil && !bytes.HasPrefix(bare.out, strictBare.out):
+		t.Errorf("%q begins with %q, not with %q", in, strictBare.out, bare.out)
+	}
+	if content, err := io.ReadAll(httputil.NewChunkedReader(bytes.NewReader(in))); err == nil && kept.body.Done() && !bytes.Equal(content, bare.out) {
+		t.Errorf("net/http decodes %q, not %q", content, bare.out)
+	}
 }
 
 // sameInPieces checks that the result does not depend on how the bytes come.

@@ -18,10 +18,16 @@ type Head struct {
 	Close, KeepAlive, Upgrade bool
 	// Has tells which of the recognised fields are there at all.
 	Has Set
+	// Suspect says that the message is odd in a way that leaves no doubt about
+	// where it ends. It can be passed on; the connection it came on must not be
+	// used again.
+	Suspect bool
 
 	buf      []byte // the head, from its first line to its empty line
 	plain    bool   // every line can be copied as it stands
 	relength bool   // Content-Length has to be written anew
+	lenient  bool   // what leaves no doubt is put right, not refused
+	skipping bool   // the last line was left out
 	lengths  int
 	codings  int
 	hosts    int
@@ -148,14 +154,9 @@ func headEnd(b []byte, from int) int {
 	}
 }
 
-// lines is what a head's lines are held to.
-type lines struct {
-	lenient bool // normalise what RFC 9112 lets a recipient of responses normalise
-}
-
 // cut returns the line at i and where the next begins. The line is without
 // its end.
-func (h *Head) cut(i int, mode lines) (line []byte, next int, err *Error) {
+func (h *Head) cut(i int) (line []byte, next int, err *Error) {
 	k := bytes.IndexByte(h.buf[i:], '\n')
 	if k < 0 {
 		return nil, 0, errBareLF // not reached: the head ends with an empty line
@@ -164,7 +165,7 @@ func (h *Head) cut(i int, mode lines) (line []byte, next int, err *Error) {
 	if k > 0 && h.buf[i+k-1] == '\r' {
 		return h.buf[i : i+k-1], next, nil
 	}
-	if !mode.lenient {
+	if !h.lenient {
 		return nil, 0, errBareLF
 	}
 	h.plain = false
@@ -172,9 +173,9 @@ func (h *Head) cut(i int, mode lines) (line []byte, next int, err *Error) {
 }
 
 // parseFields parses the header lines from offset i to the end of the head.
-func (h *Head) parseFields(i int, mode lines) *Error {
+func (h *Head) parseFields(i int) *Error {
 	for {
-		line, next, err := h.cut(i, mode)
+		line, next, err := h.cut(i)
 		if err != nil {
 			return err
 		}
@@ -182,20 +183,18 @@ func (h *Head) parseFields(i int, mode lines) *Error {
 			return h.finish()
 		}
 		if isSpace(line[0]) {
-			if err := h.unfold(line, i, mode); err != nil {
-				return err
-			}
-			i = next
-			continue
+			err = h.unfold(line, i)
+		} else {
+			err = h.parseField(line, i, next)
 		}
-		if err := h.parseField(line, i, next, mode); err != nil {
+		if err != nil {
 			return err
 		}
 		i = next
 	}
 }
 
-func (h *Head) parseField(line []byte, i, next int, mode lines) *Error {
+func (h *Head) parseField(line []byte, i, next int) *Error {
 	if len(h.Fields) == maxFields {
 		return errTooManyFields
 	}
@@ -204,17 +203,20 @@ func (h *Head) parseField(line []byte, i, next int, mode lines) *Error {
 		n++
 	}
 	colon := n
-	if mode.lenient {
+	if h.lenient {
 		for colon < len(line) && isSpace(line[colon]) {
 			colon++
-			h.plain = false
 		}
 	}
 	if n == 0 || colon == len(line) || line[colon] != ':' {
-		return errFieldName
+		return h.leaveOut(line)
 	}
-	if !validValue(line[colon+1:]) {
-		return errFieldValue
+	if colon > n {
+		h.plain = false
+	}
+	name := nameOf(line[:n])
+	if err := h.checkValue(name, line[colon+1:]); err != nil {
+		return err
 	}
 	v0, v1 := colon+1, len(line)
 	for v0 < v1 && isSpace(line[v0]) {
@@ -223,7 +225,7 @@ func (h *Head) parseField(line []byte, i, next int, mode lines) *Error {
 	for v1 > v0 && isSpace(line[v1-1]) {
 		v1--
 	}
-	name := nameOf(line[:n])
+	h.skipping = false
 	h.Fields = append(h.Fields, Field{
 		start: uint32(i), end: uint32(next), nameEnd: uint32(i + n),
 		valueStart: uint32(i + v0), valueEnd: uint32(i + v1), Name: name,
@@ -232,17 +234,46 @@ func (h *Head) parseField(line []byte, i, next int, mode lines) *Error {
 	return nil
 }
 
-// unfold joins a folded line to the value before it, spaces in place of the
-// line end (RFC 9112 section 5.2).
-func (h *Head) unfold(line []byte, i int, mode lines) *Error {
-	if !mode.lenient || len(h.Fields) == 0 {
-		return errFold
+// checkValue sees to it that no control character is left in a value.
+func (h *Head) checkValue(name Name, value []byte) *Error {
+	if validValue(value) {
+		return nil
 	}
-	if !validValue(line) {
+	if !h.lenient || name == ContentLength || name == TransferEncoding || !scrub(value) {
 		return errFieldValue
 	}
-	h.plain = false
+	h.Suspect = true
+	return nil
+}
+
+// leaveOut passes over a line that is no field, unless one that says where the
+// message ends may hide in it.
+func (h *Head) leaveOut(line []byte) *Error {
+	switch {
+	case !h.lenient:
+		return errFieldName
+	case hidesFraming(line):
+		return errHidden
+	}
+	h.Suspect, h.skipping = true, true
+	return nil
+}
+
+// unfold joins a folded line to the value before it, spaces in place of the
+// line end (RFC 9112 section 5.2). One that goes on with nothing is left out
+// (section 2.2), and so is one that goes on with a line that was.
+func (h *Head) unfold(line []byte, i int) *Error {
+	if !h.lenient {
+		return errFold
+	}
+	if len(h.Fields) == 0 || h.skipping {
+		return h.leaveOut(line)
+	}
 	f := &h.Fields[len(h.Fields)-1]
+	if err := h.checkValue(f.Name, line); err != nil {
+		return err
+	}
+	h.plain = false
 	for k := int(f.valueEnd); k < i; k++ {
 		h.buf[k] = ' '
 	}
@@ -268,7 +299,7 @@ func (h *Head) finish() *Error {
 		var err *Error
 		switch f.Name {
 		case Connection:
-			err = h.parseConnection(h.Value(f))
+			err = h.parseConnection(f)
 		case ContentLength:
 			h.tidy(f)
 			err = h.parseLength(f)
@@ -295,13 +326,19 @@ func (h *Head) tidy(f *Field) {
 	}
 }
 
+// parseLength takes one number, or the same several times: on several lines, or
+// in a list of which somebody has made one line (RFC 9110 section 8.6).
 func (h *Head) parseLength(f *Field) *Error {
-	n, ok := parseDecimal(h.Value(f))
-	if !ok || h.lengths > 0 && n != h.Length {
-		return errLength
+	for list, more := h.Value(f), true; more; {
+		var one []byte
+		one, list, more = bytes.Cut(list, comma)
+		n, ok := parseDecimal(trim(one))
+		if !ok || h.lengths > 0 && n != h.Length {
+			return errLength
+		}
+		h.lengths++
+		h.Length = n
 	}
-	h.lengths++
-	h.Length = n
 	if v := h.Value(f); h.lengths > 1 || len(v) > 1 && v[0] == '0' {
 		// One reader's decimal is another's octal: it leaves as one plain number.
 		h.relength = true
@@ -310,7 +347,12 @@ func (h *Head) parseLength(f *Field) *Error {
 	return nil
 }
 
-func (h *Head) parseConnection(list []byte) *Error {
+var comma = []byte(",")
+
+// parseConnection takes the options of a Connection field. What is no token
+// names no field and asks for nothing; such a line is left out.
+func (h *Head) parseConnection(f *Field) *Error {
+	list := h.Value(f)
 	// The two values that nearly every message has.
 	if EqualFold(list, "close") {
 		h.Close = true
@@ -320,11 +362,13 @@ func (h *Head) parseConnection(list []byte) *Error {
 		h.KeepAlive = true
 		return nil
 	}
-	valid := true
 	EachOption(list, func(o []byte) bool {
 		h.options++
-		valid = all(o, isToken) && h.options <= maxOptions
 		switch {
+		case h.options > maxOptions:
+			return false
+		case !all(o, isToken):
+			h.Suspect, f.Drop = true, true
 		case EqualFold(o, "close"):
 			h.Close = true
 		case EqualFold(o, "keep-alive"):
@@ -334,11 +378,15 @@ func (h *Head) parseConnection(list []byte) *Error {
 		default:
 			h.nominate(o)
 		}
-		return valid
+		return true
 	})
-	if !valid {
+	if h.options <= maxOptions {
+		return nil
+	}
+	if !h.lenient {
 		return errConnection
 	}
+	h.Suspect, f.Drop = true, true
 	return nil
 }
 
@@ -358,6 +406,6 @@ func (h *Head) nominate(option []byte) {
 	}
 }
 
-func (h *Head) reset(buf []byte) {
-	*h = Head{Fields: h.Fields[:0], buf: buf, Length: -1, plain: true}
+func (h *Head) reset(buf []byte, lenient bool) {
+	*h = Head{Fields: h.Fields[:0], buf: buf, Length: -1, plain: true, lenient: lenient}
 }

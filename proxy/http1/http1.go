@@ -4,8 +4,10 @@
 // connections and of proxies.
 //
 // It is strict where two readers of the same bytes could disagree about where
-// a message ends, and it does not allocate once its structures have grown to
-// the size of the messages at hand.
+// a message or a line ends, and it does not allocate once its structures have
+// grown to the size of the messages at hand. What is odd in a response, as real
+// servers send it, but leaves no such doubt, is put right and passed on; the
+// message then is Suspect.
 package http1
 
 import "errors"
@@ -37,6 +39,7 @@ var (
 	errBareLF        = bad("a line ends with LF alone, not CRLF")
 	errFold          = bad("a header line is folded or begins with a space")
 	errFieldName     = bad("a header line has no valid field name followed by a colon")
+	errHidden        = bad("a line that is no header field looks as if it were to say where the message ends")
 	errFieldValue    = bad("a header value has a control character in it")
 	errHost          = bad("there must be exactly one Host field")
 	errLength        = bad("Content-Length is not one decimal number")
@@ -44,7 +47,7 @@ var (
 	errTE            = bad("Transfer-Encoding is not one \"chunked\"")
 	errTEUnsupported = &Error{501, "a transfer coding other than chunked is not supported"}
 	errTEVersion     = bad("Transfer-Encoding is there in an HTTP/1.0 message")
-	errConnection    = bad("the Connection field is not a short list of tokens")
+	errConnection    = bad("the Connection field has too many options")
 	errChunkSize     = bad("a chunk size is not a hexadecimal number, or the line is too long")
 	errChunkEnd      = bad("a chunk is longer than its size says")
 	errTrailer       = bad("the trailer section is malformed or too large")
@@ -139,6 +142,21 @@ func EqualFold(b []byte, s string) bool {
 		}
 		if c != s[i] {
 			return false
+		}
+	}
+	return true
+}
+
+// scrub puts a space in place of each control character, as RFC 9110 section
+// 5.5 has it. It reports false where NUL or CR is among them, which readers take
+// for the end of a line.
+func scrub(b []byte) bool {
+	for i, c := range b {
+		switch {
+		case c == 0, c == '\r':
+			return false
+		case c < ' ' && c != '\t', c == 0x7f:
+			b[i] = ' '
 		}
 	}
 	return true

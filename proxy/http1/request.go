@@ -33,13 +33,13 @@ func (r *Request) Parse(b []byte, limit int) (int, error) {
 		}
 		return 0, err
 	}
-	r.reset(b[:n])
-	line, next, err := r.cut(0, lines{})
+	r.reset(b[:n], false)
+	line, next, err := r.cut(0)
 	if err == nil {
 		err = r.parseLine(line)
 	}
 	if err == nil {
-		err = r.parseFields(next, lines{})
+		err = r.parseFields(next)
 	}
 	if err == nil {
 		err = r.check()

@@ -186,8 +186,13 @@ var requestRows = map[string]requestRow{
 	"Connection with 64 options":                        noBody(get("Connection: " + strings.Repeat("a,", 63) + "b\r\n")),
 	"Connection with 65 options":                        refused(get("Connection: "+strings.Repeat("a,", 64)+"b\r\n"), 400),
 	"Connection with 65 options in two fields":          refused(get("Connection: "+strings.Repeat("a,", 63)+"b\r\nConnection: c, d\r\n"), 400),
-	"Connection with something that is no token":        refused(get("Connection: close, a b\r\n"), 400),
-	"Connection with something quoted":                  refused(get("Connection: \"close\"\r\n"), 400),
+	"P6c Connection with two words":                     noBody(get("Connection: close, a b\r\n")),
+	"P6c Connection with something quoted":              noBody(get("Connection: \"close\"\r\n")),
+	"P6c Connection with a semicolon":                   noBody(get("Connection: close;\r\n")),
+	"P6c Connection with a parameter":                   noBody(get("Connection: keep-alive, timeout=5\r\n")),
+	"P6c Connection with bytes above 0x80":              noBody(get("Connection: clos\xe9\r\n")),
+	"P6c Connection with a control character":           refused(get("Connection: close\x01\r\n"), 400),
+	"P6c Connection that names framing, oddly":          sized(post("Connection: Content-Length;\r\nContent-Length: 5\r\n"), 5),
 	"Connection with empty elements":                    noBody(get("Connection: ,, close ,\t,\r\n")),
 	"Connection that is empty":                          noBody(get("Connection:\r\n")),
 	"a thousand fields":                                 noBody(get(strings.Repeat("a:\r\n", 999))),
@@ -455,6 +460,40 @@ func TestConnectionOptions(t *testing.T) {
 		if got := [3]bool{r.Close, r.KeepAlive, r.Upgrade}; got != want {
 			t.Errorf("%q: %v, want %v", value, got, want)
 		}
+	}
+}
+
+// P6c: what is no token asks for nothing and names nothing, and the line goes no
+// further.
+func TestP6cOddConnectionOptions(t *testing.T) {
+	for value, want := range map[string][3]bool{ // close, keep-alive, upgrade
+		"close;":                        {},
+		"\"close\"":                     {},
+		"keep-alive, timeout=5":         {false, true, false},
+		"Keep-Alive timeout=5":          {},
+		"close, keep-alive/close":       {true, false, false},
+		"upgrade, a=b":                  {false, false, true},
+		"X A, X-A;, (X-A), X-A=1":       {},
+		"a=b\r\nConnection: Keep-Alive": {false, true, false},
+	} {
+		r := mustRequest(t, get("X-A: 1\r\nConnection: "+value+"\r\n"))
+		if got := [3]bool{r.Close, r.KeepAlive, r.Upgrade}; got != want || !r.Suspect {
+			t.Errorf("%q: %v, want %v; Suspect is %v", value, got, want, r.Suspect)
+		}
+		out := string(r.AppendFields(nil))
+		if _, good, ok := strings.Cut(value, "\r\n"); ok {
+			out = strings.TrimSuffix(out, good+"\r\n")
+		}
+		if out != "Host: h\r\nX-A: 1\r\n" {
+			t.Errorf("%q goes on as %q", value, out)
+		}
+	}
+	r := mustRequest(t, get("X-A: 1\r\nX-B: 2\r\nConnection: X-A, close;\r\n"))
+	if got := string(r.AppendFields(nil)); got != "Host: h\r\nX-B: 2\r\n" {
+		t.Errorf("a token beside it is lost: %q", got)
+	}
+	if r := mustRequest(t, get("Connection: close, keep-alive, X\r\n")); r.Suspect {
+		t.Error("tokens make a request suspect")
 	}
 }
 

@@ -1,15 +1,10 @@
 package http1
 
-import "bytes"
-
 // Response is the head of a response.
 type Response struct {
 	Head
 	// Status is the status code, 100 to 999.
 	Status int
-	// Suspect says that the framing was contradictory (RFC 9112 section 6.3): the
-	// response can be passed on, the connection must not be used again.
-	Suspect bool
 
 	line    []byte
 	scanned int
@@ -19,8 +14,10 @@ type Response struct {
 func (r *Response) Reset() { r.scanned = 0 }
 
 // Parse parses the head at the start of b, at most limit bytes long, and
-// returns its length. It is Request.Parse for responses; folded lines, lines
-// that end with LF alone, and spaces before a colon are normalised, in b.
+// returns its length. It is Request.Parse for responses. What is odd but leaves
+// no doubt is put right, in b: folded lines, lines that end with LF alone, and
+// spaces before a colon, which RFC 9112 speaks of; and what makes the response
+// Suspect.
 func (r *Response) Parse(b []byte, limit int) (int, error) {
 	n := headEnd(b, r.scanned)
 	r.scanned = 0
@@ -31,14 +28,13 @@ func (r *Response) Parse(b []byte, limit int) (int, error) {
 		}
 		return 0, err
 	}
-	r.reset(b[:n])
-	r.Suspect = false
-	line, next, err := r.cut(0, lines{lenient: true})
+	r.reset(b[:n], true)
+	line, next, err := r.cut(0)
 	if err == nil {
 		err = r.parseLine(line)
 	}
 	if err == nil {
-		err = r.parseFields(next, lines{lenient: true})
+		err = r.parseFields(next)
 	}
 	if err == nil {
 		err = r.check()
@@ -50,7 +46,7 @@ func (r *Response) Parse(b []byte, limit int) (int, error) {
 }
 
 func (r *Response) incomplete(b []byte, limit int) error {
-	if k := min(len(b), len("HTTP/1.")); string(b[:k]) != "HTTP/1."[:k] {
+	if k := min(len(b), len(protocol)); string(b[:k]) != protocol[:k] || len(b) > k && class[b[k]]&isDigit == 0 {
 		return errStatusLine
 	}
 	if len(b) >= limit {
@@ -59,32 +55,73 @@ func (r *Response) incomplete(b []byte, limit int) error {
 	return ErrIncomplete
 }
 
+const protocol = "HTTP/"
+
 // parseLine parses HTTP/1.x SP CODE [SP REASON] (RFC 9112 section 4). Some
 // servers leave the last space out.
 func (r *Response) parseLine(line []byte) *Error {
-	const code = len("HTTP/1.1 ")
-	if len(line) < code+3 || line[code-1] != ' ' || !all(line[code:code+3], isDigit) || line[code] == '0' {
+	version := len(protocol)
+	for version < len(line) && !isSpace(line[version]) {
+		version++
+	}
+	code := version
+	for code < len(line) && isSpace(line[code]) {
+		code++
+	}
+	// Below 100 it is not clear whether there is a body.
+	if !r.parseVersion(line[:version]) || len(line) < code+3 || !all(line[code:code+3], isDigit) || line[code] == '0' {
 		return errStatusLine
 	}
-	minor, err := parseVersion(line[:code-1])
-	if err != nil {
-		return errStatusLine
+	if code != version+1 || line[version] != ' ' {
+		r.Suspect = true
 	}
-	rest := line[code+3:]
-	if len(rest) > 0 && (rest[0] != ' ' || !validValue(rest)) {
-		return errStatusLine
-	}
-	r.Minor, r.line = minor, line[code:]
+	r.line = line[code:]
 	r.Status = int(line[code]-'0')*100 + int(line[code+1]-'0')*10 + int(line[code+2]-'0')
+	return r.parseReason(line[code+3:])
+}
+
+// parseVersion takes HTTP/1.x, and, as servers behind a gateway are seen to say
+// it, any other one-digit version: what they mean is this one.
+func (r *Response) parseVersion(v []byte) bool {
+	const major, dot, minor = len(protocol), len(protocol) + 1, len(protocol) + 2
+	full := len(v) == minor+1 && v[dot] == '.' && class[v[minor]]&isDigit != 0
+	if len(v) <= major || string(v[:major]) != protocol || class[v[major]]&isDigit == 0 || !full && len(v) != dot {
+		return false
+	}
+	r.Minor = 1
+	if !full || v[major] != '1' {
+		r.Suspect = true
+	} else if v[minor] == '0' {
+		r.Minor = 0
+	}
+	return true
+}
+
+// parseReason takes what is behind the status code.
+func (r *Response) parseReason(b []byte) *Error {
+	if len(b) == 0 || b[0] == ' ' && validValue(b) {
+		return nil
+	}
+	if !isSpace(b[0]) || !scrub(b) {
+		return errStatusLine
+	}
+	b[0], r.Suspect = ' ', true
 	return nil
 }
 
+// check holds the fields together (RFC 9112 section 6.3).
 func (r *Response) check() *Error {
-	if r.codings == 0 {
-		return nil
+	if r.lengths > 1 {
+		r.Suspect = true
 	}
-	if r.codings > 1 || !r.Chunked {
-		return errTE
+	if r.codings > 1 || r.codings > 0 && !r.Chunked {
+		r.Suspect = true
+		if err := r.oddCoding(); err != nil {
+			return err
+		}
+	}
+	if !r.Chunked {
+		return nil
 	}
 	if r.Minor == 0 {
 		r.Suspect = true
@@ -94,6 +131,29 @@ func (r *Response) check() *Error {
 		r.Suspect = true
 		r.DropLength()
 		r.Length = -1
+	}
+	return nil
+}
+
+// oddCoding takes what cannot be misread although RFC 9112 does not know it, and
+// leaves one line of it or none: "chunked" on several lines, and "identity",
+// which was RFC 2616's name for no coding at all. A list is something else: its
+// "chunked, chunked" is chunks in chunks to some, and "identity, chunked" is no
+// chunks.
+func (r *Response) oddCoding() *Error {
+	only, kept := "identity", true // the last field decided
+	if r.Chunked {
+		only, kept = "chunked", false
+	}
+	for i := range r.Fields {
+		f := &r.Fields[i]
+		if f.Name != TransferEncoding {
+			continue
+		}
+		if !EqualFold(r.Value(f), only) {
+			return errTE
+		}
+		f.Drop, kept = kept, true
 	}
 	return nil
 }
@@ -122,33 +182,11 @@ func (r *Response) Body(head bool) Body {
 	case !r.HasBody(head):
 		return Body{mode: ended}
 	case r.Chunked:
-		return Body{mode: chunked}
+		return Body{mode: chunked, lenient: true}
 	case r.Length > 0:
 		return Body{mode: sized, left: r.Length}
 	case r.Length == 0:
 		return Body{mode: ended}
 	}
 	return Body{mode: untilClose}
-}
-
-// KeepAliveHint returns what a server says of its connection in "Keep-Alive:
-// timeout=5, max=100": seconds it may idle, and requests it still takes; -1
-// where it does not say.
-func (r *Response) KeepAliveHint() (timeout, max int64) {
-	timeout, max = -1, -1
-	EachOption(r.First(KeepAlive), func(o []byte) bool {
-		name, value, _ := bytes.Cut(o, []byte("="))
-		n, ok := parseDecimal(bytes.Trim(trim(value), `"`))
-		if !ok {
-			return true
-		}
-		switch name = trim(name); {
-		case EqualFold(name, "timeout"):
-			timeout = n
-		case EqualFold(name, "max"):
-			max = n
-		}
-		return true
-	})
-	return timeout, max
 }

@@ -10,20 +10,6 @@ var (
 	broadcast   = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 )
 
-// metadataServices are the metadata services outside the link-local ranges. A range is listed only if nothing else
-// lives there: Google hands out networks all around its one address, so that one stands alone.
-var metadataServices = []netip.Prefix{
-	netip.MustParsePrefix("100.100.100.200/32"),     // Alibaba Cloud
-	netip.MustParsePrefix("fd00:100::100:200/128"),  // Alibaba Cloud
-	netip.MustParsePrefix("fd00:ec2::/32"),          // AWS: metadata, EKS pod identity, DNS, time
-	netip.MustParsePrefix("168.63.129.16/32"),       // Azure: the host's WireServer, on a public address
-	netip.MustParsePrefix("fd20:ce::254/128"),       // Google Cloud
-	netip.MustParsePrefix("fd00:a9fe:a9fe::1/128"),  // Linode (Akamai)
-	netip.MustParsePrefix("192.0.0.192/32"),         // Oracle Cloud
-	netip.MustParsePrefix("fd00:c1::a9fe:a9fe/128"), // Oracle Cloud
-	netip.MustParsePrefix("fd00:42::42/128"),        // Scaleway
-}
-
 // An embedding is a range of IPv6 whose addresses lead to an IPv4 address that is written inside them.
 type embedding struct {
 	prefix netip.Prefix
@@ -114,11 +100,8 @@ func classify(a netip.Addr) string {
 		return ReasonMulticast
 	case a == broadcast:
 		return ReasonBroadcast
-	}
-	for _, p := range metadataServices {
-		if p.Contains(a) {
-			return ReasonMetadata
-		}
+	case isMetadata(a):
+		return ReasonMetadata
 	}
 	return ""
 }

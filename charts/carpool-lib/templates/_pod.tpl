@@ -51,6 +51,11 @@ the chart's root context, and whether the sidecar is native.
 {{- fail "carpool-lib: list it under dependencies in Chart.yaml, by its own name or with alias: carpool" -}}
 {{- end -}}
 {{- $values := mergeOverwrite (deepCopy $library.Values) (deepCopy ($root.Values.carpool | default dict)) -}}
+{{- range $values.noProxy -}}
+{{- if not (or (regexMatch (include "carpool.noProxyEntry" dict) .) (regexMatch "^[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:]*$" .)) -}}
+{{- fail (printf "carpool-lib: noProxy: want %s, not %q" (include "carpool.noProxyWant" dict) .) -}}
+{{- end -}}
+{{- end -}}
 {{- $options := pick $values "https" "java" "preload" "resources" -}}
 {{- $_ := set $options "native" (last .) -}}
 {{- $_ := set $options "plain" (not $options.native) -}}

@@ -17,7 +17,8 @@ Each takes a dictionary:
   noProxy                   what "carpool.noProxy" has, and the user's entries
                             behind it, each after a comma
   nonProxyHosts             the user's entries as Java writes them, each after
-                            a |: .example.com is *.example.com there
+                            a |: .example.com is *.example.com there, and IPv6
+                            has brackets
 */}}
 
 {{/* The container, as YAML. */}}
@@ -105,8 +106,12 @@ What the other containers get in their environment, as a YAML list. Beside name
 and value an entry can have
 
   when     a choice that it depends on: https, java or preload
-  extend   true: where the variable is there already, with a value of its own,
-           this one is put behind it and a space
+  with     a variable that it belongs to: a container that has that one, in
+           either spelling, with another value than here does without this one
+  extend   where the variable is there already, with a value of its own, this one
+           is put behind it and this separator. A blank joins options, a comma
+           hosts; the host "*" stays alone. Options have one spelling, of other
+           variables the two are one
 */}}
 {{- define "carpool.appEnv" -}}
 - name: HTTP_PROXY
@@ -115,8 +120,15 @@ and value an entry can have
   value: http://127.0.0.1:3128
 - name: NO_PROXY
   value: {{ toJson .noProxy }}
+  with: HTTP_PROXY
+  extend: ","
 - name: no_proxy
   value: {{ toJson .noProxy }}
+  with: HTTP_PROXY
+  extend: ","
+- name: grpc_proxy # empty: gRPC tunnels to one address of a name else, and balances no more
+  value: ""
+  with: HTTP_PROXY
 - name: HTTPS_PROXY
   value: http://127.0.0.1:3128
   when: https
@@ -124,16 +136,36 @@ and value an entry can have
   value: http://127.0.0.1:3128
   when: https
 - name: JAVA_TOOL_OPTIONS
-  value: {{ printf "-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=3128 -Dhttp.nonProxyHosts=localhost|127.*|169.254.*|metadata.google.internal|kubernetes.default.svc%s" .nonProxyHosts | toJson }}
+  value: {{ printf "-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=3128 -Dhttp.nonProxyHosts=localhost|127.*|[::1]|169.254.*|[fd00:ec2:*|100.100.100.200|[fd00:100::100:200]|168.63.129.16|[fd20:ce::254]|[fd00:a9fe:a9fe::1]|192.0.0.192|[fd00:c1::a9fe:a9fe]|[fd00:42::42]|metadata.google.internal|metadata.google.internal.|metadata|metadata.tencentyun.com|kubernetes.default.svc%s" .nonProxyHosts | toJson }}
   when: java
-  extend: true
+  extend: " "
 - name: NODE_OPTIONS
   value: --require=/carpool/preload.js
   when: preload
-  extend: true
+  extend: " "
 {{- end }}
 
-{{/* What is not sent through carpool, before what the user adds. */}}
+{{/*
+What is not sent through carpool, before what the user adds: carpool refuses the
+addresses of clouds' services, which the app alone reaches. These entries, and
+Java's above, are those of proxy/policy: "go test ./cmd/carpool/internal/inject
+-update" writes them.
+*/}}
 {{- define "carpool.noProxy" -}}
-localhost,127.0.0.1,::1,169.254.169.254,169.254.170.2,169.254.170.23,metadata.google.internal,kubernetes.default.svc,$(KUBERNETES_SERVICE_HOST)
+localhost,127.0.0.1,::1,169.254.169.254,169.254.170.2,169.254.170.23,169.254.0.23,169.254.42.42,100.100.100.200,fd00:100::100:200,fd00:ec2::254,fd00:ec2::23,168.63.129.16,fd20:ce::254,fd00:a9fe:a9fe::1,192.0.0.192,fd00:c1::a9fe:a9fe,fd00:42::42,169.254.0.0/16,metadata.google.internal,metadata.google.internal.,metadata,metadata.tencentyun.com,kubernetes.default.svc,$(KUBERNETES_SERVICE_HOST)
+{{- end }}
+
+{{/*
+What an entry of the user's list has to match, if it is no IPv6 address: a name,
+with all below it or not, or an IPv4 address, each with a port or not; a range of
+IPv4; a variable. Some clients fail at the start where anything else is among the
+entries: httpx at brackets, at ranges of IPv6 and at letters beyond ASCII.
+*/}}
+{{- define "carpool.noProxyEntry" -}}
+^((\*?\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?(:[0-9]{1,5})?|[0-9]{1,3}(\.[0-9]{1,3}){3}/(3[0-2]|[12]?[0-9])|\$\([A-Za-z_][A-Za-z0-9_]*\))$
+{{- end }}
+
+{{/* What a message says that an entry has to be. */}}
+{{- define "carpool.noProxyWant" -}}
+names, IP addresses without brackets and IPv4 ranges, with commas between them
 {{- end }}

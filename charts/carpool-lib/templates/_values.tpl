@@ -38,5 +38,5 @@ and prints a million as 1e+06.
 
 {{/* Entries of noProxy as Java has them, each after a |. */}}
 {{- define "carpool.nonProxyHosts" -}}
-{{- range . }}|{{ hasPrefix "." . | ternary (print "*" .) . }}{{ end -}}
+{{- range . }}|{{ if hasPrefix "." . }}*{{ . }}{{ else if regexMatch ":.*:" . }}[{{ . }}]{{ else }}{{ . }}{{ end }}{{ end -}}
 {{- end }}

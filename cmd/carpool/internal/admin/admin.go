@@ -8,16 +8,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
-	"net/netip"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/fresh"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/status"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
@@ -50,7 +51,7 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 // Failed receives the error that ended serving, if it was not Close.
 func (s *Server) Failed() <-chan error { return s.failed }
 
-// Pool and Proxy are where the figures come from. Lag is after how long the slowest of their loops turns.
+// Pool, Proxy and Log are where the figures come from. Lag is after how long the slowest of their loops turns.
 type (
 	Pool interface {
 		Snapshot() pool.Snapshot
@@ -60,6 +61,7 @@ type (
 		Stats() proxy.Stats
 		Lag() time.Duration
 	}
+	Log interface{ Dropped() (unread, flood uint64) }
 )
 
 // Sources are what is told about, and what can be asked for. All of them are needed.
@@ -68,41 +70,89 @@ type Sources struct {
 	Proxy  Proxy
 	Bypass Bypass
 	Memory Memory
+	Log    Log
+	// Errors receives what net/http has to say; nil: nothing does.
+	Errors *zap.Logger
+	// MaxConns is how many connections may be open at a time; more than 0.
+	MaxConns int
+	// Room, if not nil, frees a descriptor of the process when there is none left, and reports whether it did.
+	Room func() bool
 	// ProxyPort is the port that the app is to be sent to.
 	ProxyPort uint16
 	// Quit makes carpool drain and exit, as SIGTERM does. It returns at once.
 	Quit func()
 }
 
+const (
+	// freshFor is how long metrics and page are given out again: to gather them takes milliseconds, and their port is open
+	// to the whole network.
+	freshFor = time.Second
+	// Large answers and small ones have turns of their own, so that no probe waits behind scrapers.
+	everyLarge = 20 * time.Millisecond
+	everySmall = time.Millisecond
+	// Bounds on a request: nobody needs longer, or more, to ask for so little.
+	readTime   = 5 * time.Second
+	writeTime  = 5 * time.Second
+	idleTime   = time.Minute
+	headerSize = 8 << 10
+)
+
 // Serve begins to serve, and to say that carpool is ready.
 func (s *Server) Serve(from Sources) {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{from.Pool, from.Proxy}, &podCollector{from.Bypass, from.Memory},
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.page = status.New(status.Sources{
 		Pool: from.Pool.Snapshot, Proxy: from.Proxy.Stats, Bypass: from.Bypass.Snapshot, Memory: from.Memory.Stats,
 		ProxyPort: from.ProxyPort,
 	})
+	l := newBounded(s.listener, from.MaxConns, from.Room)
+	s.server = http.Server{
+		Handler: s.handler(from), MaxHeaderBytes: headerSize,
+		ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idleTime,
+		ConnState: func(c net.Conn, _ http.ConnState) { l.happened(c) },
+		ErrorLog:  errorLog(from.Errors),
+	}
+	s.ready.Store(true)
+	s.serving = true
+	go func() {
+		if err := s.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			s.failed <- err
+		}
+	}()
+}
+
+// handler returns what answers. Large answers are made once in a while, for all who ask, and given out one by one.
+func (s *Server) handler(from Sources) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(&collector{from.Pool, from.Proxy, from.Log}, &podCollector{from.Bypass, from.Memory},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics := fresh.New(freshFor, func() *exposition { return gather(registry) })
+	large, small := &pace{every: everyLarge}, &pace{every: everySmall}
 	mux := http.NewServeMux()
-	mux.Handle("GET /{$}", s.page)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { health(w, from) })
-	mux.HandleFunc("POST /quitquitquit", func(w http.ResponseWriter, r *http.Request) { quit(w, r, from.Quit) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	handle := func(pattern string, turn *pace, answer http.HandlerFunc) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			turn.wait(r.Context().Done())
+			answer(w, r)
+		})
+	}
+	handle("GET /{$}", large, s.page.ServeHTTP)
+	handle("GET /metrics", large, func(w http.ResponseWriter, r *http.Request) { metrics.Get().ServeHTTP(w, r) })
+	handle("GET /healthz", small, func(w http.ResponseWriter, _ *http.Request) { health(w, from) })
+	handle("POST /quitquitquit", small, func(w http.ResponseWriter, r *http.Request) { quit(w, r, from.Quit) })
+	handle("GET /readyz", small, func(w http.ResponseWriter, _ *http.Request) {
 		if !s.ready.Load() {
 			http.Error(w, "draining", http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = io.WriteString(w, "ok\n")
 	})
-	s.server = http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
-	s.ready.Store(true)
-	s.serving = true
-	go func() {
-		if err := s.server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-			s.failed <- err
-		}
-	}()
+	return mux
+}
+
+// errorLog keeps net/http from writing to stderr by itself, where it would wait for a reader.
+func errorLog(to *zap.Logger) *log.Logger {
+	if to == nil {
+		return log.New(io.Discard, "", 0)
+	}
+	return zap.NewStdLog(to)
 }
 
 // stuckAfter is the lag that nothing but a fault explains: the loops turn several times a second, or once. A machine
@@ -117,19 +167,6 @@ func health(w http.ResponseWriter, from Sources) {
 		return
 	}
 	_, _ = io.WriteString(w, "ok\n")
-}
-
-// quit is for the main container of a Job, where the sidecar does not end by itself. Only the pod may ask: the port is
-// open to the whole network.
-func quit(w http.ResponseWriter, r *http.Request, quit func()) {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || !peer.Addr().Unmap().IsLoopback() {
-		http.Error(w, "only from inside the pod, by way of 127.0.0.1", http.StatusForbidden)
-		return
-	}
-	_, _ = io.WriteString(w, "draining\n")
-	_ = http.NewResponseController(w).Flush() // the end may come at once
-	quit()
 }
 
 // NotReady makes /readyz say so.

@@ -22,7 +22,7 @@ var (
 	closed      = desc("connections_closed_total", "Upstream connections closed.", "origin", "reason")
 	dialErrors  = desc("dial_errors_total", "Upstream connections that could not be opened.", "origin")
 	handshakes  = desc("handshake_seconds_total", "Time spent on opening upstream connections: resolving, connecting, TLS.", "origin")
-	saved       = desc("handshake_seconds_saved_total", "Time that reused connections would have cost to open.", "origin")
+	saved       = desc("handshake_seconds_saved_total", "Time that reused connections would have cost to open, about: what opening one usually took by then.", "origin")
 	inUse       = desc("connections_in_use", "Upstream connections in use.", "origin")
 	idle        = desc("connections_idle", "Upstream connections that wait for a request.", "origin")
 	waiting     = desc("requests_waiting", "Requests that wait for an upstream connection.", "origin")
@@ -40,7 +40,8 @@ var (
 	originLimit = desc("connections_per_origin_limit", "Most upstream connections to one origin at a time; 0: no limit but the one on all.")
 	waitLimit   = desc("requests_waiting_limit", "Most requests that wait for a connection to one origin.")
 	clientLimit = desc("client_connections_limit", "Most client connections at a time; 0: no limit.")
-	panics      = desc("panics_total", "Faults of carpool's own that cost one client connection.")
+	panics      = desc("panics_total", "Faults of carpool's own that were contained; each cost one connection at most.")
+	linesLost   = desc("log_lines_dropped_total", "Log lines that were not written: unread, because stderr was not read in time; flood, because there were many of the kind.", "reason")
 	classLabels = [...]string{"", "1xx", "2xx", "3xx", "4xx", "5xx"}
 )
 
@@ -49,6 +50,7 @@ var (
 type collector struct {
 	pool  Pool
 	proxy Proxy
+	log   Log
 }
 
 // Describe implements prometheus.Collector.
@@ -56,7 +58,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		requests, ownAnswers, opened, reused, closed, dialErrors, handshakes, saved, inUse, idle, waiting, idleLimit,
 		waits, dials, inFlight, tunnels, clients, accepted, refused, retries, panics,
-		errorTypes, connsLimit, originLimit, waitLimit, clientLimit,
+		errorTypes, connsLimit, originLimit, waitLimit, clientLimit, linesLost,
 	} {
 		ch <- d
 	}
@@ -77,7 +79,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(ch, accepted, float64(p.Accepted))
 	counter(ch, refused, float64(p.Refused))
 	counter(ch, retries, float64(p.Retries))
-	counter(ch, panics, float64(p.Panics))
+	counter(ch, panics, float64(p.Panics+s.Panics))
 	for kind, n := range p.Errors {
 		counter(ch, errorTypes, float64(n), kind)
 	}
@@ -85,6 +87,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(ch, originLimit, float64(s.MaxConnsPerHost))
 	gauge(ch, waitLimit, float64(s.MaxPendingPerHost))
 	gauge(ch, clientLimit, float64(p.MaxClients))
+	unread, flood := c.log.Dropped()
+	counter(ch, linesLost, float64(unread), "unread")
+	counter(ch, linesLost, float64(flood), "flood")
 }
 
 func collectOrigin(ch chan<- prometheus.Metric, o *pool.OriginStats) {

@@ -16,6 +16,7 @@ var (
 	shedding       = desc("shedding", "1 while new requests are refused because memory is short, otherwise 0.")
 	shed           = desc("requests_shed_total", "Requests and tunnels refused because memory was short.")
 	bypassing      = desc("bypass_connections", "Open connections of the pod to ports of plain HTTP that carpool did not make.", "port")
+	bypassed       = desc("bypass_time_wait_sockets", "Connections of the pod to ports of plain HTTP that carpool did not make and that the app has closed within the last minute, at least.", "port")
 	tcpSockets     = desc("pod_tcp_sockets", "TCP sockets of the pod that are not closed, listening ones included.")
 	timeWait       = desc("pod_time_wait_sockets", "Closed TCP connections of the pod whose local ports are not free yet.")
 	ephemeralPorts = desc("pod_ephemeral_ports", "Local ports that the pod has for connections to one destination.")
@@ -36,7 +37,7 @@ type podCollector struct {
 // Describe implements prometheus.Collector.
 func (c *podCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		bypassing, tcpSockets, timeWait, ephemeralPorts, memoryLimit, memoryUsed, shedding, shed,
+		bypassing, bypassed, tcpSockets, timeWait, ephemeralPorts, memoryLimit, memoryUsed, shedding, shed,
 	} {
 		ch <- d
 	}
@@ -47,6 +48,7 @@ func (c *podCollector) Collect(ch chan<- prometheus.Metric) {
 	s := c.bypass.Snapshot()
 	for _, p := range s.Ports {
 		gauge(ch, bypassing, float64(p.Count), strconv.Itoa(int(p.Port)))
+		gauge(ch, bypassed, float64(p.Ended), strconv.Itoa(int(p.Port)))
 	}
 	if s.Sockets.Known {
 		gauge(ch, tcpSockets, float64(s.Sockets.InUse))

@@ -1,6 +1,10 @@
 package bypass
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/carpoolproxy/carpool/proxy/policy"
+)
 
 // Advice is what makes the programs of one runtime use carpool.
 type Advice struct {
@@ -54,7 +58,7 @@ func Advices(host, port string) []Advice {
 			Runtime: "Java",
 			Why:     "It reads no environment variables for this.",
 			Set: []string{"JAVA_TOOL_OPTIONS=-Dhttp.proxyHost=" + strings.Trim(host, "[]") + " -Dhttp.proxyPort=" + port +
-				" -Dhttp.nonProxyHosts=localhost|127.*|169.254.*"},
+				" -Dhttp.nonProxyHosts=localhost|127.*|[::1]|" + policy.Exemptions().NonProxyHosts()},
 			Note: "HttpURLConnection and java.net.http.HttpClient follow it, the latter unless the code sets a proxy.",
 		}, {
 			Runtime: "Go: net/http",

@@ -22,7 +22,14 @@ func (d *Detector) look() Snapshot {
 		s.Err = err
 		return s
 	}
-	s.Ports, s.Destinations = d.report(found)
+	ended, outside, err := d.ended()
+	if err != nil {
+		s.Err = err
+		return s
+	}
+	s.Sockets.Outside = outside
+	own := d.own.lately(time.Now()) // behind the look: what was closed meanwhile counts
+	s.Ports, s.Destinations = d.report(found, ended, own)
 	return s
 }
 
@@ -32,10 +39,10 @@ func sockets() Sockets {
 	v4, ok := sockstat("/proc/net/sockstat", "TCP:")
 	low, high, ok2 := portRange()
 	if !ok || !ok2 {
-		return Sockets{}
+		return Sockets{Outside: -1}
 	}
 	v6, _ := sockstat("/proc/net/sockstat6", "TCP6:") // there is none without IPv6
-	return Sockets{Known: true, InUse: v4["inuse"] + v6["inuse"], TimeWait: v4["tw"], EphemeralPorts: high - low + 1}
+	return Sockets{Known: true, InUse: v4["inuse"] + v6["inuse"], TimeWait: v4["tw"], Outside: -1, EphemeralPorts: high - low + 1}
 }
 
 // sockstat reads one line of a file of the form "TCP: inuse 7 orphan 0 tw 12".
@@ -106,6 +113,28 @@ func (d *Detector) candidates() ([]conn, error) {
 	}), err
 }
 
+// ended counts the connections in TIME_WAIT that the pod had opened to other hosts: those to the ports by where they led,
+// carpool's own included, and all of them.
+func (d *Detector) ended() (to map[netip.AddrPort]int, all int, err error) {
+	served, err := servedPorts()
+	if err != nil {
+		return nil, 0, err
+	}
+	to = map[netip.AddrPort]int{}
+	err = walk(timeWaiting, outsideFilter(), func(part []conn) {
+		for _, c := range part {
+			if served[c.src.Port()] || c.src.Addr() == c.dst.Addr() {
+				continue
+			}
+			all++
+			if slices.Contains(d.ports, c.dst.Port()) && policy.Addr(c.dst.Addr(), false) == nil {
+				to[c.dst]++
+			}
+		}
+	})
+	return to, all, err
+}
+
 // withoutOwn drops carpool's own connections. A socket of another user is not carpool's. One of the same user, which an
 // app may well have, is compared with the sockets that this process has open. What is neither among them nor there any
 // more a moment later may have been closed by carpool just between the two looks, and is dropped too.
@@ -137,12 +166,18 @@ func withoutInbound(found []conn) ([]conn, error) {
 	if len(found) == 0 {
 		return nil, nil
 	}
+	served, err := servedPorts()
+	return slices.DeleteFunc(found, func(c conn) bool { return served[c.src.Port()] }), err
+}
+
+// servedPorts are the ports that somebody in the pod listens on.
+func servedPorts() (map[uint16]bool, error) {
 	listeners, err := dump(listening, nil)
 	served := map[uint16]bool{}
 	for _, l := range listeners {
 		served[l.src.Port()] = true
 	}
-	return slices.DeleteFunc(found, func(c conn) bool { return served[c.src.Port()] }), err
+	return served, err
 }
 
 // openSockets are the inodes of the sockets this process has open, cut off as sock_diag cuts them off. To ask for each

@@ -2,6 +2,7 @@ package bypass
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unsafe"
 )
@@ -175,7 +177,7 @@ func listen(t *testing.T, addr string) {
 // look looks now.
 func look(t *testing.T, ports ...uint16) Snapshot {
 	t.Helper()
-	s := New(ports).Snapshot()
+	s := New(ports, nil).Snapshot()
 	if s.Err != nil {
 		t.Fatal(s.Err)
 	}
@@ -200,12 +202,108 @@ func TestConnectionsOfOthersAreCountedAndOwnAreNot(t *testing.T) {
 		away(t, open(t, "10.1.0.1:0", "10.1.0.2:9000"))) // no port of HTTP
 	peer(t, files...)
 	s := look(t, 8080, 80, 8080, 81)
-	if want := []PortCount{{80, 1}, {81, 0}, {8080, 2}}; !slices.Equal(s.Ports, want) {
+	if want := []PortCount{{80, 1, 0}, {81, 0, 0}, {8080, 2, 0}}; !slices.Equal(s.Ports, want) {
 		t.Errorf("counts are %v, want %v", s.Ports, want)
 	}
-	want := []Destination{{netip.MustParseAddrPort("10.1.0.2:8080"), 2}, {netip.MustParseAddrPort("[fd00::2]:80"), 1}}
+	want := []Destination{{netip.MustParseAddrPort("10.1.0.2:8080"), 2, 0}, {netip.MustParseAddrPort("[fd00::2]:80"), 1, 0}}
 	if !slices.Equal(s.Destinations, want) || s.Total() != 3 {
 		t.Errorf("destinations are %v, %d in all, want %v", s.Destinations, s.Total(), want)
+	}
+}
+
+// done opens connections that have ended when it returns: both ends are closed, that of the client first, or else that of
+// the server.
+func done(t *testing.T, from, to string, n int, clientFirst bool) {
+	t.Helper()
+	l, err := net.Listen("tcp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	for range n {
+		client := open(t, from, to)
+		server, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, second := net.Conn(client), server
+		if !clientFirst {
+			first, second = second, first
+		}
+		_ = first.Close()
+		if _, err := second.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		_ = second.Close()
+	}
+}
+
+// An app that opens a connection for each request has none open most of the time. They leave a trace if it closes them.
+func TestConnectionsThatHaveEndedAreCountedByWhereTheyLed(t *testing.T) {
+	t.Parallel()
+	if !namespace(t) {
+		return
+	}
+	done(t, "10.1.0.1:0", "10.1.0.2:8080", 5, true)
+	done(t, "[fd00::1]:0", "[fd00::2]:80", 3, true)
+	done(t, "10.1.0.1:0", "10.1.0.2:9000", 2, true)   // no port of HTTP
+	done(t, "127.0.0.1:0", "127.0.0.1:8080", 4, true) // to carpool, say
+	done(t, "[::1]:0", "[::1]:8080", 4, true)
+	done(t, "10.1.0.1:0", "10.1.0.1:8080", 4, true) // the pod itself
+	done(t, "10.1.0.1:0", "10.1.0.2:81", 4, false)  // the server has closed first: they are its, and wait at its port
+	for own, want := range map[uint64][]PortCount{
+		0:   {{80, 0, 3}, {81, 0, 0}, {8080, 0, 5}},
+		3:   {{80, 0, 0}, {81, 0, 0}, {8080, 0, 2}}, // which ones carpool has closed is not known
+		100: {{80, 0, 0}, {81, 0, 0}, {8080, 0, 0}},
+	} {
+		ended := uint64(0)
+		d := New([]uint16{80, 81, 8080}, func() uint64 { return ended })
+		ended = own
+		s := d.Snapshot()
+		if s.Err != nil || !slices.Equal(s.Ports, want) {
+			t.Errorf("carpool has closed %d: %v, %v, want %v", own, s.Ports, s.Err, want)
+		}
+		if s.Total() != 0 || s.Sockets.Outside != 10 || s.Sockets.TimeWait != 26 {
+			t.Errorf("%d open, %d of %d in TIME_WAIT lead to other hosts, want 0 and 10 of 26", s.Total(), s.Sockets.Outside, s.Sockets.TimeWait)
+		}
+	}
+	s := look(t, 8080)
+	if want := []Destination{{netip.MustParseAddrPort("10.1.0.2:8080"), 0, 5}}; !slices.Equal(s.Destinations, want) || s.Ended() != 5 {
+		t.Errorf("they led to %v, want %v", s.Destinations, want)
+	}
+}
+
+func TestWhatCarpoolHasClosedLatelyIsNeverTooLittle(t *testing.T) {
+	n := uint64(7) // from before the first look
+	c := closes{total: func() uint64 { return n }}
+	at := time.Unix(0, 0)
+	look := func(later time.Duration, closed uint64) int {
+		at, n = at.Add(later), n+closed
+		return c.lately(at)
+	}
+	for i, step := range []struct {
+		later  time.Duration
+		closed uint64
+		want   int
+	}{
+		{0, 0, 0},
+		{time.Second, 5, 5},
+		{30 * time.Second, 10, 15},
+		{30 * time.Second, 1, 16},
+		{2 * time.Second, 0, 11}, // the five are more than timeWait ago
+		{31 * time.Second, 0, 1}, // and so are the ten
+		{time.Hour, 100, 100},    // when in that hour is not known
+		{timeWait, 0, 0},
+	} {
+		if got := look(step.later, step.closed); got != step.want {
+			t.Errorf("step %d: %d, want %d", i, got, step.want)
+		}
+	}
+	for range 1000 {
+		look(time.Second, 1)
+	}
+	if len(c.seen) > 70 {
+		t.Errorf("%d counts are kept", len(c.seen))
 	}
 }
 
@@ -315,7 +413,7 @@ func TestSocketFiguresAreThoseOfThePod(t *testing.T) {
 	if !namespace(t) {
 		return
 	}
-	before := New(nil).Snapshot()
+	before := New(nil, nil).Snapshot()
 	if !before.Sockets.Known || before.Sockets.TimeWait != 0 || before.Ports != nil {
 		t.Fatalf("at first %+v", before)
 	}
@@ -332,12 +430,12 @@ func TestSocketFiguresAreThoseOfThePod(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := New(nil).Snapshot().Sockets; s.InUse != before.Sockets.InUse+3 || s.EphemeralPorts != 1000 {
+	if s := New(nil, nil).Snapshot().Sockets; s.InUse != before.Sockets.InUse+3 || s.EphemeralPorts != 1000 {
 		t.Errorf("a listener and a connection: %+v, before %+v", s, before.Sockets)
 	}
 	_ = c.Close()
 	_ = other.Close()
-	eventually(t, "a closed connection is in TIME_WAIT", func() bool { return New(nil).Snapshot().Sockets.TimeWait == 1 })
+	eventually(t, "a closed connection is in TIME_WAIT", func() bool { return New(nil, nil).Snapshot().Sockets.TimeWait == 1 })
 }
 
 // TestManySockets says what a look costs, and that none is left out.
@@ -449,15 +547,17 @@ func TestTheKernelFiltersByPort(t *testing.T) {
 
 func TestAReportIsGivenOutAgain(t *testing.T) {
 	t.Parallel()
-	d := New([]uint16{80})
-	first := d.Snapshot()
-	if again := d.Snapshot(); again.Taken != first.Taken {
-		t.Error("looked again at once")
-	}
-	d.last.Taken = time.Now().Add(-freshFor)
-	if again := d.Snapshot(); time.Since(again.Taken) >= freshFor {
-		t.Error("did not look again")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		d := New([]uint16{80}, nil)
+		first := d.Snapshot()
+		if again := d.Snapshot(); again.Taken != first.Taken {
+			t.Error("looked again at once")
+		}
+		time.Sleep(freshFor)
+		if again := d.Snapshot(); time.Since(again.Taken) >= freshFor {
+			t.Error("did not look again")
+		}
+	})
 }
 
 func TestMessagesThatMakeNoSenseAreErrors(t *testing.T) {

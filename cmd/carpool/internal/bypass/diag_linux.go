@@ -20,6 +20,7 @@ const (
 	// States, as bits.
 	established = 1 << 1
 	synSent     = 1 << 2
+	timeWaiting = 1 << 6
 	listening   = 1 << 10
 
 	reqSize = 60 // struct inet_diag_req
@@ -37,19 +38,26 @@ type conn struct {
 
 // dump returns the TCP sockets of this network namespace that are in one of these states and pass the filter.
 func dump(states uint32, filter []byte) ([]conn, error) {
+	var found []conn
+	err := walk(states, filter, func(part []conn) { found = append(found, part...) })
+	return found, err
+}
+
+// walk tells of what dump returns part by part, for there may be tens of thousands. each does not keep a part.
+func walk(states uint32, filter []byte, each func(part []conn)) error {
 	fd, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, netlinkSockDiag)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return os.NewSyscallError("socket", err)
 	}
 	defer syscall.Close(fd)
 	timeout := syscall.Timeval{Sec: diagTimeout}
 	if err := syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &timeout); err != nil {
-		return nil, os.NewSyscallError("setsockopt", err)
+		return os.NewSyscallError("setsockopt", err)
 	}
 	if err := syscall.Sendto(fd, request(states, filter), 0, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}); err != nil {
-		return nil, os.NewSyscallError("sendto", err)
+		return os.NewSyscallError("sendto", err)
 	}
-	var found []conn
+	var part []conn
 	buffer := make([]byte, 32<<10) // what the kernel fills at a time
 	for {
 		n, _, err := syscall.Recvfrom(fd, buffer, 0)
@@ -57,11 +65,15 @@ func dump(states uint32, filter []byte) ([]conn, error) {
 			continue
 		}
 		if err != nil {
-			return nil, os.NewSyscallError("recvfrom", err)
+			return os.NewSyscallError("recvfrom", err)
 		}
 		var done bool
-		if found, done, err = parse(found, buffer[:n]); err != nil || done {
-			return found, err
+		if part, done, err = parse(part[:0], buffer[:n]); err != nil {
+			return err
+		}
+		each(part)
+		if done {
+			return nil
 		}
 	}
 }
@@ -115,6 +127,38 @@ func portFilter(ports []uint16) []byte {
 		} else {
 			add(remoteAtMost, p, false)
 		}
+	}
+	return b
+}
+
+// outsideFilter is a program for the kernel that lets sockets pass whose remote address is not on loopback. A step that
+// says yes goes on to a jump, which leads beyond the end; one that says no skips that.
+func outsideFilter() []byte {
+	const (
+		jump        = 1 // INET_DIAG_BC_JMP
+		remoteMatch = 8 // INET_DIAG_BC_D_COND
+		op          = 4 // the size of a struct inet_diag_bc_op
+		condition   = 8 // of a struct inet_diag_hostcond without the address
+		anyPort     = ^uint32(0)
+	)
+	var b []byte
+	loopbacks := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	rest := len(loopbacks)*(2*op+condition) + 4 + 16
+	for _, p := range loopbacks {
+		addr, family := p.Addr().AsSlice(), byte(syscall.AF_INET)
+		if p.Addr().Is6() {
+			family = syscall.AF_INET6
+		}
+		size := op + condition + len(addr)
+		b = append(b, remoteMatch, byte(size))
+		b = binary.NativeEndian.AppendUint16(b, uint16(size+op))
+		b = append(b, family, byte(p.Bits()), 0, 0)
+		b = binary.NativeEndian.AppendUint32(b, anyPort)
+		b = append(b, addr...)
+		rest -= size
+		b = append(b, jump, op)
+		b = binary.NativeEndian.AppendUint16(b, uint16(rest+op))
+		rest -= op
 	}
 	return b
 }

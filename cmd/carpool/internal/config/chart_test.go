@@ -79,6 +79,9 @@ func typeSchema(t *testing.T, field reflect.StructField) map[string]any {
 	switch field.Type {
 	case reflect.TypeFor[time.Duration]():
 		return anyOf(pattern(`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`), map[string]any{"const": 0})
+	case reflect.TypeFor[config.Hosts]():
+		const host = `\.?[A-Za-z0-9_-][A-Za-z0-9._-]*(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?`
+		return anyOf(pattern(`^((` + host + `)( *, *(` + host + `))*)?$`))
 	case reflect.TypeFor[config.Bytes]():
 		return anyOf(pattern(`^[0-9]+(KiB|MiB|Ki|Mi)?$`), map[string]any{"type": "integer", "minimum": 0})
 	}

@@ -32,7 +32,7 @@ type Config struct {
 	LogFormat LogFormat `envconfig:"LOG_FORMAT" default:"json" help:"Form of log lines: json for machines, console for people."`
 
 	// AccessLog says which requests get a log line.
-	AccessLog AccessLog `envconfig:"ACCESS_LOG" default:"errors" help:"Which requests get a log line: off, errors or all."`
+	AccessLog AccessLog `envconfig:"ACCESS_LOG" default:"errors" help:"Which requests get a log line: off, errors (of each kind a few a second, and how many more there were) or all."`
 
 	// IdleTimeout is more than 0: the ceiling on how long an upstream connection stays pooled without a request.
 	IdleTimeout time.Duration `envconfig:"IDLE_TIMEOUT" default:"50s" help:"Longest time an upstream connection is kept without a request. It is shorter where the server announces less or was seen to close sooner." agentkeepalive:"freeSocketTimeout"`
@@ -58,6 +58,12 @@ type Config struct {
 	// MaxIdlePerHost is the most idle connections kept to one origin; 0 keeps none.
 	MaxIdlePerHost int `envconfig:"MAX_IDLE_PER_HOST" default:"1024" help:"Most connections to one upstream that are kept without a request. 0: none is kept and nothing is reused." agentkeepalive:"maxFreeSockets"`
 
+	// NoReuseHosts are the hosts whose connections carry one request each; nil is none.
+	NoReuseHosts Hosts `envconfig:"NO_REUSE_HOSTS" help:"Upstreams whose connections are not kept, such as legacy,.old.example.com,10.0.0.7:8080; .suffix is every name below. For servers that cannot be trusted with a second request on a connection. Empty: none."`
+
+	// DNSTimeout is more than 0: the longest time for finding the addresses of a name.
+	DNSTimeout time.Duration `envconfig:"DNS_TIMEOUT" default:"10s" help:"Longest time for finding the addresses of an upstream. Then the request gets 504. A name server that does not answer is asked again, and the next one too, long before."`
+
 	// DialTimeout is more than 0: the longest time for connecting and the TLS handshake together.
 	DialTimeout time.Duration `envconfig:"DIAL_TIMEOUT" default:"5s" help:"Longest time for connecting to an upstream, TLS handshake included. Then the request gets 504."`
 
@@ -75,6 +81,10 @@ type Config struct {
 
 	// ClientIdleTimeout is the time after which a client connection without a request is closed; 0 is never.
 	ClientIdleTimeout time.Duration `envconfig:"CLIENT_IDLE_TIMEOUT" default:"0" help:"Time after which a client connection without a request is closed. 0: never, unless files or memory run short. Node.js reports such a close as socket hang up."`
+
+	// TunnelHalfClosedTimeout is the longest silence in a tunnel or an upgraded connection of which one side has ended; 0
+	// is no limit.
+	TunnelHalfClosedTimeout time.Duration `envconfig:"TUNNEL_HALF_CLOSED_TIMEOUT" default:"1m" help:"Longest silence in a tunnel or an upgraded connection of which one side has ended. Then both sides are closed. 0: no limit."`
 
 	// MaxHeaderBytes is from 1KiB to 1MiB: the largest head, of a request as of a response.
 	MaxHeaderBytes Bytes `envconfig:"MAX_HEADER_BYTES" default:"64KiB" help:"Largest head of a request or a response, from 1KiB to 1MiB."`
@@ -136,6 +146,10 @@ var rules = []rule{
 		name: "PENDING_TIMEOUT",
 		ok:   func(c *Config) bool { return c.PendingTimeout > 0 },
 		want: "more than 0, e.g. 10s (CARPOOL_MAX_PENDING_PER_HOST=0 lets no request wait)",
+	}, {
+		name: "DNS_TIMEOUT",
+		ok:   func(c *Config) bool { return c.DNSTimeout > 0 },
+		want: "more than 0, e.g. 10s",
 	}, {
 		name: "DIAL_TIMEOUT",
 		ok:   func(c *Config) bool { return c.DialTimeout > 0 },

@@ -18,9 +18,9 @@ import (
 // load fails the test if environ is not taken without complaint.
 func load(t *testing.T, environ ...string) config.Config {
 	t.Helper()
-	c, warnings, err := config.Load(environ)
-	if err != nil || len(warnings) > 0 {
-		t.Fatalf("Load(%q): warnings %q, error %v", environ, warnings, err)
+	c, unknown, err := config.Load(environ)
+	if err != nil || len(unknown) > 0 {
+		t.Fatalf("Load(%q): unknown %v, error %v", environ, unknown, err)
 	}
 	return c
 }
@@ -44,6 +44,9 @@ func defaults() config.Config {
 		MaxHeaderBytes:      64 * config.KiB,
 		BypassPorts:         config.PortsOrOff{80, 8080},
 		DrainTimeout:        25 * time.Second,
+
+		TunnelHalfClosedTimeout: time.Minute,
+		DNSTimeout:              10 * time.Second,
 	}
 }
 
@@ -71,6 +74,7 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"MAX_PENDING_PER_HOST":    {"0", func(c *config.Config) { c.MaxPendingPerHost = 0 }},
 		"PENDING_TIMEOUT":         {"1s", func(c *config.Config) { c.PendingTimeout = time.Second }},
 		"MAX_IDLE_PER_HOST":       {"0", func(c *config.Config) { c.MaxIdlePerHost = 0 }},
+		"NO_REUSE_HOSTS":          {"Legacy", func(c *config.Config) { c.NoReuseHosts = config.Hosts{{Name: "legacy"}} }},
 		"DIAL_TIMEOUT":            {"500ms", func(c *config.Config) { c.DialTimeout = time.Second / 2 }},
 		"RESPONSE_HEADER_TIMEOUT": {"1h", func(c *config.Config) { c.ResponseHeaderTimeout = time.Hour }},
 		"BODY_IDLE_TIMEOUT":       {"1h0m1s", func(c *config.Config) { c.BodyIdleTimeout = time.Hour + time.Second }},
@@ -86,6 +90,9 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"BYPASS_PORTS":            {"off", func(c *config.Config) { c.BypassPorts = nil }},
 		"DRAIN_DELAY":             {"25s", func(c *config.Config) { c.DrainDelay = 25 * time.Second }},
 		"DRAIN_TIMEOUT":           {"0", func(c *config.Config) { c.DrainTimeout = 0 }},
+
+		"DNS_TIMEOUT":                {"3s", func(c *config.Config) { c.DNSTimeout = 3 * time.Second }},
+		"TUNNEL_HALF_CLOSED_TIMEOUT": {"90s", func(c *config.Config) { c.TunnelHalfClosedTimeout = 90 * time.Second }},
 	}
 	for _, s := range config.Settings() {
 		name := strings.TrimPrefix(s.Name, "CARPOOL_")
@@ -182,11 +189,15 @@ func TestABadValueIsNamedWithWhatIsExpected(t *testing.T) {
 		},
 		"CONNECT_PORTS": {ports + "443,8443": {"0", "65536", "-1", "443,", ",443", "443,,80", "443 80", "443;80", "https", " ", ",", "443-445", "+443"}},
 		"BYPASS_PORTS":  {ports + "80,8080, or off": {"none", "0", "80,off", "Off", ",", "80-90"}},
-		"PRELOAD_DIR":   {"want an absolute path, e.g. /carpool": {"carpool", "./carpool", "../carpool", " /carpool"}},
-		"LOG_LEVEL":     {"want debug, info, warn or error": {"verbose", "2"}},
-		"LOG_FORMAT":    {"want one of [json console]": {"text", "JSON"}},
-		"ACCESS_LOG":    {"want one of [off errors all]": {"true", "none"}},
-		"VIA":           {truth: {"yes", "no", "on", "2", "truee"}},
+		"NO_REUSE_HOSTS": {"want host names, .suffixes for all names below, or IP addresses": {
+			"a,", ",a", "a,,b", " ", "a b", "a;b", "*", "*.a", ".", "..a", "a..b", "http://a", "a/b", "a:", "a:0", "a:http", "a:65536", "a:+1",
+			"::1", "[::1", "[a]", "[::1]x", "10.0.0.0/8", "10.1", ".10.0.0.7", "user@a", "a:80:80", "é",
+		}},
+		"PRELOAD_DIR": {"want an absolute path, e.g. /carpool": {"carpool", "./carpool", "../carpool", " /carpool"}},
+		"LOG_LEVEL":   {"want debug, info, warn or error": {"verbose", "2"}},
+		"LOG_FORMAT":  {"want one of [json console]": {"text", "JSON"}},
+		"ACCESS_LOG":  {"want one of [off errors all]": {"true", "none"}},
+		"VIA":         {truth: {"yes", "no", "on", "2", "truee"}},
 		"LISTEN": {
 			listen: {"3128", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:+1", "example.com:3128",
 				"::1:3128", "[::1]", "http://127.0.0.1:3128", "127.1:3128", "off", ":"},
@@ -230,7 +241,7 @@ func TestListenersMayShareWhatDoesNotCollide(t *testing.T) {
 
 // Row O6.
 func TestAllBadValuesAreNamedAtOnceOneALine(t *testing.T) {
-	_, warnings, err := config.Load([]string{
+	_, unknown, err := config.Load([]string{
 		"CARPOOL_VIA=perhaps",
 		"CARPOOL_DRAIN_DELAY=30s",
 		"CARPOOL_DRAIN_TIMEOUT=60", // unreadable, so whether DRAIN_DELAY is below it cannot be said
@@ -247,8 +258,8 @@ CARPOOL_DRAIN_TIMEOUT="60": want a duration; give a unit: 60s`
 	if err == nil || !equalLines(err.Error(), want) {
 		t.Errorf("got\n%v\nwant, in any order\n%s", err, want)
 	}
-	if len(warnings) != 1 {
-		t.Errorf("warnings %q, want one even beside an error", warnings)
+	if len(unknown) != 1 {
+		t.Errorf("unknown %v, want one even beside an error", unknown)
 	}
 }
 
@@ -275,9 +286,9 @@ func TestNoErrorPrintsMoreThan64BytesOfAValueOrALineBreak(t *testing.T) {
 			}
 		}
 	}
-	_, warnings, _ := config.Load([]string{"CARPOOL_PASSWORD=hunter2", "CARPOOL_A\nB" + secret + "=hunter2"})
-	if text := strings.Join(warnings, ""); strings.Contains(text, "hunter2") || strings.Contains(text, "\n") || strings.Contains(text, "ECRET") {
-		t.Errorf("warnings %q", warnings)
+	_, unknown, _ := config.Load([]string{"CARPOOL_PASSWORD=hunter2", "CARPOOL_A\nB" + secret + "=hunter2"})
+	if text := unknown[0].Warning() + unknown[1].Error(); strings.Contains(text, "hunter2") || strings.Contains(text, "\n") || strings.Contains(text, "ECRET") {
+		t.Errorf("warnings %q", text)
 	}
 }
 
@@ -300,19 +311,23 @@ func TestAnUnknownNameWarnsAndSuggests(t *testing.T) {
 		"CARPOOL_SERVICE_HOSTS":             "",
 		"CARPOOL_" + strings.Repeat("X", 9): "",
 	} {
-		_, warnings, err := config.Load([]string{name + "=3128"})
-		want := `unknown variable "` + name + `" is ignored`
-		if suggestion != "" {
-			want += "; did you mean " + suggestion + "?"
+		_, unknown, err := config.Load([]string{name + "=3128"})
+		if err != nil || len(unknown) != 1 || unknown[0] != (config.Unknown{Name: name, Meant: suggestion}) {
+			t.Errorf("%s: unknown %v, error %v, want the suggestion %q", name, unknown, err, suggestion)
+			continue
 		}
-		if err != nil || len(warnings) != 1 || warnings[0] != want {
-			t.Errorf("%s: warnings %q, error %v, want %q", name, warnings, err, want)
+		bad, warning := `unknown variable "`+name+`"`, `unknown variable "`+name+`" is ignored`
+		if suggestion != "" {
+			bad, warning = bad+"; did you mean "+suggestion+"?", warning+"; did you mean "+suggestion+"?"
+		}
+		if unknown[0].Error() != bad || unknown[0].Warning() != warning {
+			t.Errorf("it says %q and %q", unknown[0].Error(), unknown[0].Warning())
 		}
 	}
 	t.Run("one warning each, sorted", func(t *testing.T) {
-		_, warnings, _ := config.Load([]string{"CARPOOL_ZZZ=1", "CARPOOL_AAA=1", "CARPOOL_MMM=", "OTHER=1"})
-		if len(warnings) != 2 || !strings.Contains(warnings[0], "AAA") || !strings.Contains(warnings[1], "ZZZ") {
-			t.Errorf("warnings %q", warnings)
+		_, unknown, _ := config.Load([]string{"CARPOOL_ZZZ=1", "CARPOOL_AAA=1", "CARPOOL_MMM=", "OTHER=1"})
+		if len(unknown) != 2 || unknown[0].Name != "CARPOOL_AAA" || unknown[1].Name != "CARPOOL_ZZZ" {
+			t.Errorf("unknown %v", unknown)
 		}
 	})
 }
@@ -413,6 +428,7 @@ func TestWriteEffectiveMarksWhatDiffers(t *testing.T) {
 		"CARPOOL_IDLE_TIMEOUT=90s", "CARPOOL_MAX_CONN_AGE=3600s", "CARPOOL_BODY_IDLE_TIMEOUT=120s", "CARPOOL_DIAL_TIMEOUT=5000ms",
 		"CARPOOL_MAX_HEADER_BYTES=131072", "CARPOOL_CONNECT_PORTS=443, 8443", "CARPOOL_VIA=1", "CARPOOL_DRAIN_TIMEOUT=10s",
 		"CARPOOL_LOG_LEVEL=WARN", "CARPOOL_MAX_CONN_AGE_JITTER=.25", "CARPOOL_BYPASS_PORTS=off",
+		"CARPOOL_NO_REUSE_HOSTS=Legacy.:80, .Old.example,[::FFFF],10.0.0.7",
 	}
 	c := load(t, environ...)
 	got := effective(t, c)
@@ -425,6 +441,7 @@ func TestWriteEffectiveMarksWhatDiffers(t *testing.T) {
 		"CARPOOL_CONNECT_PORTS=443,8443  # default empty",
 		"CARPOOL_VIA=true  # default false",
 		"CARPOOL_BYPASS_PORTS=off  # default 80,8080",
+		"CARPOOL_NO_REUSE_HOSTS=legacy:80,.old.example,[::ffff],10.0.0.7  # default empty",
 		"CARPOOL_DRAIN_TIMEOUT=10s  # default 25s",
 		"CARPOOL_LOG_LEVEL=warn  # default info",
 		"CARPOOL_MAX_CONN_AGE_JITTER=0.25  # default 0.2",

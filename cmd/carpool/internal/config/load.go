@@ -17,9 +17,9 @@ import (
 // variable that is set but empty counts as unset.
 //
 // The error names every bad variable, one a line, with its value and what is expected; the Config is zero then. The
-// warnings, which come with or without an error, name the variables that begin with CARPOOL_ but are no settings. They
-// are no error: a chart that is newer than the image must not stop a namespace.
-func Load(environ []string) (Config, []string, error) {
+// variables that begin with CARPOOL_ but are no settings come with or without an error. They are none: a chart that is
+// newer than the image must not stop a namespace.
+func Load(environ []string) (Config, []Unknown, error) {
 	var (
 		c     Config
 		errs  []error
@@ -46,7 +46,7 @@ func Load(environ []string) (Config, []string, error) {
 	if len(errs) > 0 {
 		c = Config{}
 	}
-	return c, warnings(env), errors.Join(errs...)
+	return c, unknown(env), errors.Join(errs...)
 }
 
 // ours picks the variables that begin with the prefix and are not empty. Of two with one name the first counts, as in

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -16,24 +15,40 @@ var serviceLink = regexp.MustCompile(`^CARPOOL(_[A-Z0-9_]+)?_(` +
 	`PORT=(tcp|udp|sctp)://|` +
 	`PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=)`)
 
-// warnings returns a line for each variable of env that is neither a setting nor a service link, sorted by name.
-func warnings(env map[string]string) []string {
+// Unknown is a variable that begins with CARPOOL_ but is no setting.
+type Unknown struct {
+	Name  string // with the prefix, as it was found
+	Meant string // the setting that has nearly this name; empty if there is none
+}
+
+// Error says what is wrong, for those who refuse unknown names.
+func (u Unknown) Error() string { return u.say("") }
+
+// Warning says what becomes of it, for those who go on.
+func (u Unknown) Warning() string { return u.say(" is ignored") }
+
+func (u Unknown) say(fate string) string {
+	line := "unknown variable " + quote(u.Name) + fate
+	if u.Meant != "" {
+		line += "; did you mean " + u.Meant + "?"
+	}
+	return line
+}
+
+// unknown returns the variables of env that are neither settings nor service links, sorted by name.
+func unknown(env map[string]string) []Unknown {
 	var known []string
 	for _, s := range Settings() {
 		known = append(known, s.Name)
 	}
-	var lines []string
+	var found []Unknown
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		if slices.Contains(known, name) || serviceLink.MatchString(name+"="+env[name]) {
 			continue
 		}
-		line := fmt.Sprintf("unknown variable %s is ignored", quote(name))
-		if best := nearest(name, known); best != "" {
-			line += "; did you mean " + best + "?"
-		}
-		lines = append(lines, line)
+		found = append(found, Unknown{name, nearest(name, known)})
 	}
-	return lines
+	return found
 }
 
 // nearest returns the known name that name was probably meant to be, or "". A third of the letters may be wrong: that

@@ -29,7 +29,7 @@ func FuzzInject(f *testing.F) {
 		}
 		before, err := documents(in)
 		if err != nil {
-			if string(out) != string(in) {
+			if string(out) != string(in) && !strings.Contains(string(in), "---") { // else another document may be read and changed
 				t.Fatalf("changed, though it cannot be read: %v", err)
 			}
 			return

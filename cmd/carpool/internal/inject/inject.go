@@ -26,11 +26,12 @@ const (
 const usage = `usage: carpool inject -f FILE|- [options]
        carpool uninject -f FILE|-
 
-inject puts the sidecar into every Deployment, StatefulSet, DaemonSet,
-ReplicaSet, ReplicationController, Job, CronJob and Pod of a file, YAML or JSON,
-also in a List, and gives the containers their proxy variables. The result goes
-to stdout; all else in the file stays as it is. To do it twice changes nothing.
-uninject takes out what inject put in.
+inject puts the sidecar into the pods of a file, YAML or JSON, and gives their
+containers the proxy variables: into every Pod, into what has its pod in
+spec.template, whatever its kind, and into CronJobs, JobSets, ScaledJobs and
+PodTemplates, also in a List. The result goes to stdout; all else in the file
+stays as it is. To do it twice changes nothing. Containers that are passed over
+are noted on stderr. uninject takes out what inject put in.
 
   -f FILE                   the manifests; - is stdin
   --image IMAGE             of the sidecar
@@ -52,6 +53,8 @@ uninject takes out what inject put in.
   --java                    set JAVA_TOOL_OPTIONS too
   --preload                 make Node.js programs use carpool that know no proxy
   --plain                   an ordinary container, for Kubernetes before 1.29
+  --strict                  fail if containers are passed over, be it in a place
+                            that inject does not know or in a Kustomize patch
 
 A pod's annotations override the options, for example
   carpoolproxy.github.io/image: registry.example.com/carpool:1
@@ -108,7 +111,7 @@ func Run(name string, args []string, stdin io.Reader, stdout, stderr io.Writer) 
 // is as it was, to the byte. The notes are what the user should know, such as
 // why a pod got none. The error has a line for each fault, with its place.
 func Inject(in []byte, o Options) (out []byte, notes []string, err error) {
-	r := rewriter{change: func(p pod) error { return p.inject(o) }}
+	r := rewriter{change: func(p pod) error { return p.inject(o) }, rest: true, strict: o.Strict}
 	out, err = r.rewrite(in)
 	return out, r.notes, err
 }
@@ -146,15 +149,17 @@ func parse(name string, args []string) (file string, o Options, err error) {
 		return "", o, errors.New("give a file by -f FILE, or -f - for stdin")
 	}
 	unknown, err := o.check()
-	if err == nil && len(unknown) > 0 {
-		err = errors.New(strings.ReplaceAll(strings.Join(unknown, "\n"), " is ignored", ""))
+	errs := []error{err}
+	for _, u := range unknown {
+		errs = append(errs, u)
 	}
-	return file, o, err
+	return file, o, errors.Join(errs...)
 }
 
 // defineOptions defines a flag for each option.
 func defineOptions(flags *flag.FlagSet, o *Options) {
 	flags.BoolVar(&o.Plain, "plain", false, "")
+	flags.BoolVar(&o.Strict, "strict", false, "")
 	flags.Func("set", "", func(v string) error {
 		name, value, ok := strings.Cut(v, "=")
 		o.Settings[strings.TrimPrefix(name, settingPrefix)] = value

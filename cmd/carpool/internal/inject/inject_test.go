@@ -41,7 +41,7 @@ func TestOptionsReachTheSidecar(t *testing.T) {
 	}{
 		"defaults": {nil, []string{
 			"image: " + inject.DefaultImage, "imagePullPolicy: IfNotPresent", "restartPolicy: Always",
-			`cpu: "20m"`, `memory: "32Mi"`, `memory: "128Mi"`, "- name: HTTP_PROXY", "- name: http_proxy", "- name: NO_PROXY", "- name: no_proxy",
+			`cpu: "20m"`, `memory: "32Mi"`, `memory: "128Mi"`, "- name: HTTP_PROXY", "- name: http_proxy", "- name: NO_PROXY", "- name: no_proxy", `value: ""`,
 		}, []string{"HTTPS_PROXY", "JAVA_TOOL_OPTIONS", "NODE_OPTIONS", "CARPOOL_", "volume"}},
 		"image":            {[]string{"--image", "registry.example.com/carpool:7", "--pull-policy=Always"}, []string{"image: registry.example.com/carpool:7", "imagePullPolicy: Always"}, nil},
 		"resources":        {[]string{"--cpu-request", "1", "--cpu-limit=1500m", "--memory-request", "0.5Gi", "--memory-limit="}, []string{`cpu: "1"`, `cpu: "1500m"`, `memory: "0.5Gi"`}, []string{"128Mi"}},
@@ -55,13 +55,14 @@ func TestOptionsReachTheSidecar(t *testing.T) {
 		"preload": {[]string{"--preload"}, []string{
 			"- name: CARPOOL_PRELOAD_DIR", "value: /carpool", "mountPath: /carpool", `value: "--require=/carpool/preload.js"`, "mountPath: /carpool", "readOnly: true", "emptyDir:",
 		}, nil},
-		"plain":                     {[]string{"--plain"}, []string{"- name: CARPOOL_DRAIN_DELAY", `value: "5s"`}, []string{"initContainers", "restartPolicy"}},
+		"plain":                     {[]string{"--plain"}, []string{`kubectl.kubernetes.io/default-container: "a"`, "- name: CARPOOL_DRAIN_DELAY", `value: "5s"`}, []string{"initContainers", "restartPolicy"}},
 		"plain, with another delay": {[]string{"--plain", "--set=DRAIN_DELAY=9s"}, []string{`value: "9s"`}, []string{`"5s"`}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			got := run(aPod(), "inject", append(c.args, "-f", "-")...)
-			if got.code != 0 || got.stderr != "" {
+			overrides := strings.HasSuffix(got.stderr, "_OPTIONS overrides what the image of a may have as ENV: if it has it, write it into env too, where inject extends it\n")
+			if got.code != 0 || overrides != strings.Contains(got.stdout, "_OPTIONS") || strings.Count(got.stderr, "\n") > 1 || got.stderr != "" && !overrides {
 				t.Fatalf("%+v", got)
 			}
 			rest := got.stdout
@@ -138,7 +139,7 @@ func TestFaultsAreToldWithTheirPlace(t *testing.T) {
 		"key twice":         {aPod("  name: q\n"), `document 2, line 8: "name" is there twice`},
 		"containers":        {"apiVersion: v1\nkind: Pod\nspec:\n  containers: {a: b}\n", "document 2, line 7: containers is not a list"},
 		"a container":       {"apiVersion: v1\nkind: Pod\nspec:\n  containers:\n    - app\n", "document 2, line 8: an item of containers is not a mapping"},
-		"env":               {"apiVersion: v1\nkind: Pod\nspec:\n  containers:\n    - name: a\n      env: {A: b}\n", "document 2, line 9: env is not a list"},
+		"env":               {"apiVersion: v1\nkind: Pod\nspec:\n  containers:\n    - name: a\n      image: a:1\n      env: {A: b}\n", "document 2, line 10: env is not a list"},
 		"spec":              {"apiVersion: apps/v1\nkind: Deployment\nspec: none\n", "document 2, line 6: spec is not a mapping"},
 		"annotation":        {annotated(prefix+"https: maybe", "a: b"), "document 2, line 9: " + prefix + `https: want true or false, not "maybe"`},
 		"setting":           {annotated("settings." + prefix + "IDLE_TIMEOUT: 5"), "document 2, line 9: CARPOOL_IDLE_TIMEOUT="},
@@ -220,7 +221,7 @@ func TestAPlainContainerServesNoInitContainer(t *testing.T) {
 }
 
 func TestWhatDoesNotGoByItselfIsNoted(t *testing.T) {
-	job := "apiVersion: batch/v1\nkind: Job\nspec:\n  template:\n    spec:\n      containers:\n        - name: a\n"
+	job := "apiVersion: batch/v1\nkind: Job\nspec:\n  template:\n    spec:\n      containers:\n        - name: a\n          image: a:1\n"
 	if got := run(job, "inject", "--plain", "-f", "-"); got.code != 0 || !strings.Contains(got.stderr, "(Job): it does not complete") {
 		t.Errorf("a Job with an ordinary container: %+v", got)
 	}
@@ -230,6 +231,70 @@ func TestWhatDoesNotGoByItselfIsNoted(t *testing.T) {
 	}
 	if got := run(native.stdout, "inject", "--image=another:1", "-f", "-"); got.stdout != native.stdout || !strings.Contains(got.stderr, "stays as it is") {
 		t.Errorf("another image for a pod that has carpool: %+v", got)
+	}
+}
+
+func TestKubectlGoesOnTakingTheApp(t *testing.T) {
+	own := annotated("kubectl.kubernetes.io/default-container: b")
+	got := run(own, "inject", "--plain", "-f", "-")
+	if got.code != 0 || strings.Count(got.stdout, "default-container") != 1 {
+		t.Errorf("one of the author's own: %+v", got)
+	}
+	if back := run(got.stdout, "uninject", "-f", "-"); back.stdout != own {
+		t.Errorf("uninject: %+v", back)
+	}
+	// As the API server has it, with sorted keys, beside a native sidecar.
+	native := run(aPod(), "inject", "-f", "-")
+	later := strings.Replace(native.stdout, "status: injected\n", "status: injected\n    kubectl.kubernetes.io/default-container: a\n", 1)
+	if back := run(later, "uninject", "-f", "-"); !strings.Contains(back.stdout, "default-container: a") {
+		t.Errorf("uninject takes the author's: %+v", back)
+	}
+}
+
+func TestWhatCarpoolMeansToOtherProgramsIsNoted(t *testing.T) {
+	const scrape = `prometheus.io/scrape: "true"`
+	withOptions := func(value string) string {
+		return aPod() + "      env: [{name: NODE_OPTIONS, value: '" + value + "'}]\n"
+	}
+	cases := map[string]struct {
+		in   string
+		args []string
+		want string // "" is no note
+	}{
+		"scraped on any port":       {annotated(scrape), nil, "scrape every port that a container declares, carpool's 9128 too"},
+		"scraped on the app's port": {annotated(scrape, `prometheus.io/port: "8080"`), nil, ""},
+		"not scraped":               {annotated(`prometheus.io/scrape: "false"`), nil, ""},
+		"an image's options":        {aPod() + "    - name: b\n      image: b:1\n", []string{"--preload"}, "NODE_OPTIONS overrides what the image of a, b may have"},
+		"the container's options":   {withOptions("--max-old-space-size=64"), []string{"--preload"}, ""},
+		"a script of its own":       {withOptions("-r dd-trace/init"), []string{"--preload"}, "container a: NODE_OPTIONS has two --require now"},
+		"a script, without preload": {withOptions("--require=./x.js"), nil, ""},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			got := run(c.in, "inject", append(c.args, "-f", "-")...)
+			if got.code != 0 || (got.stderr == "") != (c.want == "") || !strings.Contains(got.stderr, c.want) || strings.Count(got.stderr, "\n") > 1 {
+				t.Errorf("code %d, notes %q, want %q", got.code, got.stderr, c.want)
+			}
+			if back := run(got.stdout, "uninject", "-f", "-"); difference(any(meaning(t, []byte(back.stdout))), any(meaning(t, []byte(c.in)))) != "" {
+				t.Errorf("uninject: %+v", back)
+			}
+		})
+	}
+}
+
+func TestGRPCIsLeftToItsOwnConnections(t *testing.T) {
+	if env := envOf(t, run(aPod(), "inject", "-f", "-").stdout); env["grpc_proxy"] != "" || env["http_proxy"] == "" {
+		t.Errorf("%v", env)
+	}
+	for _, own := range []string{`{name: grpc_proxy, value: "http://corp:1"}`, `{name: grpc_proxy, value: ""}`, `{name: http_proxy, value: "http://corp:1"}`} {
+		in := aPod() + "      env:\n        - " + own + "\n"
+		out := run(in, "inject", "-f", "-")
+		if strings.Count(out.stdout, "name: grpc_proxy") != strings.Count(in, "name: grpc_proxy") {
+			t.Errorf("%s: %+v", own, out)
+		}
+		if back := run(out.stdout, "uninject", "-f", "-"); back.stdout != in {
+			t.Errorf("%s: uninject: %+v", own, back)
+		}
 	}
 }
 

@@ -14,9 +14,11 @@ import (
 type lineError struct {
 	line int // from 1, in the document; 0 is not known
 	text string
+	err  error // what kind of fault it is, or nil
 }
 
 func (e *lineError) Error() string { return e.text }
+func (e *lineError) Unwrap() error { return e.err }
 
 func errorAt(n *yaml.Node, format string, args ...any) error {
 	return &lineError{line: n.Line, text: fmt.Sprintf(format, args...)}
@@ -64,15 +66,23 @@ func child(m *yaml.Node, key string, kind yaml.Kind) (*yaml.Node, error) {
 	return nil, errorAt(v, "%s is not a mapping: write \"NAME: VALUE\" lines under it", key)
 }
 
-// add returns the mapping or sequence under a key and makes it if there is
-// none: in front of the key named before, or else at the end.
+// add returns the mapping or sequence under a key, to put something into it,
+// and makes it if there is none: in front of the key named before, or else at
+// the end. One that is there and empty is kept in a comment.
 func add(m *yaml.Node, key string, kind yaml.Kind, before string) (*yaml.Node, error) {
 	v, err := child(m, key, kind)
-	if v != nil || err != nil {
+	if err != nil || v != nil && (len(v.Content) > 0 || v.Line == 0) {
 		return v, err
 	}
-	v = &yaml.Node{Kind: kind}
-	set(m, key, v, before)
+	if i := indexOf(m, key); i >= 0 && m.Content[i+1].Line > 0 {
+		k, old := m.Content[i], m.Content[i+1]
+		k.LineComment = keepEmpty(old, k.LineComment+" "+old.LineComment)
+		old.LineComment = ""
+	}
+	if v == nil {
+		v = &yaml.Node{Kind: kind}
+		set(m, key, v, before)
+	}
 	return v, nil
 }
 
@@ -97,9 +107,13 @@ func remove(m *yaml.Node, key string) {
 	}
 }
 
-// removeEmpty takes a key out if nothing is left under it.
+// removeEmpty takes a key out if nothing is left under it, or gives back what
+// was there.
 func removeEmpty(m *yaml.Node, key string) {
-	if v := get(m, key); v != nil && v.Kind != yaml.ScalarNode && len(v.Content) == 0 {
+	if v := get(m, key); v == nil || v.Kind == yaml.ScalarNode || len(v.Content) > 0 {
+		return
+	}
+	if i := indexOf(m, key); !giveBack(m, i, m.Content[i].LineComment) {
 		remove(m, key)
 	}
 }

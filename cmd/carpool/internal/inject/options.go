@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -42,6 +43,11 @@ type Options struct {
 	// Plain makes the sidecar an ordinary container, for Kubernetes before 1.29.
 	// Preload does not go with it: the app may start before the script is there.
 	Plain bool
+
+	// Strict makes an error of what is passed over: containers in a place where
+	// no pod is looked for, and patches. Pods that carpool is not for, by their
+	// label or because of the node they are for, are none.
+	Strict bool
 }
 
 // Defaults returns the options of the chart's own values.
@@ -70,16 +76,34 @@ var options = []option{
 	quantity("memory-request", "32Mi", func(o *Options) *string { return &o.MemoryRequest }),
 	quantity("memory-limit", "128Mi", func(o *Options) *string { return &o.MemoryLimit }),
 	{"skip-containers", func(o *Options, v string) error { o.Skip = split(v); return nil }},
-	{"no-proxy", func(o *Options, v string) error {
-		o.NoProxy = split(v)
-		return want(!slices.ContainsFunc(o.NoProxy, hasSpace), "hosts with commas between them", v)
-	}},
+	{"no-proxy", setNoProxy},
 	choice("https", func(o *Options) *bool { return &o.HTTPS }),
 	choice("java", func(o *Options) *bool { return &o.Java }),
 	choice("preload", func(o *Options) *bool { return &o.Preload }),
 }
 
-func hasSpace(host string) bool { return strings.ContainsAny(host, " \t\r\n") }
+// setNoProxy takes entries that every client reads, or at least passes over.
+func setNoProxy(o *Options, v string) error {
+	o.NoProxy = split(v)
+	pattern, err := execute("carpool.noProxyEntry", nil)
+	if err != nil {
+		return err
+	}
+	wanted, err := execute("carpool.noProxyWant", nil)
+	if err != nil {
+		return err
+	}
+	isEntry := regexp.MustCompile(pattern).MatchString
+	bad := slices.DeleteFunc(slices.Clone(o.NoProxy), func(entry string) bool { return isEntry(entry) || isIP(entry) })
+	return want(len(bad) == 0, wanted, strings.Join(bad, ","))
+}
+
+// isIP reports what the function of this name does in the admission policy's
+// language: IPv6 has no zone there, and no IPv4 in it.
+func isIP(s string) bool {
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.Zone() == "" && !a.Is4In6()
+}
 
 func want(ok bool, what, value string) error {
 	if ok {
@@ -141,8 +165,8 @@ func (o Options) overridden(annotations *yaml.Node, note func(string)) (Options,
 	if err != nil {
 		errs = append(errs, errorAt(annotations, "%v", err))
 	}
-	for _, warning := range unknown {
-		note(warning)
+	for _, u := range unknown {
+		note(u.Warning())
 	}
 	return o, errors.Join(errs...)
 }
@@ -153,13 +177,14 @@ var fixed = []string{"LISTEN", "ADMIN_LISTEN"}
 
 // check returns what carpool would say of the settings: the unknown ones, and
 // what is wrong with the others. It also finds options that do not go together.
-func (o Options) check() (unknown []string, err error) {
+func (o Options) check() (unknown []config.Unknown, err error) {
+	var errs []error
 	if o.Plain && o.Preload {
-		return nil, errors.New("preload needs a native sidecar: an ordinary container does not start before the app")
+		errs = append(errs, errors.New("preload needs a native sidecar: an ordinary container does not start before the app"))
 	}
 	for _, name := range fixed {
 		if _, ok := o.Settings[name]; ok {
-			return nil, fmt.Errorf("%s%s is fixed in a pod, for the app and the probes count on it: leave it out", settingPrefix, name)
+			errs = append(errs, fmt.Errorf("%s%s is fixed in a pod, for the app and the probes count on it: leave it out", settingPrefix, name))
 		}
 	}
 	_, unknown, _ = config.Load(environ(o.Settings))
@@ -168,7 +193,7 @@ func (o Options) check() (unknown []string, err error) {
 		return nil, err
 	}
 	_, _, err = config.Load(environ(env))
-	return unknown, err
+	return unknown, errors.Join(append(errs, err)...)
 }
 
 func environ(settings map[string]string) []string {

@@ -243,7 +243,8 @@ func (p *patcher) encode(parent *yaml.Node, e entry, prefix string) (string, boo
 	return text, true
 }
 
-// apply returns the text with all edits made.
+// apply returns the text with all edits made. It ends in a line break only if it
+// did so before.
 func (p *patcher) apply() []byte {
 	slices.SortStableFunc(p.edits, func(a, b edit) int { return a.from - b.from })
 	crlf := strings.HasSuffix(p.lines[0], "\r\n")
@@ -261,7 +262,11 @@ func (p *patcher) apply() []byte {
 		at = e.to
 	}
 	b.WriteString(strings.Join(p.lines[at:], ""))
-	return b.Bytes()
+	out := b.Bytes()
+	if at == len(p.lines) && !strings.HasSuffix(p.lines[at-1], "\n") {
+		out = bytes.TrimSuffix(bytes.TrimSuffix(out, []byte("\n")), []byte("\r"))
+	}
+	return out
 }
 
 // isBlock reports whether a collection is written in lines of its own.

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -19,6 +20,7 @@ type pod struct {
 	root *yaml.Node // metadata and spec
 	kind string     // of the workload
 	note func(string)
+	pass func(why string) // tells that it is left as it is, though it may want carpool
 }
 
 // list is a list of the pod's spec: its name and, where it is made, what it
@@ -76,7 +78,15 @@ func (p pod) inject(o Options) error {
 		return err
 	}
 	if apps == nil || len(apps.Content) == 0 {
-		p.note("left as it is: it has no containers (a patch for another file?)")
+		p.pass("it has no containers (a patch for another file?)")
+		return nil
+	}
+	if i := slices.IndexFunc(apps.Content, func(c *yaml.Node) bool { return !hasImage(c) }); i >= 0 {
+		p.pass(strings.TrimSpace("the container "+text(apps.Content[i], "name")) + " has no image (a patch for another file?)")
+		return nil
+	}
+	if strings.HasPrefix(p.kind, "serving.knative.dev/") {
+		p.pass("Knative refuses native sidecars in what it is given (the admission policy serves the pods that it makes)")
 		return nil
 	}
 	metadata, err := add(p.root, "metadata", yaml.MappingNode, "spec")
@@ -124,18 +134,28 @@ func (p pod) injectSpec(spec, apps *yaml.Node, o Options) error {
 	}
 	if there {
 		p.note("the container " + sidecarName + " that is there stays as it is (to change it, uninject first)")
-	} else if err := s.addTo(spec, o.Plain); err != nil {
-		return err
+	} else {
+		if err := s.addTo(spec, o.Plain); err != nil {
+			return err
+		}
+		p.noteScrape(s)
+		if o.Plain {
+			p.keepDefault(text(served[0], "name"))
+		}
 	}
-	if o.Plain && strings.HasSuffix(p.kind, "Job") {
+	if o.Plain && strings.Contains(p.kind, "Job") {
 		p.note("it does not complete before carpool ends: let the app's last step POST to http://127.0.0.1:9128/quitquitquit")
 	}
+	return p.serve(s, slices.DeleteFunc(served, func(c *yaml.Node) bool {
+		return text(c, "name") == sidecarName || slices.Contains(o.Skip, text(c, "name"))
+	}))
+}
+
+// serve gives containers of the app what makes them use carpool.
+func (p pod) serve(s *sidecar, served []*yaml.Node) error {
+	p.noteOptions(s, served)
 	for _, c := range served {
-		name := text(c, "name")
-		if name == sidecarName || slices.Contains(o.Skip, name) {
-			continue
-		}
-		if err := s.serve(c); err != nil {
+		if err := s.serve(c, p.note); err != nil {
 			return err
 		}
 	}
@@ -166,8 +186,8 @@ func (s *sidecar) addTo(spec *yaml.Node, plain bool) error {
 }
 
 // serve gives a container of the app what makes it use carpool.
-func (s *sidecar) serve(container *yaml.Node) error {
-	if err := addEnv(container, s.env); err != nil {
+func (s *sidecar) serve(container *yaml.Node, note func(string)) error {
+	if err := addEnv(container, s.env, note); err != nil {
 		return err
 	}
 	mounts, err := child(container, "volumeMounts", yaml.SequenceNode)
@@ -187,9 +207,9 @@ func (s *sidecar) serve(container *yaml.Node) error {
 }
 
 // addEnv adds variables to a container's environment. Both spellings of a name
-// are one variable, and one that is there is left alone, but for those that are
-// extended, in the one spelling that counts.
-func addEnv(container *yaml.Node, vars []variable) error {
+// are one variable, but for options', and what is there is left alone unless it
+// can be extended. The note is what the user should know of that.
+func addEnv(container *yaml.Node, vars []variable, note func(string)) error {
 	env, err := child(container, "env", yaml.SequenceNode)
 	if err != nil {
 		return err
@@ -199,6 +219,9 @@ func addEnv(container *yaml.Node, vars []variable) error {
 		there = slices.Clone(env.Content)
 	}
 	for _, v := range vars {
+		if v.With != "" && slices.ContainsFunc(there, v.isOthers(vars)) {
+			continue
+		}
 		if !slices.ContainsFunc(there, v.isThere) {
 			if env, err = add(container, "env", yaml.SequenceNode, ""); err != nil {
 				return err
@@ -207,29 +230,50 @@ func addEnv(container *yaml.Node, vars []variable) error {
 			continue
 		}
 		for _, entry := range there {
-			if v.Extend && v.isThere(entry) {
-				v.extend(entry)
+			if v.Extend == "" || text(entry, "name") != v.Name {
+				continue
 			}
+			if get(entry, "valueFrom") != nil {
+				note(fmt.Sprintf("container %s gets %s from elsewhere: put %s behind it there", text(container, "name"), v.Name, v.Value))
+				continue
+			}
+			v.extend(entry)
 		}
 	}
 	return nil
 }
 
+// isOthers returns whether an entry of an environment is the variable that v
+// belongs to, with another value than carpool's.
+func (v variable) isOthers(vars []variable) func(entry *yaml.Node) bool {
+	i := slices.IndexFunc(vars, func(of variable) bool { return of.Name == v.With })
+	return func(entry *yaml.Node) bool {
+		return strings.EqualFold(text(entry, "name"), v.With) && (i < 0 || text(entry, "value") != vars[i].Value)
+	}
+}
+
 // isThere reports whether an entry of an environment is this variable.
 func (v variable) isThere(entry *yaml.Node) bool {
 	name := text(entry, "name")
-	return name == v.Name || !v.Extend && strings.EqualFold(name, v.Name)
+	return name == v.Name || v.Extend != " " && strings.EqualFold(name, v.Name)
 }
 
 // extend puts v's value behind that of an entry, unless it has it already or
-// gets it from elsewhere.
+// says that no host is for a proxy.
 func (v variable) extend(entry *yaml.Node) {
 	value := text(entry, "value")
-	if get(entry, "valueFrom") != nil || strings.Contains(value, v.Value) {
+	if value == "*" || strings.Contains(value, v.Value) {
 		return
 	}
 	if value != "" {
-		value += " "
+		setText(entry, "value", value+v.Extend+v.Value)
+		return
 	}
-	setText(entry, "value", value+v.Value)
+	i := indexOf(entry, "value")
+	if i >= 0 {
+		old := entry.Content[i+1]
+		old.LineComment = keepEmpty(old, entry.Content[i].LineComment+" "+old.LineComment)
+		entry.Content[i].LineComment = ""
+	}
+	setText(entry, "value", v.Value)
 }

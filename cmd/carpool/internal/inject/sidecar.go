@@ -56,7 +56,8 @@ type variable struct {
 	Name   string
 	Value  string
 	When   string // the choice that it depends on, or ""
-	Extend bool   // one that is there gets it added
+	With   string // the variable that it belongs to, or ""
+	Extend string // what joins it to one that is there; "" leaves that alone
 }
 
 // chosen reports whether a variable's choice was made.
@@ -110,8 +111,11 @@ func (o Options) data() (map[string]any, error) {
 	nonProxyHosts := ""
 	for _, entry := range o.NoProxy {
 		noProxy += "," + entry
-		if strings.HasPrefix(entry, ".") {
+		switch {
+		case strings.HasPrefix(entry, "."):
 			entry = "*" + entry
+		case strings.Count(entry, ":") > 1:
+			entry = "[" + entry + "]"
 		}
 		nonProxyHosts += "|" + entry
 	}

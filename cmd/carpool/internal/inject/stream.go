@@ -7,29 +7,22 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// podsOf says where a workload of a group and kind has its pod.
-var podsOf = map[string][]string{
-	"/Pod":                   {},
-	"/ReplicationController": {"spec", "template"},
-	"apps/Deployment":        {"spec", "template"},
-	"apps/StatefulSet":       {"spec", "template"},
-	"apps/DaemonSet":         {"spec", "template"},
-	"apps/ReplicaSet":        {"spec", "template"},
-	"batch/Job":              {"spec", "template"},
-	"batch/CronJob":          {"spec", "jobTemplate", "spec", "template"},
-}
-
 // A rewriter changes the pods in a file.
 type rewriter struct {
 	change func(p pod) error
-	notes  []string // what the user should know
-	errs   []error
+	rest   bool // what has containers where no pod is looked for is passed over, and that is told
+	strict bool // what is passed over is an error
+
+	notes      []string // what the user should know
+	errs       []error
+	unrendered bool // told once
 }
 
 // rewrite returns the file with its pods changed and all else as it was. The
@@ -42,9 +35,13 @@ func (r *rewriter) rewrite(in []byte) ([]byte, error) {
 	var out bytes.Buffer
 	d := document{rewriter: r}
 	for _, src := range parts {
+		lines := bytes.Count(src, []byte("\n"))
 		before, err := read(src)
 		if err != nil || before != nil {
 			d.number++
+		}
+		if template := unrendered(src, before, err); template != nil {
+			err = template
 		}
 		if err == nil && before != nil {
 			var after *yaml.Node
@@ -56,7 +53,7 @@ func (r *rewriter) rewrite(in []byte) ([]byte, error) {
 			d.fail(err)
 		}
 		out.Write(src)
-		d.line += bytes.Count(src, []byte("\n"))
+		d.line += lines
 	}
 	return out.Bytes(), errors.Join(r.errs...)
 }
@@ -71,7 +68,10 @@ type document struct {
 // changed returns the tree of a document without aliases, as it was and as it
 // is to be; nil if nothing changes.
 func (d document) changed(before *yaml.Node) (*yaml.Node, *yaml.Node, error) {
-	if len(workloads(before)) == 0 {
+	if !slices.ContainsFunc(objects(before), object.isWorkload) {
+		for _, o := range objects(before) {
+			d.passRest(o, nil)
+		}
 		return nil, nil, nil
 	}
 	if err := checkKeys(before); err != nil {
@@ -86,10 +86,8 @@ func (d document) changed(before *yaml.Node) (*yaml.Node, *yaml.Node, error) {
 		}
 	}
 	after := clone(before)
-	for _, w := range workloads(after) {
-		if err := d.changePod(w); err != nil {
-			d.fail(err)
-		}
+	for _, o := range objects(after) {
+		d.changeObject(o)
 	}
 	if equal(before, after) {
 		return nil, nil, nil
@@ -102,49 +100,54 @@ func (d document) changed(before *yaml.Node) (*yaml.Node, *yaml.Node, error) {
 	return before, after, nil
 }
 
-// A workload is an object with a pod in it.
-type workload struct {
-	root *yaml.Node
-	path []string // to the pod
+// changeObject changes the pods of an object.
+func (d document) changeObject(o object) {
+	if key := patchKey(o.root); key != "" && d.rest {
+		d.pass(o.name(), "it is a patch for another file, by its "+key)
+		return
+	}
+	pods, err := o.pods()
+	if err != nil {
+		d.fail(err)
+		return
+	}
+	if len(pods) == 0 && o.isWorkload() {
+		d.pass(o.name(), "it has no "+strings.Join(podsOf[o.kind], ".")+" (a patch for another file?)")
+	}
+	for _, n := range pods {
+		p := pod{root: n, kind: o.kind, note: func(text string) { d.note(o.name(), text) }, pass: func(why string) { d.pass(o.name(), why) }}
+		if err := d.change(p); err != nil {
+			d.fail(err)
+		}
+	}
+	d.passRest(o, pods)
 }
 
-// workloads returns those in a document: it, the items of a List, or none.
-func workloads(n *yaml.Node) []workload {
-	if n.Kind != yaml.MappingNode {
-		return nil
+// passRest passes over the containers of an object that are in none of its
+// pods.
+func (d document) passRest(o object, pods []*yaml.Node) {
+	isObject := o.kind != "" || text(o.root, "apiVersion") != "" // one of them can be misspelt
+	if !d.rest || !isObject {
+		return
 	}
-	group, _, ok := strings.Cut(text(n, "apiVersion"), "/")
-	if !ok {
-		group = "" // of the core group's only the version is written
+	const most = 3
+	places := containersIn(o.root, "", pods)
+	if more := len(places) - most; more > 0 {
+		places = append(places[:most], fmt.Sprintf("%d more places", more))
 	}
-	kind := group + "/" + text(n, "kind")
-	if path, ok := podsOf[kind]; ok {
-		return []workload{{n, path}}
+	if len(places) > 0 {
+		d.pass(o.name(), "it has containers in "+strings.Join(places, ", ")+
+			", where inject puts nothing (the admission policy serves the pods that are made of it)")
 	}
-	var all []workload
-	if items := get(n, "items"); kind == "/List" && items != nil {
-		for _, item := range items.Content {
-			all = append(all, workloads(item)...)
-		}
-	}
-	return all
 }
 
-func (d document) changePod(w workload) error {
-	name := strings.TrimSpace(text(w.root, "kind") + " " + text(get(w.root, "metadata"), "name"))
-	n := w.root
-	for _, key := range w.path {
-		next, err := child(n, key, yaml.MappingNode)
-		if err != nil {
-			return err
-		}
-		if next == nil {
-			d.note(name, "left as it is: it has no "+strings.Join(w.path, ".")+" (a patch for another file?)")
-			return nil
-		}
-		n = next
+// pass tells that something is left as it is though it may want carpool.
+func (d document) pass(name, why string) {
+	if d.strict {
+		d.fail(fmt.Errorf("%s is passed over: %s", cmp.Or(name, "this"), why))
+		return
 	}
-	return d.change(pod{n, text(w.root, "kind"), func(text string) { d.note(name, text) }})
+	d.note(name, "left as it is: "+why)
 }
 
 func (d document) note(name, text string) {
@@ -163,6 +166,12 @@ func (d document) fail(err error) {
 			d.fail(err)
 		}
 		return
+	}
+	if errors.Is(err, errUnrendered) {
+		if d.unrendered {
+			return
+		}
+		d.unrendered = true
 	}
 	line, text := 0, err.Error()
 	if at, ok := errors.AsType[*lineError](err); ok {

@@ -10,10 +10,12 @@ import (
 // uninject takes out of the pod what inject put in. It goes by what inject
 // leaves, not by the options, which it does not know:
 //
-//   - the status annotation, without which nothing is touched
+//   - the status annotation, without which nothing is touched, and that of
+//     kubectl's default container right behind it
 //   - the container named carpool, if it has the definition's port by its name
 //   - the volume and the mounts named carpool, if they are the definition's
-//   - a variable in both spellings, one behind the other, with carpool's value
+//   - a variable in both spellings, one behind the other, with carpool's value,
+//     and behind such a pair the variable that carpool sets to nothing
 //   - carpool's part of a variable that was extended
 //
 // The author's own sidecar, named alike, has no such port. What is no pod as
@@ -28,6 +30,7 @@ func (p pod) uninject(o Options) error {
 	if err != nil {
 		return err
 	}
+	p.forgetDefault(s)
 	remove(annotations, statusAnnotation)
 	removeEmpty(metadata, "annotations")
 	removeEmpty(p.root, "metadata")
@@ -65,11 +68,16 @@ func (s *sidecar) leave(container *yaml.Node) {
 		return
 	}
 	var kept []*yaml.Node
+	behind := false // a pair of ours
 	for i := 0; i < len(env.Content); i++ {
-		if s.isPair(env.Content[i:]) {
+		switch entry := env.Content[i]; {
+		case s.isPair(env.Content[i:]):
+			behind = true
 			i++
-		} else if !s.unextend(env.Content[i]) {
-			kept = append(kept, env.Content[i])
+		case behind && s.isBlank(entry):
+		case !s.unextend(entry):
+			behind = false
+			kept = append(kept, entry)
 		}
 	}
 	if len(kept) < len(env.Content) {
@@ -84,7 +92,7 @@ func (s *sidecar) isPair(entries []*yaml.Node) bool {
 	for i := 0; i+1 < len(s.env) && len(entries) > 1; i++ {
 		a, b := s.env[i], s.env[i+1]
 		value := text(entries[0], "value")
-		if !a.Extend && strings.EqualFold(a.Name, b.Name) &&
+		if a.Extend != " " && strings.EqualFold(a.Name, b.Name) &&
 			text(entries[0], "name") == a.Name && text(entries[1], "name") == b.Name && text(entries[1], "value") == value &&
 			(value == a.Value || strings.HasPrefix(value, a.Value+",")) {
 			return true
@@ -93,30 +101,46 @@ func (s *sidecar) isPair(entries []*yaml.Node) bool {
 	return false
 }
 
+// isBlank reports whether an entry is a variable that we set to nothing.
+func (s *sidecar) isBlank(entry *yaml.Node) bool {
+	return text(entry, "value") == "" && get(entry, "valueFrom") == nil &&
+		slices.ContainsFunc(s.env, func(v variable) bool { return v.Value == "" && v.Name == text(entry, "name") })
+}
+
 // unextend takes our part out of a variable that is extended. It reports true
 // if nothing is left of it.
 func (s *sidecar) unextend(entry *yaml.Node) bool {
 	for _, v := range s.env {
-		if !v.Extend || text(entry, "name") != v.Name {
+		if v.Extend == "" || text(entry, "name") != v.Name {
 			continue
 		}
 		value := text(entry, "value")
 		at := strings.LastIndex(value, v.Value)
-		if at < 0 {
+		if at < 0 || !v.isTail(value[at+len(v.Value):]) {
 			continue
 		}
-		// The list that ends Java's value can have got more behind it.
-		if more := value[at+len(v.Value):]; more != "" && (more[0] != '|' || strings.Contains(more, " ")) {
+		i := indexOf(entry, "value")
+		switch {
+		case at > 0:
+		case giveBack(entry, i, entry.Content[i+1].LineComment):
 			continue
-		}
-		if at == 0 {
+		case v.Extend == ",": // of the list both spellings are put in: this one was there, and empty
+			setText(entry, "value", "")
+			continue
+		default:
 			return true
 		}
-		if own, ok := strings.CutSuffix(value[:at], " "); ok {
+		if own, ok := strings.CutSuffix(value[:at], v.Extend); ok {
 			setText(entry, "value", own)
 		}
 	}
 	return false
+}
+
+// isTail reports whether this can stand behind our value: the user's entries,
+// behind a list of hosts.
+func (v variable) isTail(s string) bool {
+	return s == "" || v.Extend == "," && s[0] == ',' || v.Extend == " " && s[0] == '|' && !strings.Contains(s, " ")
 }
 
 // removeItems takes items out of the list under a key, and the key with the

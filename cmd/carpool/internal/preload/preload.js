@@ -36,9 +36,10 @@
 
 (function () {
   // What carpool does not connect to, in the syntax of NO_PROXY: link-local
-  // addresses and the metadata services of clouds.
-  const REFUSED = '169.254.0.0/16,fe80::/10,metadata.google.internal,100.100.100.200,168.63.129.16,192.0.0.192,' +
-    'fd00:ec2::/32,fd00:100::100:200,fd20:ce::254,fd00:a9fe:a9fe::1,fd00:c1::a9fe:a9fe,fd00:42::42';
+  // addresses and the metadata services of clouds, as package policy has them.
+  const REFUSED = '169.254.0.0/16,fe80::/10,100.100.100.200,fd00:100::100:200,fd00:ec2::/32,168.63.129.16,' +
+    'fd20:ce::254,fd00:a9fe:a9fe::1,192.0.0.192,fd00:c1::a9fe:a9fe,fd00:42::42,' +
+    'metadata.google.internal,metadata.google.internal.,metadata,metadata.tencentyun.com';
   const MAX_VERDICTS = 1000; // that are remembered
   const NONE = Object.freeze([]);
 

@@ -8,11 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/preload"
+	"github.com/carpoolproxy/carpool/proxy/policy"
 )
 
 // caseTimeout is reached only by cases that hang.
@@ -76,6 +79,32 @@ func TestHardCases(t *testing.T) {
 	}
 	if len(lines) < minCases {
 		t.Errorf("%d cases were run, want at least %d", len(lines), minCases)
+	}
+}
+
+var refused = regexp.MustCompile(`(?s)const REFUSED = (.*?);`)
+
+// TestS1TheScriptLeavesAloneWhatThePolicyRefuses keeps the script to the
+// policy's list.
+func TestS1TheScriptLeavesAloneWhatThePolicyRefuses(t *testing.T) {
+	var want []string
+	e := policy.Exemptions()
+	for _, r := range e.Ranges {
+		if r.IsSingleIP() {
+			want = append(want, r.Addr().String())
+		} else {
+			want = append(want, r.String())
+		}
+	}
+	want = append(want, e.Names...)
+	var got []string
+	if m := refused.FindSubmatch(preload.Script); m != nil {
+		for piece := range strings.SplitSeq(string(m[1]), "+") {
+			got = append(got, strings.Split(strings.Trim(piece, " \n,'"), ",")...)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("REFUSED has\n%q\nwrite\n%q", got, want)
 	}
 }
 

@@ -20,7 +20,7 @@ func traffic() func() pool.Snapshot {
 
 func TestRatesAreWhatHappenedInTheLastMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Sources{Pool: traffic()})
+		p := New(Sources{Pool: traffic(), Proxy: calm})
 		defer p.Close()
 		time.Sleep(30*time.Second + time.Millisecond)
 		synctest.Wait()
@@ -42,7 +42,7 @@ func TestRatesAreWhatHappenedInTheLastMinute(t *testing.T) {
 
 func TestTheHistoryIsAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Sources{Pool: traffic()})
+		p := New(Sources{Pool: traffic(), Proxy: calm})
 		defer p.Close()
 		time.Sleep(5*time.Hour + time.Millisecond)
 		synctest.Wait()
@@ -70,7 +70,7 @@ func TestTheHistoryIsAnHour(t *testing.T) {
 func TestNoSampleIsTakenAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
-		p := New(Sources{Pool: func() pool.Snapshot { asked++; return pool.Snapshot{} }})
+		p := New(Sources{Pool: func() pool.Snapshot { asked++; return pool.Snapshot{} }, Proxy: calm})
 		time.Sleep(samplePeriod + time.Millisecond)
 		p.Close()
 		time.Sleep(10 * samplePeriod)

@@ -13,10 +13,11 @@ var closeMeanings = map[pool.Reason]string{
 	pool.MaxRequests:    "carried as many requests as it may",
 	pool.MaxIdle:        "more were idle than are kept, or room was needed elsewhere",
 	pool.Evicted:        "file descriptors or memory were short",
-	pool.UpstreamClosed: "the upstream hung up while it was idle",
+	pool.UpstreamClosed: "the upstream hung up while it was idle, or as it answered",
 	pool.ClosedOnReuse:  "the upstream hung up just as a request was sent",
 	pool.StrayBytes:     "the upstream sent bytes that no request asked for",
 	pool.NotKept:        "the upstream said close, or cannot keep connections",
+	pool.NotTrusted:     "CARPOOL_NO_REUSE_HOSTS, or the upstream has sent bytes that no request asked for",
 	pool.ClientGone:     "the app gave up on its request",
 	pool.EarlyAnswer:    "answered before the whole request was sent",
 	pool.BadAnswer:      "the upstream broke off, or broke the protocol",
@@ -72,6 +73,9 @@ func hintFor(o *pool.OriginStats) string {
 			"or gave no answer. Below it says which.", o.Origin, share(o.Answers[0], requests))
 	case badReuse(o) && o.Closed[pool.NotKept] > o.Opened/2:
 		return o.Origin + " closes its connection after each answer. Turn its keep-alive on: until then carpool can save nothing there."
+	case badReuse(o) && o.Closed[pool.StrayBytes] > 0 && o.Closed[pool.StrayBytes]+o.Closed[pool.NotTrusted] > o.Opened/2:
+		return o.Origin + " sends bytes that no request asked for, so its connections are not kept for long. Have it mended: it may be a " +
+			"body behind a 204, or a second answer."
 	case badReuse(o) && o.Closed[pool.UpstreamClosed]+o.Closed[pool.ClosedOnReuse] > o.Opened/2:
 		return o.Origin + " closes idle connections sooner than the next request comes. Raise its idle timeout."
 	case badReuse(o) && o.Closed[pool.MaxIdle] > o.Opened/2:

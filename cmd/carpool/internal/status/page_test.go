@@ -10,6 +10,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -18,7 +19,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
@@ -31,19 +34,23 @@ import (
 func busy() pool.Snapshot {
 	orders := pool.Stats{
 		Opened: 12, Reused: 98_765, Answers: [6]uint64{3, 0, 98_000, 0, 770, 7}, InUse: 4, Idle: 8, Waiting: 1,
-		HandshakeTime: 24 * time.Millisecond, SavedTime: 197 * time.Second, IdleLimit: 5 * time.Second,
+		HandshakeTime: 2400 * time.Millisecond, SavedTime: 9 * time.Hour, Handshake: 2 * time.Millisecond, IdleLimit: 5 * time.Second,
 		Closed: map[pool.Reason]uint64{pool.MaxAge: 7, pool.UpstreamClosed: 2},
 	}
 	legacy := pool.Stats{
 		Opened: 40, Answers: [6]uint64{2: 40}, Closed: map[pool.Reason]uint64{pool.NotKept: 40},
 	}
 	total := pool.Stats{
-		Opened: 52, Reused: 98_765, Answers: [6]uint64{3, 0, 98_040, 0, 770, 7}, SavedTime: 197 * time.Second,
+		Opened: 52, Reused: 98_765, Answers: [6]uint64{3, 0, 98_040, 0, 770, 7}, SavedTime: 9 * time.Hour,
 		Closed: map[pool.Reason]uint64{pool.MaxAge: 7, pool.UpstreamClosed: 2, pool.NotKept: 40},
 	}
 	return pool.Snapshot{
-		Origins: []pool.OriginStats{{Origin: "http://legacy:80", Stats: legacy}, {Origin: "http://orders:8080", Stats: orders}},
-		Total:   total, MaxConns: 5000,
+		Origins: []pool.OriginStats{{Origin: "http://legacy:80", Stats: legacy}, {
+			Origin: "http://orders:8080", Stats: orders, Addrs: []pool.AddrStats{
+				{Addr: netip.MustParseAddr("10.1.2.3"), Open: 2, Requests: 777}, {Addr: netip.MustParseAddr("fd00::7"), Open: 10, Requests: 98_000},
+			},
+		}},
+		Total: total, MaxConns: 5000,
 	}
 }
 
@@ -104,7 +111,7 @@ func text(page, from, to string) string {
 func TestThePageSaysWhatIsSaved(t *testing.T) {
 	page := get(t, Sources{})
 	want := "This app’s 98,817 requests rode on 52 connections; 99.9 % found one open. " +
-		"An app that opens one for each request would have made 98,765 handshakes more, and waited 3 min 17 s for them."
+		"An app that opens one for each request would have made 98,765 handshakes more, and waited about 3 min 17 s for them."
 	if got := text(page, `<p class="lead">`, "</p>"); got != want {
 		t.Errorf("it says %q", got)
 	}
@@ -127,8 +134,9 @@ func TestOriginsStandInATableBusiestFirst(t *testing.T) {
 		t.Fatalf("%d rows", n-1)
 	}
 	for i, want := range []string{
-		"http://orders:8080 closed: 7 max_age, 2 upstream_closed 98,777 12 98,765 99.9 % 4 8 1 2.0 ms 3 min 17 s 5 s 3 4",
-		"http://legacy:80 closed: 40 not_kept 40 40 0 0 % 0 0 0 0 0 – 0 0",
+		"http://orders:8080 requests to: fd00::7 99.2 % (10 open), 10.1.2.3 0.7 % (2 open) closed: 7 max_age, 2 upstream_closed " +
+			"98,777 12 98,765 99.9 % 4 8 1 2.0 ms 3 min 17 s 5 s 3 just now 4 just now",
+		"http://legacy:80 closed: 40 not_kept 40 40 0 0 % 0 0 0 – 0 – 0 0",
 	} {
 		if got := text("<tr"+rows[i+2]+"\x00", "", "\x00"); got != want {
 			t.Errorf("row %d:\n%s, want\n%s", i, got, want)
@@ -153,6 +161,7 @@ func TestHintsSayWhatToDo(t *testing.T) {
 	for want, o := range map[string]pool.Stats{
 		"Turn its keep-alive on": {Opened: 40, Answers: [6]uint64{2: 40}, Closed: map[pool.Reason]uint64{pool.NotKept: 40}},
 		"Raise its idle timeout": {Opened: 40, Reused: 2, Closed: map[pool.Reason]uint64{pool.UpstreamClosed: 20, pool.ClosedOnReuse: 15}},
+		"Have it mended":         {Opened: 40, Closed: map[pool.Reason]uint64{pool.StrayBytes: 2, pool.NotTrusted: 37}},
 		"MAX_IDLE_PER_HOST":      {Opened: 40, Reused: 2, Closed: map[pool.Reason]uint64{pool.MaxIdle: 30}},
 		"33.3 % of the requests": {Answers: [6]uint64{10, 0, 20, 0, 0, 10}},
 		"60 requests wait":       {Opened: 40, Reused: 4000, Waiting: 60},
@@ -187,13 +196,17 @@ func TestMemoryIsShownWhereItIsLimited(t *testing.T) {
 func TestWhatGoesPastIsShownWithAdvice(t *testing.T) {
 	page := get(t, Sources{ProxyPort: 13128, Bypass: func() bypass.Snapshot {
 		return bypass.Snapshot{
-			Ports:        []bypass.PortCount{{Port: 80, Count: 5}, {Port: 8080, Count: 2}},
-			Destinations: []bypass.Destination{{Addr: netip.MustParseAddrPort("10.1.2.3:80"), Count: 5}},
-			Sockets:      bypass.Sockets{Known: true, InUse: 17, TimeWait: 4321, EphemeralPorts: 28232},
+			Ports:        []bypass.PortCount{{Port: 80, Count: 5, Ended: 600}, {Port: 8080, Count: 2}},
+			Destinations: []bypass.Destination{{Addr: netip.MustParseAddrPort("10.1.2.3:80"), Count: 5, Ended: 600}},
+			Sockets:      bypass.Sockets{Known: true, InUse: 17, TimeWait: 4321, Outside: 1234, EphemeralPorts: 28232},
 		}
 	}})
 	got := text(page, "What goes past carpool", "</main>")
-	for _, want := range []string{"7 open connections of this pod to ports 80, 8080 were not", "10.1.2.3:80 5", "http_proxy=http://127.0.0.1:13128", "4,321"} {
+	for _, want := range []string{
+		"7 open connections of this pod to ports 80, 8080, and at least 600 that the app has closed within the last minute, were not",
+		"10.1.2.3:80 5 600", "http_proxy=http://127.0.0.1:13128", "in TIME_WAIT 4,321", "in TIME_WAIT, to other hosts 1,234",
+		"On loopback, between app and carpool, that is harmless;",
+	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing in: %s", want, got)
 		}
@@ -207,6 +220,101 @@ func TestWhatGoesPastIsShownWithAdvice(t *testing.T) {
 		if got := text(page, "What goes past carpool", "</section>"); !strings.Contains(got, want) || strings.Contains(got, "What to set") {
 			t.Errorf("want %q, got %q", want, got)
 		}
+	}
+}
+
+// An app that opens a connection for each request has none open at most looks.
+func TestWhatHasGonePastIsShownWithAdviceToo(t *testing.T) {
+	page := get(t, Sources{ProxyPort: 13128, Bypass: func() bypass.Snapshot {
+		return bypass.Snapshot{
+			Ports:        []bypass.PortCount{{Port: 80, Ended: 600}},
+			Destinations: []bypass.Destination{{Addr: netip.MustParseAddrPort("10.1.2.3:80"), Ended: 600}},
+			Sockets:      bypass.Sockets{Known: true, TimeWait: 700, Outside: -1},
+		}
+	}})
+	got := text(page, "What goes past carpool", "</main>")
+	for _, want := range []string{"at least 600 that", "10.1.2.3:80 0 600", "What to set", "harmless on loopback only"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is missing in: %s", want, got)
+		}
+	}
+	if strings.Contains(got, "to other hosts") {
+		t.Error("it says how many lead to other hosts, which is not known")
+	}
+}
+
+func TestErrorsHaveATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // guards what follows: the sampler looks, too
+		errors, failed := map[string]uint64{"dns_error": 0, "connection_refused": 0}, uint64(0)
+		happen := func(kind string, n, failures uint64) {
+			mu.Lock()
+			defer mu.Unlock()
+			errors[kind], failed = n, failures
+		}
+		p := New(sources(Sources{
+			Proxy: func() proxy.Stats {
+				mu.Lock()
+				defer mu.Unlock()
+				return proxy.Stats{Errors: maps.Clone(errors)}
+			},
+			Pool: func() pool.Snapshot {
+				s := busy()
+				mu.Lock()
+				defer mu.Unlock()
+				s.Origins[0].Answers[0] = failed
+				return s
+			},
+		}))
+		defer p.Close()
+		time.Sleep(time.Hour + time.Second) // between two samples
+		happen("dns_error", 3, 1)
+		time.Sleep(samplePeriod) // the sampler sees it, although nobody looks
+		show := func() string {
+			w := httptest.NewRecorder()
+			p.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+			return text(w.Body.String(), "Where the requests go", "</main>")
+		}
+		if got := show(); !strings.Contains(got, "dns_error 3 just now 502") || strings.Contains(got, "connection_refused") {
+			t.Errorf("it says %s", got)
+		}
+		time.Sleep(5 * time.Minute)
+		happen("connection_refused", 1, 1)
+		got := show()
+		for _, want := range []string{"dns_error 3 5 min 1 s ago 502", "connection_refused 1 just now 502", "– 1 5 min 1 s ago 0"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("%q is missing in: %s", want, got)
+			}
+		}
+	})
+}
+
+func TestMostAddressesAreShownMostUsedFirst(t *testing.T) {
+	var all []pool.AddrStats
+	for i := range 20 {
+		all = append(all, pool.AddrStats{Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), Requests: uint64(i)})
+	}
+	all = append(all, pool.AddrStats{Requests: 810}) // the rest
+	list, more := addrs(all)
+	if len(list) != maxAddrs || more != 21-maxAddrs || list[0] != (addr{"others", "81 %", "0"}) || list[1] != (addr{"10.0.0.19", "1.9 %", "0"}) {
+		t.Errorf("%v, %d more", list, more)
+	}
+	if list, more := addrs(nil); list != nil || more != 0 {
+		t.Errorf("of none it shows %v", list)
+	}
+}
+
+func TestTimeSavedIsWhatIsUsualByNow(t *testing.T) {
+	// The two handshakes that had been made by then were slow, for all was.
+	stalled := pool.OriginStats{Origin: "http://a:80", Stats: pool.Stats{
+		Opened: 9, Reused: 1000, HandshakeTime: 3 * time.Second, SavedTime: 1500 * time.Second, Handshake: 2 * time.Millisecond,
+	}}
+	other := pool.OriginStats{Origin: "other", Stats: pool.Stats{Opened: 5, Reused: 100, SavedTime: time.Second}}
+	s := pool.Snapshot{Origins: []pool.OriginStats{stalled, other}, Total: pool.Stats{
+		Opened: 15, Reused: 1200, SavedTime: 1502 * time.Second, // a second of it at an origin that is forgotten
+	}}
+	if got := savedTime(&s); got != 4*time.Second {
+		t.Errorf("%v are saved, want 2 s at one and 1 s at others and at forgotten ones", got)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/fresh"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
@@ -40,6 +41,9 @@ type Page struct {
 	from    Sources
 	started time.Time
 	history history
+	recent  recent
+	looks   sync.Mutex // held while figures are taken, so that looks come in their order
+	shown   *fresh.Value[rendered]
 	stop    context.CancelFunc
 	work    sync.WaitGroup // the sampler
 }
@@ -48,6 +52,7 @@ type Page struct {
 func New(from Sources) *Page {
 	ctx, stop := context.WithCancel(context.Background())
 	p := &Page{from: from, started: time.Now(), stop: stop}
+	p.shown = fresh.New(freshFor, p.render)
 	p.sample(p.started)
 	p.work.Go(func() {
 		tick := time.NewTicker(samplePeriod)
@@ -71,8 +76,17 @@ func (p *Page) Close() {
 }
 
 func (p *Page) sample(now time.Time) {
-	total := p.from.Pool().Total
-	p.history.add(sample{now, total.Opened, total.Reused})
+	s, _ := p.look(now)
+	p.history.add(sample{now, s.Total.Opened, s.Total.Reused})
+}
+
+// look takes the figures, and notes what went wrong since the last look.
+func (p *Page) look(now time.Time) (pool.Snapshot, proxy.Stats) {
+	p.looks.Lock()
+	defer p.looks.Unlock()
+	s, stats := p.from.Pool(), p.from.Proxy()
+	p.recent.note(now, &s, &stats)
+	return s, stats
 }
 
 var (
@@ -103,6 +117,21 @@ func hash(text string) string {
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
+// freshFor is how long a page is given out again.
+const freshFor = time.Second
+
+// rendered is the page as it was at some time.
+type rendered struct {
+	html []byte
+	err  error
+}
+
+func (p *Page) render() rendered {
+	var b bytes.Buffer
+	err := page.Execute(&b, p.view(time.Now()))
+	return rendered{b.Bytes(), err}
+}
+
 // ServeHTTP answers GET and HEAD with the page.
 func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -110,17 +139,17 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the status page can only be read", http.StatusMethodNotAllowed)
 		return
 	}
-	var b bytes.Buffer
-	if err := page.Execute(&b, p.view(time.Now())); err != nil {
-		http.Error(w, "the status page cannot be shown: "+err.Error(), http.StatusInternalServerError)
+	shown := p.shown.Get()
+	if shown.err != nil {
+		http.Error(w, "the status page cannot be shown: "+shown.err.Error(), http.StatusInternalServerError)
 		return
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Length", strconv.Itoa(b.Len()))
+	h.Set("Content-Length", strconv.Itoa(len(shown.html)))
 	h.Set("Content-Security-Policy", contentSecurityPolicy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-store")
-	_, _ = w.Write(b.Bytes()) // net/http leaves it out for HEAD
+	_, _ = w.Write(shown.html) // net/http leaves it out for HEAD
 }

@@ -16,6 +16,9 @@ func count(n uint64) string {
 	return s
 }
 
+// gauge writes a number that is a size.
+func gauge(n int) string { return count(uint64(max(n, 0))) }
+
 // plural is a noun that stands behind a number.
 func plural(n uint64, noun string) string {
 	if n == 1 {

@@ -4,16 +4,12 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/pool"
+	"github.com/carpoolproxy/carpool/proxy"
 )
-
-// maxRows is how many origins the page shows, those with most requests.
-const maxRows = 100
 
 // view is the page's content, in words.
 type view struct {
@@ -44,22 +40,11 @@ type fact struct{ Name, Value, Of string }
 // minute is a line of the charts' figures.
 type minute struct{ At, Opened, Exchanges string }
 
-// origin is a line of the table of origins.
-type origin struct {
-	Name, Requests, Opened, Reused, Reuse string
-	Low                                   bool // reuse is bad
-	InUse, Idle, Waiting                  string
-	SavedTime, Handshake, IdleLimit       string
-	Failed                                string // answers that carpool had to make itself
-	ServerErrors                          string // 5xx that the upstream sent
-	Closed                                string
-}
-
-// reason is how often something happened, and what it means.
-type reason struct{ Name, Count, Meaning string }
+// reason is how often something happened, when it was seen last, if that is kept, and what it means.
+type reason struct{ Name, Count, Last, Meaning string }
 
 func (p *Page) view(now time.Time) *view {
-	s := p.from.Pool()
+	s, stats := p.look(now)
 	rates := p.history.rates()
 	v := &view{
 		Uptime:  duration(now.Sub(p.started)),
@@ -74,11 +59,11 @@ func (p *Page) view(now time.Time) *view {
 	}
 	v.Opened, v.Saved = count(s.Total.Opened), count(s.Total.Reused)
 	v.Reuse = share(v.Total.Reused, v.Total.Requests)
-	v.SavedTime = duration(s.Total.SavedTime)
+	v.SavedTime = duration(savedTime(&s))
 	latest := rates[len(rates)-1] // New took the first
 	v.LatestOpened, v.LatestExchanges = count(latest.opened), count(latest.exchanges)
-	p.addProxy(v, &s)
-	v.addOrigins(s.Origins)
+	p.addProxy(v, &s, &stats, now)
+	p.addOrigins(v, s.Origins, now)
 	if p.from.Memory != nil {
 		v.addMemory(p.from.Memory())
 	}
@@ -106,28 +91,29 @@ func minutes(rates []rate, now time.Time) []minute {
 }
 
 // addProxy adds what concerns all origins.
-func (p *Page) addProxy(v *view, s *pool.Snapshot) {
-	stats := p.from.Proxy()
+func (p *Page) addProxy(v *view, s *pool.Snapshot, stats *proxy.Stats, now time.Time) {
 	of := func(limit int) string {
 		if limit == 0 {
 			return ""
 		}
 		return count(uint64(limit))
 	}
-	now := func(n int) string { return count(uint64(max(n, 0))) }
 	v.Now = []fact{
-		{"requests under way", now(stats.InFlight), ""},
-		{"requests waiting for a connection", now(s.Total.Waiting), ""},
-		{"upstream connections in use", now(s.Total.InUse), of(s.MaxConns)},
-		{"upstream connections idle", now(s.Total.Idle), ""},
-		{"connections from the app", now(stats.Clients), of(stats.MaxClients)},
-		{"CONNECT tunnels", now(stats.Tunnels), ""},
+		{"requests under way", gauge(stats.InFlight), ""},
+		{"requests waiting for a connection", gauge(s.Total.Waiting), ""},
+		{"upstream connections in use", gauge(s.Total.InUse), of(s.MaxConns)},
+		{"upstream connections idle", gauge(s.Total.Idle), ""},
+		{"connections from the app", gauge(stats.Clients), of(stats.MaxClients)},
+		{"CONNECT tunnels", gauge(stats.Tunnels), ""},
 	}
 	v.Retries, v.Refused = count(stats.Retries), count(stats.Refused)
 	v.Errors = errorAnswers(stats.Errors)
-	if stats.Panics > 0 {
+	for i := range v.Errors {
+		v.Errors[i].Last = p.recent.last(errorKey(v.Errors[i].Name), now)
+	}
+	if n := stats.Panics + s.Panics; n > 0 {
 		v.Hints = append(v.Hints, fmt.Sprintf("carpool has contained %s faults of its own. Each cost one connection of the app. "+
-			"This is a bug: please report it with the log lines that begin with “panic”.", count(stats.Panics)))
+			"This is a bug: please report it with the log lines that begin with “panic”.", count(n)))
 	}
 }
 
@@ -142,45 +128,6 @@ func (v *view) addMemory(m memory.Stats) {
 		v.Hints = append(v.Hints, fmt.Sprintf("%s requests were refused (503) because memory was short. Raise the memory limit of carpool’s container.",
 			count(m.Refused)))
 	}
-}
-
-func (v *view) addOrigins(all []pool.OriginStats) {
-	all = slices.Clone(all)
-	slices.SortFunc(all, func(a, b pool.OriginStats) int {
-		return cmp.Or(cmp.Compare(carried(&b.Stats), carried(&a.Stats)), cmp.Compare(a.Origin, b.Origin))
-	})
-	v.More = max(len(all)-maxRows, 0)
-	for i := range all[:len(all)-v.More] {
-		o := &all[i]
-		v.Origins = append(v.Origins, newOrigin(o))
-		if hint := hintFor(o); hint != "" && len(v.Hints) < maxHints {
-			v.Hints = append(v.Hints, hint)
-		}
-	}
-}
-
-func newOrigin(o *pool.OriginStats) origin {
-	own := o.Answers[0]
-	server := o.Answers[5] - min(own, o.Answers[5]) // carpool's own are mostly 5xx too
-	row := origin{
-		Name: o.Origin, Requests: count(carried(&o.Stats)), Opened: count(o.Opened), Reused: count(o.Reused),
-		Reuse: share(o.Reused, o.Opened+o.Reused), Low: badReuse(o),
-		InUse: count(uint64(max(o.InUse, 0))), Idle: count(uint64(o.Idle)), Waiting: count(uint64(o.Waiting)),
-		SavedTime: duration(o.SavedTime), Handshake: "–", IdleLimit: "–",
-		Failed: count(own), ServerErrors: count(server),
-	}
-	if o.Opened > 0 {
-		row.Handshake = duration(o.HandshakeTime / time.Duration(o.Opened))
-	}
-	if o.IdleLimit > 0 {
-		row.IdleLimit = duration(o.IdleLimit)
-	}
-	var parts []string
-	for _, r := range closes(o.Closed) {
-		parts = append(parts, r.Count+" "+r.Name)
-	}
-	row.Closed = strings.Join(parts, ", ")
-	return row
 }
 
 // closes lists reasons, the most frequent first.
@@ -203,45 +150,7 @@ func ranked[K ~string](counts map[K]uint64, meaning func(K) string) []reason {
 	slices.SortFunc(names, func(a, b K) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b)) })
 	list := make([]reason, 0, len(names))
 	for _, name := range names {
-		list = append(list, reason{string(name), count(counts[name]), meaning(name)})
+		list = append(list, reason{string(name), count(counts[name]), "", meaning(name)})
 	}
 	return list
-}
-
-// bypassed is what goes past carpool.
-type bypassed struct {
-	Total        uint64
-	Ports        string // those looked at; empty if none are
-	Destinations []destination
-	Failure      string
-	Advices      []bypass.Advice
-	Sockets      []fact
-}
-
-type destination struct{ Addr, Count string }
-
-func newBypassed(s bypass.Snapshot, port uint16) *bypassed {
-	b := &bypassed{Total: uint64(s.Total())}
-	var ports []string
-	for _, p := range s.Ports {
-		ports = append(ports, fmt.Sprint(p.Port))
-	}
-	b.Ports = strings.Join(ports, ", ")
-	for _, d := range s.Destinations {
-		b.Destinations = append(b.Destinations, destination{d.Addr.String(), count(uint64(d.Count))})
-	}
-	if s.Err != nil {
-		b.Failure = s.Err.Error()
-	}
-	if b.Total > 0 {
-		b.Advices = bypass.Advices("127.0.0.1", fmt.Sprint(port))
-	}
-	if k := s.Sockets; k.Known {
-		b.Sockets = []fact{
-			{"open", count(uint64(max(k.InUse, 0))), ""},
-			{"in TIME_WAIT (harmless on loopback)", count(uint64(max(k.TimeWait, 0))), ""},
-			{"local ports, for each destination", count(uint64(max(k.EphemeralPorts, 0))), ""},
-		}
-	}
-	return b
 }

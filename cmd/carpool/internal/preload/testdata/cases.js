@@ -529,7 +529,8 @@ environment('NO_PROXY, names and IPv6', { NO_PROXY: 'Plain.test .dot.test *.star
   const proxiedURLs = ['http://notplain.test/', 'http://plain.test.org/', 'http://[2001:db8::1]:80/', 'http://[2001:db8::2]:81/', 'http://10.0.0.1/'];
   const directURLs = ['http://plain.test/', 'http://PLAIN.test.:8080/', 'http://a.plain.test/', 'http://dot.test/', 'http://a.dot.test/',
     'http://star.test/', 'http://a.b.star.test/', 'http://[2001:db8::1]:81/', 'http://[fd12::5]/',
-    'http://169.254.169.254/', 'http://[fe80::1]/', 'http://[::ffff:169.254.1.1]/', 'http://metadata.google.internal/', 'http://[fd00:ec2::254]/'];
+    'http://169.254.169.254/', 'http://[fe80::1]/', 'http://[::ffff:169.254.1.1]/', 'http://metadata.google.internal/', 'http://metadata.google.internal./',
+    'http://metadata/', 'http://[fd00:ec2::254]/', 'http://[fd00:ec2::23]/', 'http://100.100.100.200/'];
   for (const url of proxiedURLs) {
     assert.strictEqual((await ask(url)).by, 'proxy', url);
   }

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// peak is the most memory that the process has had resident.
+func (c *carpool) peak(t testing.TB) int64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmHWM:")
+	n, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n << 10
+}
+
+// adminConnections opens so many connections to the admin listener, and sends
+// something on each.
+func (c *carpool) adminConnections(n int, text string) (all []*client) {
+	c.t.Helper()
+	for range n {
+		cl, err := dial(c.admin)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.t.Cleanup(func() { _ = cl.Close() })
+		_ = cl.SetDeadline(time.Now().Add(patience))
+		_, _ = cl.Write([]byte(text)) // it may have had to go for another one
+		all = append(all, cl)
+	}
+	return all
+}
+
+// X26: connections that ask for the metrics again and again and read nothing.
+func TestX26ReadersThatDoNotReadCostLittle(t *testing.T) {
+	t.Parallel()
+	x := newCrossroads(t)
+	c := startCarpool(t)
+	one := c.dial()
+	for n := range 300 { // long metrics
+		r, err := one.ask("GET", x.url(n, "/"))
+		want(t, http.StatusOK, r, err)
+	}
+	before := c.peak(t)
+	for _, path := range []string{"/metrics", "/"} {
+		all := c.adminConnections(300, strings.Repeat("GET "+path+" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 50))
+		if got := c.status("/healthz"); got != http.StatusOK {
+			t.Errorf("with so many connections /healthz says %d", got)
+		}
+		r, err := one.ask("GET", x.url(0, "/"))
+		want(t, http.StatusOK, r, err)
+		// The one that came first had to go for others, read or not.
+		eventually(t, "the first connection has ended", func() bool {
+			_, err := all[0].Read(make([]byte, 64<<10))
+			return err != nil
+		})
+	}
+	if grown := c.peak(t) - before; grown > 48<<20 {
+		t.Errorf("they cost %d MiB", grown>>20)
+	}
+	// The last ones read nothing either, and are given up.
+	last := c.adminConnections(1, strings.Repeat("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 200))[0]
+	begin := time.Now()
+	eventually(t, "a connection that reads nothing is given up", func() bool {
+		_, err := last.Write([]byte("x"))
+		return err != nil
+	})
+	t.Logf("after %v", time.Since(begin))
+}
+
+// X26: who scrapes in a loop gets what was gathered before, and waits for a turn.
+func TestX26ScrapersInALoopTakeLittleOfTheProcessor(t *testing.T) {
+	t.Parallel()
+	c := startCarpool(t)
+	stop := make(chan struct{})
+	var work sync.WaitGroup
+	answers := make([]int, 20)
+	begin := time.Now()
+	for n := range answers {
+		cl, err := dial(c.admin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		work.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if r, err := cl.ask("GET", "/metrics", "Host: 127.0.0.1"); err != nil || r.StatusCode != 200 {
+					t.Errorf("%v, %v", r, err)
+					return
+				}
+				answers[n]++
+			}
+		})
+	}
+	for time.Since(begin) < 2*time.Second {
+		if got := c.status("/healthz"); got != 200 { // no probe waits behind them
+			t.Errorf("/healthz says %d", got)
+		}
+	}
+	close(stop)
+	work.Wait()
+	sum := 0
+	for _, n := range answers {
+		sum += n
+	}
+	// 50 a second have their turn; the first does not wait.
+	if most := int(time.Since(begin)/(20*time.Millisecond)) + 1; sum > most || sum == 0 {
+		t.Errorf("%d answers, want at most %d", sum, most)
+	}
+}
+
+// X27: however many come to the admin listener, the app's connections stay.
+func TestX27TheAdminListenerCostsTheAppNoConnection(t *testing.T) {
+	t.Parallel()
+	const files, idle = 128, 30
+	up := newUpstream(t)
+	c := startWithFiles(t, files)
+	var kept []*client
+	for range idle {
+		cl := c.dial()
+		r, err := cl.ask("GET", up.URL+"/")
+		want(t, http.StatusOK, r, err)
+		kept = append(kept, cl)
+	}
+	c.adminConnections(2*files, "GET /metrics HT")
+	for range 5 {
+		r, err := once(c.proxy, "GET", up.URL+"/")
+		want(t, http.StatusOK, r, err)
+	}
+	for n, cl := range kept {
+		if r, err := cl.ask("GET", up.URL+"/"); err != nil || r.StatusCode != http.StatusOK {
+			t.Errorf("connection %d of the app: %v, %v", n, r, err)
+		}
+	}
+	if got := c.status("/healthz"); got != http.StatusOK {
+		t.Errorf("/healthz says %d", got)
+	}
+}
+
+// X27: an accept that fails for want of a descriptor costs one idle connection,
+// not all, even if what it frees is taken by others.
+func TestX27OneAcceptClosesOneIdleConnection(t *testing.T) {
+	t.Parallel()
+	const files = 24
+	up := newUpstream(t)
+	c := startWithFiles(t, files)
+	var kept []*client
+	for range 6 {
+		cl := c.dial()
+		r, err := cl.ask("GET", up.URL+"/")
+		want(t, http.StatusOK, r, err)
+		kept = append(kept, cl)
+	}
+	c.adminConnections(8, "GET /metrics HT")
+	for range 2 {
+		r, err := c.dial().ask("GET", up.URL+"/")
+		want(t, http.StatusOK, r, err)
+	}
+	lost := 0
+	for _, cl := range kept {
+		if r, err := cl.ask("GET", up.URL+"/"); err != nil || r.StatusCode != http.StatusOK {
+			lost++
+		}
+	}
+	if lost > len(kept)/2 {
+		t.Errorf("two new connections cost %d of %d idle ones", lost, len(kept))
+	}
+}

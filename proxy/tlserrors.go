@@ -1,0 +1,62 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+)
+
+// What Go no longer offers, and old servers have nothing else of, ends a handshake
+// in ways that do not name the cause. The settings of GODEBUG are those of
+// crypto/tls in Go 1.26; there is none for TLS 1.0 and 1.1 towards servers, nor,
+// since Go 1.24, for certificates signed with SHA-1.
+var (
+	problemTLS        = problem{502, "tls_protocol_error", "the TLS handshake with the upstream failed: does it speak TLS on this port?"}
+	problemTLSNothing = problem{502, "tls_protocol_error",
+		"the upstream found nothing that it knows in what it was offered for TLS. If all it knows is RSA key exchange, set GODEBUG=tlsrsakex=1 in the environment of carpool; if it is 3DES, GODEBUG=tlsrsakex=1,tls3des=1; if it is signatures with SHA-1, GODEBUG=tlssha1=1"}
+	problemTLSVersion = problem{502, "tls_protocol_error",
+		"the upstream speaks only TLS 1.0 or 1.1, which carpool does not: its TLS has to be renewed, or its requests must not go through the proxy (NO_PROXY)"}
+	problemTLSBrokenOff = problem{502, "tls_protocol_error",
+		"the upstream broke the TLS handshake off: does it speak TLS on this port? Old servers do so if all they know is RSA key exchange (GODEBUG=tlsrsakex=1 in the environment of carpool offers it), or if the first message is too long for them (GODEBUG=tlsmlkem=0 makes it shorter)"}
+	problemTLSWeak = problem{502, "tls_certificate_error",
+		"the upstream's certificate, or one it rests on, is signed with SHA-1 or MD5, which is no longer accepted: it has to be renewed"}
+)
+
+// Alerts of RFC 8446 section 6.
+const (
+	alertHandshakeFailure     tls.AlertError = 40
+	alertProtocolVersion      tls.AlertError = 70
+	alertInsufficientSecurity tls.AlertError = 71
+)
+
+// tlsProblem tells why a handshake failed.
+func tlsProblem(err error) *problem {
+	var verify *tls.CertificateVerificationError
+	var name x509.HostnameError
+	switch {
+	case errors.As(err, &verify) && strings.Contains(err.Error(), "insecure algorithm"):
+		return &problemTLSWeak
+	case errors.As(err, &verify), errors.As(err, &name):
+		return &problemCertificate
+	case isTimeout(err):
+		return &problemConnTimeout
+	case isAlert(err, alertHandshakeFailure), isAlert(err, alertInsufficientSecurity):
+		return &problemTLSNothing
+	case isAlert(err, alertProtocolVersion), strings.Contains(err.Error(), "selected unsupported protocol version"):
+		return &problemTLSVersion
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return &problemTLSBrokenOff
+	}
+	return &problemTLS
+}
+
+// isAlert reports whether err is an alert that the upstream has sent. crypto/tls
+// has a type of its own for those, which it does not export.
+func isAlert(err error, alert tls.AlertError) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error" && op.Err.Error() == alert.Error()
+}
