@@ -87,12 +87,12 @@ func scheme() string {
 
 // ownUpstream is the beginning of a target that leads to one of the tests' own
 // upstreams, with user information or without.
-var ownUpstream = regexp.MustCompile(`http://([^/?#\s]*@)?127\.0\.0\.1:`)
+var ownUpstream = regexp.MustCompile(`http://([^/?#\s]*@)?(127\.0\.0\.1|retry\.test):`)
 
 // translated is what a client sends, for upstreams of this dialect.
 func translated(s string) string {
 	if spoken("tls") {
-		return ownUpstream.ReplaceAllString(s, "https://${1}127.0.0.1:")
+		return ownUpstream.ReplaceAllString(s, "https://${1}${2}:")
 	}
 	return s
 }
@@ -104,7 +104,7 @@ var identity = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
 		panic(err)
 	}
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "upstream"}, IPAddresses: []net.IP{{127, 0, 0, 1}},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "upstream"}, IPAddresses: []net.IP{{127, 0, 0, 1}}, DNSNames: []string{"retry.test"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)

@@ -1,6 +1,8 @@
 package proxy_test
 
 import (
+	"errors"
+	"os"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -46,9 +48,17 @@ func TestPanicsOfASessionsGoroutinesAreContained(t *testing.T) {
 			r.idle(o, 0)
 			client, up := c.begin(r, o)
 			panicIn(t, c.where)
-			c.from(client, up).send("other")
-			client.cut()
-			up.cut()
+			eventually(t, "it panics", func() bool {
+				c.from(client, up).trySend("o") // once more if another's buffer served
+				runtime.GC()
+				runtime.GC() // what is pooled survives one
+				return faults.Load() > 0
+			})
+			for _, w := range []*wire{client, up} { // what was relayed before it does not matter
+				if _, err := w.rest(); errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("%s is still connected", w.name)
+				}
+			}
 			sock.Ration(nil)
 			if n := r.proxy.Stats().Panics; n != 1 || faults.Load() != 1 {
 				t.Errorf("%d panics are counted, %d told", n, faults.Load())
@@ -70,9 +80,6 @@ func panicIn(t *testing.T, function string) {
 		return true
 	})
 	t.Cleanup(func() { sock.Ration(nil) })
-	for range 2 { // what is pooled survives one
-		runtime.GC()
-	}
 }
 
 // The sweeper goes on when it stumbles over a session.

@@ -695,3 +695,31 @@ func whim(c *wire, o *origin, i, k int) (path string, whole bool) {
 	}
 	return path, true
 }
+
+// P11: what an upstream says of its connection is believed.
+func TestP11WhatTheUpstreamDoesNotKeep(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		head string
+		kept int
+	}{
+		"Connection: close":               {"HTTP/1.1 200 OK\r\nConnection: close\r\n", 0},
+		"close among others":              {"HTTP/1.1 200 OK\r\nConnection: x-a, Close\r\n", 0},
+		"HTTP/1.0":                        {"HTTP/1.0 200 OK\r\n", 0},
+		"HTTP/1.0, keep-alive agreed on":  {"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n", 1},
+		"HTTP/1.1 with nothing said":      {"HTTP/1.1 200 OK\r\n", 1},
+		"HTTP/1.1 with keep-alive, close": {"HTTP/1.1 200 OK\r\nConnection: keep-alive, close\r\n", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, o := start(t), newOrigin(t)
+			client := r.client()
+			client.send(o.get("/"))
+			up := o.accept()
+			up.want(o.forwarded("GET", "/", ""))
+			up.send(c.head + "Content-Length: 2\r\n\r\nok")
+			client.want("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			eventually(t, "the connection is given back", func() bool { s := r.stats(o); return s.InUse == 0 && s.Idle == c.kept })
+		})
+	}
+}
