@@ -95,18 +95,22 @@ func (p *Pool) relieve() {
 func (p *Pool) serveClaims() {
 	b := &p.budget
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if b.serving {
-		p.mu.Unlock()
 		return
 	}
 	b.serving = true
+	defer func() { b.serving = false }()
 	for l := p.serveLocked(); l != nil; l = p.serveLocked() {
-		p.mu.Unlock()
-		l.close(Evicted)
-		p.mu.Lock()
+		p.evictUnlocked(l)
 	}
-	b.serving = false
+}
+
+// evictUnlocked closes a connection with the lock let go of meanwhile.
+func (p *Pool) evictUnlocked(l *Lease) {
 	p.mu.Unlock()
+	defer p.mu.Lock()
+	l.close(Evicted)
 }
 
 // serveLocked serves claims while there are slots. It returns an idle connection
