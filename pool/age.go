@@ -43,7 +43,11 @@ func (o *Origin) overdue(l *Lease) bool {
 func (o *Origin) overdueLocked(l *Lease, now time.Duration) (is, renew bool) {
 	failing := o.failed >= l.expires
 	switch {
-	case now >= l.expires+maxOverAge, o.opened >= l.expires, o.gone.Load():
+	case now >= l.expires+maxOverAge, o.gone.Load():
+		return true, false
+	case l.midway:
+		return false, false
+	case o.opened >= l.expires:
 		return true, false
 	case o.dialing > 0, failing && now-o.failed < renewAfter:
 		return false, false

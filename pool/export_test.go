@@ -89,6 +89,9 @@ func (p *Pool) Open() (leases, slots int) {
 	return len(p.leases), p.budget.taken
 }
 
+// StopJanitor keeps the janitor away, for tests of what he would change.
+func (p *Pool) StopJanitor() { p.tick.Stop() }
+
 // Origins returns how many origins the pool remembers.
 func (p *Pool) Origins() int { return len(p.all()) }
 
@@ -122,6 +125,9 @@ func (p *Pool) SetMaxOrigins(n int) {
 	p.known.most = n
 }
 
+// HalfFor is how long half a record may wait for its rest.
+const HalfFor = halfFor
+
 // Hold keeps everyone else from looking at the origin until release is called.
 func (o *Origin) Hold() (release func()) {
 	o.mu.Lock()
@@ -154,8 +160,11 @@ func (o *Origin) Hasty() bool {
 func (o *Origin) PassTime(d time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for n := o.idle.front; n != nil; n = n.next {
-		n.value.idleSince -= d
+	for _, n := range []*node[*Lease]{o.idle.front, o.pinned.front} {
+		for ; n != nil; n = n.next {
+			n.value.idleSince -= d
+			n.value.halfSince -= d
+		}
 	}
 	o.failed = max(o.failed-d, 0)
 }

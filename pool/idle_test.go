@@ -89,6 +89,7 @@ func TestAConnectionThatItsPeerClosedWhileInUseIsNotKept(t *testing.T) {
 func TestAConnectionWithStrayBytesIsNotUsed(t *testing.T) {
 	u := newUpstream(t)
 	p := newPool(t)
+	p.StopJanitor()
 	o := u.origin(p)
 	peers := fill(t, u, o, 2)
 	write(t, peers[1], "HTTP/1.1 200 OK\r\n\r\n")
@@ -146,6 +147,19 @@ func TestLastWordsAreNoStrayBytes(t *testing.T) {
 				t.Errorf("%d idle, closed %v", s.Idle, s.Closed)
 			}
 		})
+	}
+}
+
+// P2 of the catalogue: no request is needed for it.
+func TestP2StrayBytesOnAnIdleConnectionCloseItSoon(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t)
+	p := newPool(t)
+	peers := fill(t, u, u.origin(p), 2)
+	write(t, peers[0], "stray")
+	closedFor(t, p, pool.StrayBytes, 1)
+	if s := stats(t, p); s.Idle != 1 || len(s.Closed) != 1 {
+		t.Errorf("%d idle, closed %v", s.Idle, s.Closed)
 	}
 }
 
@@ -408,30 +422,4 @@ func TestOnlyWhatCanBeSentTwiceTakesAConnectionIdleForLong(t *testing.T) {
 	}
 	once.Release()
 	twice.Release()
-}
-
-func TestAKeptConnectionIsCheckedBeforeItsNextExchange(t *testing.T) {
-	u := newUpstream(t)
-	p := newPool(t)
-	o := u.origin(p)
-	l := acquire(t, o, pool.Ticket{})
-	peer := u.next()
-	other := p.Origin(false, []byte("127.0.0.1"), 1)
-	if !l.Usable(o) || l.Usable(other) {
-		t.Error("usable for its own origin and no other")
-	}
-	if !l.Usable(o) || !l.Reused() {
-		t.Error("not usable for a third exchange")
-	}
-	_ = peer.Close()
-	eventually(t, "the end is seen", l.HungUp)
-	if l.Usable(o) {
-		t.Error("usable though it has ended")
-	}
-	l.Discard(pool.Pinned)
-	for _, s := range p.Snapshot().Origins {
-		if s.Opened == 1 && s.Reused != 2 {
-			t.Errorf("%d exchanges on the kept connection counted", s.Reused)
-		}
-	}
 }

@@ -117,7 +117,7 @@ func (o *Origin) usage() (use, time.Duration) {
 
 func (o *Origin) useLocked() use {
 	switch {
-	case o.dialing+o.waiting.len > 0 || o.open > o.idle.len:
+	case o.dialing+o.waiting.len > 0 || o.open > o.idle.len+o.pinned.len:
 		return inUse
 	case o.open > 0:
 		return allIdle
@@ -133,11 +133,11 @@ func (o *Origin) retire() (leases []*Lease, retired bool) {
 	if o.useLocked() == inUse {
 		return nil, false
 	}
-	for n := o.idle.back; n != nil; n = o.idle.back {
-		o.idle.remove(n)
-		leases = append(leases, n.value)
+	for l := o.idleLongestLocked(); l != nil; l = o.idleLongestLocked() {
+		l.node.in.remove(&l.node)
+		leases = append(leases, l)
 		o.open--
-		n.value.figures.Open--
+		l.figures.Open--
 		o.stats.Closed[MaxIdle]++
 	}
 	o.gone.Store(true)

@@ -1,11 +1,7 @@
 package pool
 
 import (
-	"crypto/tls"
-	"errors"
-	"io"
 	"net/netip"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -27,7 +23,7 @@ const (
 	ClosedOnReuse  Reason = "closed_on_reuse" // by the upstream as the next request came
 	StrayBytes     Reason = "stray_bytes"     // bytes that belong to no request
 	NotKept        Reason = "not_kept"        // the upstream said close, or cannot keep connections
-	NotTrusted     Reason = "not_trusted"     // NO_REUSE_HOSTS, or the upstream has sent stray bytes
+	NotTrusted     Reason = "not_trusted"     // NO_REUSE_HOSTS, the upstream has sent stray bytes, or half a TLS record was there
 	ClientGone     Reason = "client_gone"     // the client gave up during the exchange
 	EarlyAnswer    Reason = "early_answer"    // answered before it had read the request
 	BadAnswer      Reason = "bad_answer"      // the upstream broke the protocol or off
@@ -59,14 +55,17 @@ type Lease struct {
 	count requestCount  // what the upstream said of how many requests it takes
 
 	lent   atomic.Bool   // somebody has borrowed it
+	pinned bool          // it is for one borrower alone,
+	midway bool          // whose authentication is not over
 	reused bool          // this exchange is not the first
 	idled  time.Duration // how long it was idle before this exchange
 
 	// Guarded by the origin's mutex.
 	node      node[*Lease]
 	idleSince time.Duration
-	hungUp    bool       // the peer has closed it while it was in use
-	figures   *AddrStats // of the address it leads to
+	hungUp    bool          // the peer has closed it while it was in use
+	figures   *AddrStats    // of the address it leads to
+	halfSince time.Duration // when half a record was first seen on it; 0: there was none
 }
 
 // Reused reports whether the connection was used before this exchange, or at
@@ -75,17 +74,6 @@ func (l *Lease) Reused() bool { return l.requests > 0 || l.idled > 0 }
 
 // Addr returns the address that the connection leads to.
 func (l *Lease) Addr() netip.AddrPort { return l.addr }
-
-// Usable reports whether a connection that the borrower has kept after a whole
-// exchange can carry another one to this origin.
-func (l *Lease) Usable(o *Origin) bool {
-	l.requests++
-	if l.origin != o || l.check() != "" {
-		return false
-	}
-	o.keptOn(l)
-	return true
-}
 
 // Hint notes what the upstream said of its connection in this exchange: how
 // many seconds it may idle, and how many requests it takes; -1 where it did not
@@ -102,9 +90,14 @@ func (l *Lease) Hint(timeout, max int64) {
 
 func clamp(d time.Duration) time.Duration { return max(d, time.Millisecond) }
 
-// Release gives the connection back after a whole exchange, for others to use.
+// Release gives the connection back after a whole exchange, for others to use,
+// unless it is pinned.
 func (l *Lease) Release() {
 	l.comeBack()
+	if l.pinned {
+		l.close(Pinned)
+		return
+	}
 	l.requests++
 	if max := l.origin.pool.cfg.MaxRequests; l.count.reached(l.requests) || max > 0 && l.requests >= max {
 		l.close(MaxRequests)
@@ -128,7 +121,8 @@ func (l *Lease) putIdle() {
 		surplus.close(reason)
 		return
 	}
-	p.becameIdle(l.origin)
+	p.list(l.origin)
+	p.relieve() // who came for a slot just before it became idle
 }
 
 // Discard gives the connection back to be closed.
@@ -200,19 +194,15 @@ func (l *Lease) check() Reason {
 	if l.origin.overdue(l) {
 		return MaxAge
 	}
-	var pending bool
-	var err error
-	if l.tls == nil {
-		pending, err = l.conn.Pending()
-	} else {
-		pending, err = l.tls.pending()
-	}
+	found, err := l.look()
 	switch {
 	case err != nil:
 		return Dead(err, UpstreamClosed)
-	case pending && l.idled >= brief && l.conn.PeerGone(): // its last words, such as a 408
+	case found == someBytes && l.idled >= brief && l.conn.PeerGone(): // its last words, such as a 408
 		return UpstreamClosed
-	case pending:
+	case found == halfRecord: // it may be a session ticket: nothing to remember the upstream by
+		return NotTrusted
+	case found != nothing:
 		return StrayBytes
 	}
 	return ""
@@ -227,45 +217,4 @@ func (l *Lease) hangUp(idle time.Duration) Reason {
 		return StrayBytes
 	}
 	return Dead(err, UpstreamClosed)
-}
-
-// quietTLS lets a TLS connection say whether there is application data. The
-// socket cannot tell: what waits in it may be a session ticket, and crypto/tls
-// may have read records ahead.
-type quietTLS struct {
-	*tls.Conn
-	gate *gate
-	b    [1]byte
-}
-
-// gate is the connection under a quietTLS. While it is shut a read finds
-// nothing where it would wait.
-type gate struct {
-	*sock.Conn
-	shut bool
-}
-
-func (g *gate) Read(p []byte) (int, error) {
-	if g.shut {
-		if pending, err := g.Pending(); err == nil && !pending {
-			return 0, os.ErrDeadlineExceeded // crypto/tls takes this for temporary
-		}
-	}
-	return g.Conn.Read(p)
-}
-
-func (q *quietTLS) pending() (bool, error) {
-	q.gate.shut = true
-	defer func() { q.gate.shut = false }()
-	n, err := q.Read(q.b[:])
-	if n > 0 {
-		return true, nil
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return false, nil
-	}
-	if err == nil {
-		err = io.EOF
-	}
-	return false, err
 }

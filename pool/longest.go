@@ -72,26 +72,31 @@ func (o *Origin) takeIdleSince(t time.Duration) *Lease {
 	if l == nil || l.idleSince > t {
 		return nil
 	}
-	o.idle.remove(&l.node)
+	l.node.in.remove(&l.node)
 	return l
 }
 
+// idleLongestLocked returns the connection that has been idle longest, nil if
+// none is idle.
 func (o *Origin) idleLongestLocked() *Lease {
-	if o.idle.back == nil {
+	a, b := o.idle.back, o.pinned.back
+	switch {
+	case a == nil && b == nil:
 		return nil
+	case a == nil || b != nil && b.value.idleSince < a.value.idleSince:
+		return b.value
 	}
-	return o.idle.back.value
+	return a.value
 }
 
-// becameIdle sees to it that the origin is in the heap, after one of its
-// connections has become idle.
-func (p *Pool) becameIdle(o *Origin) {
+// list sees to it that the origin is in the heap, after one of its connections
+// has become idle.
+func (p *Pool) list(o *Origin) {
 	if !o.listed.Load() {
 		p.mu.Lock()
 		p.longest.add(o)
 		p.mu.Unlock()
 	}
-	p.relieve() // who came for a slot just before
 }
 
 // Len, Less, Swap, Push and Pop implement heap.Interface.

@@ -42,9 +42,10 @@ type Origin struct {
 	gone atomic.Bool
 
 	// mu guards all below, and the list fields of leases and tickets in it. It is
-	// never held across I/O.
+	// never held across I/O that can wait; idle connections are looked at with it.
 	mu      sync.Mutex
 	idle    list[*Lease]  // most recently used first
+	pinned  list[*Lease]  // idle too, likewise, and each for one borrower alone
 	waiting list[*Ticket] // first come first
 	open    int           // connections, idle or in use
 	dialing int
@@ -97,6 +98,7 @@ type Ticket struct {
 	ch     chan grant // made when first needed; holds one
 	node   node[*Ticket]
 	dial   *opening // begun for this request; guarded by the origin's mutex
+	own    *Lease   // pinned for this ticket; it may have been closed since
 	since  time.Duration
 	waited bool // in this Acquire
 }
@@ -119,7 +121,10 @@ type grant struct {
 // has been opened. It must be given back by Release or Discard.
 func (o *Origin) Acquire(t *Ticket) (*Lease, error) {
 	t.waited = false
-	l, err := o.acquire(t)
+	l, err := o.takeOwn(t), error(nil)
+	if l == nil {
+		l, err = o.acquire(t)
+	}
 	for err == nil {
 		reason := l.check()
 		if reason == "" {
@@ -154,10 +159,10 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 		return nil, ErrClosed
 	}
 	if !o.mayDialLocked() {
-		if back := o.idle.back; back != nil { // none this request may have: make room
-			o.idle.remove(back)
+		if l := o.idleLongestLocked(); l != nil { // none this request may have: make room
+			l.node.in.remove(&l.node)
 			o.mu.Unlock()
-			back.value.close(MaxIdle)
+			l.close(MaxIdle)
 			return o.acquire(t)
 		}
 		if !t.waited && o.waiting.len-o.dialing >= o.pool.cfg.MaxPendingPerHost {
@@ -418,15 +423,6 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 	return back.value, MaxIdle
 }
 
-// keptOn accounts for a connection that its borrower uses again without having
-// given it back.
-func (o *Origin) keptOn(l *Lease) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.settleLocked(l)
-	l.idled, l.reused = 0, true
-}
-
 // settleLocked accounts for the exchange that a connection has done.
 func (o *Origin) settleLocked(l *Lease) {
 	if l.reused {
@@ -475,9 +471,9 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 func (o *Origin) hungUp(l *Lease) {
 	now := o.pool.now()
 	o.mu.Lock()
-	idle := o.idle.has(&l.node)
+	idle := l.node.in != nil
 	if idle {
-		o.idle.remove(&l.node)
+		l.node.in.remove(&l.node)
 		l.idled = now - l.idleSince
 	} else {
 		l.hungUp = true
@@ -510,24 +506,41 @@ func (o *Origin) tidy(now time.Duration) {
 	}, IdleTimeout)
 	o.retireAged(now)
 	o.drop(func(*Lease) bool { return !o.manners.keeps(now) }, NotTrusted)
+	o.closeStrays(now)
 }
 
 // drop closes the idle connections that which says, longest idle first, and
 // returns how many they were. It calls which with o.mu held.
 func (o *Origin) drop(which func(*Lease) bool, reason Reason) int {
-	var gone []*Lease
-	o.mu.Lock()
-	for n := o.idle.back; n != nil; {
-		prev := n.prev
-		if which(n.value) {
-			o.idle.remove(n)
-			gone = append(gone, n.value)
+	return o.dropFor(func(l *Lease) Reason {
+		if which(l) {
+			return reason
 		}
-		n = prev
+		return ""
+	})
+}
+
+// dropFor closes the idle connections for which why returns a reason.
+func (o *Origin) dropFor(why func(*Lease) Reason) int {
+	type dropped struct {
+		lease  *Lease
+		reason Reason
+	}
+	var gone []dropped
+	o.mu.Lock()
+	for _, list := range [...]*list[*Lease]{&o.idle, &o.pinned} {
+		for n := list.back; n != nil; {
+			prev := n.prev
+			if reason := why(n.value); reason != "" {
+				list.remove(n)
+				gone = append(gone, dropped{n.value, reason})
+			}
+			n = prev
+		}
 	}
 	o.mu.Unlock()
-	for _, l := range gone {
-		l.close(reason)
+	for _, d := range gone {
+		d.lease.close(d.reason)
 	}
 	return len(gone)
 }

@@ -152,6 +152,7 @@ func TestAnswersAreCountedByClass(t *testing.T) {
 func TestASnapshotsFiguresAgree(t *testing.T) {
 	u := newUpstream(t)
 	p := newPool(t, atMost(2))
+	p.StopJanitor()
 	o := u.origin(p)
 	n := 0
 	get := func(k pool.Ticket) *pool.Lease { n++; return acquire(t, o, k) }

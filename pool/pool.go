@@ -113,6 +113,7 @@ type Pool struct {
 	watcher *sock.Watcher
 	names   names
 	panics  atomic.Uint64
+	tick    *time.Ticker  // the janitor's
 	tended  atomic.Int64  // when the janitor last turned, by now
 	ended   atomic.Uint64 // see Ended
 
@@ -148,8 +149,10 @@ func New(cfg Config) (*Pool, error) {
 	p.watcher = w
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.work.Add(1)
+	p.tick = time.NewTicker(janitorPeriod)
 	go func() {
 		defer p.work.Done()
+		defer p.tick.Stop()
 		p.keepUp("the janitor", p.janitor)
 	}()
 	return p, nil
@@ -217,14 +220,12 @@ func (p *Pool) hungUp(id uint64) {
 }
 
 func (p *Pool) janitor() {
-	tick := time.NewTicker(janitorPeriod)
-	defer tick.Stop()
 	var list []*Origin
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
-		case <-tick.C:
+		case <-p.tick.C:
 		}
 		p.tended.Store(int64(p.now()))
 		p.mu.Lock()
@@ -238,6 +239,7 @@ func (p *Pool) janitor() {
 		p.mu.Lock()
 		p.forgetLocked(lookedOver, originTTL)
 		p.mu.Unlock()
+		p.relieve() // by pinned ones that were midway as they became idle
 	}
 }
 

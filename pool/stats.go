@@ -113,8 +113,8 @@ func (o *Origin) snapshot() (Stats, []AddrStats) {
 	defer o.mu.Unlock()
 	var s Stats
 	s.add(&o.stats)
-	s.Idle, s.Waiting = o.idle.len, o.waiting.len
-	s.InUse = o.open - o.idle.len
+	s.Idle, s.Waiting = o.idle.len+o.pinned.len, o.waiting.len
+	s.InUse = o.open - s.Idle
 	s.IdleLimit, s.Handshake = o.manners.limit.learned, o.setup.value
 	for i := range s.Answers {
 		s.Answers[i] = o.answers[i].Load()

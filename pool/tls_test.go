@@ -109,6 +109,12 @@ func (c *corked) uncork() error {
 	return err
 }
 
+// uncorkPart sends the first n bytes of what was kept.
+func (c *corked) uncorkPart(n int) error {
+	_, err := c.TCPConn.Write(c.kept.Next(n))
+	return err
+}
+
 // peer is the server's end of a TLS connection.
 type peer struct {
 	*tls.Conn
@@ -135,6 +141,7 @@ func newSecure(t testing.TB, change ...func(*pool.Config)) (*secure, *pool.Pool,
 	p := newPool(t, append(change, func(c *pool.Config) {
 		c.RootCAs, c.Resolver = a.roots(), names{"good.test": loopback(1), "good.test.": loopback(1), "bad.test": loopback(1)}
 	})...)
+	p.StopJanitor()
 	return s, p, p.Origin(true, []byte("good.test"), s.addr.Port())
 }
 
@@ -266,6 +273,132 @@ func TestStrayBytesInTLSAreSeen(t *testing.T) {
 			}
 		})
 	}
+}
+
+// P2 of the catalogue, in TLS: the janitor sees them too, and takes no session
+// ticket for them.
+func TestP2StrayBytesOnAnIdleTLSConnectionCloseIt(t *testing.T) {
+	for name, send := range map[string]func(*testing.T, peer){
+		"a record": func(t *testing.T, c peer) { write(t, c, "stray") },
+		"a bye": func(t *testing.T, c peer) {
+			if err := c.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run("P2 "+name, func(t *testing.T) {
+			s, p, o := newSecure(t)
+			l, c := s.connect(t, o, pool.Ticket{})
+			l.Release()
+			o.Tidy() // takes the tickets in
+			if s := stats(t, p); s.Idle != 1 {
+				t.Fatalf("closed %v", s.Closed)
+			}
+			send(t, c)
+			eventually(t, "it arrives", o.IdlePending)
+			o.Tidy()
+			s2 := stats(t, p)
+			if s2.Idle != 0 || s2.Closed[pool.StrayBytes]+s2.Closed[pool.UpstreamClosed] != 1 {
+				t.Errorf("%d idle, closed %v", s2.Idle, s2.Closed)
+			}
+		})
+	}
+}
+
+// Bytes that came with the last answer are in no socket any more.
+func TestP2StrayBytesThatWereReadAheadCloseAnIdleTLSConnection(t *testing.T) {
+	s, p, o := newSecure(t)
+	l, c := s.connect(t, o, pool.Ticket{})
+	c.wire.on = true
+	write(t, c, "answer")
+	write(t, c, "stray")
+	if err := c.wire.uncork(); err != nil {
+		t.Fatal(err)
+	}
+	read(t, l, "answer")
+	l.Release()
+	o.Tidy()
+	if s := stats(t, p); s.Closed[pool.StrayBytes] != 1 {
+		t.Errorf("closed %v", s.Closed)
+	}
+}
+
+// P24 of the catalogue: of a record that is there in part nobody knows whether it
+// is a session ticket, so no request is put behind it.
+func TestP24AConnectionWithHalfATLSRecordIsNotUsed(t *testing.T) {
+	for name, n := range map[string]int{"a byte": 1, "half a head": 3, "a head": 5, "half": 12} {
+		t.Run("P24 "+name, func(t *testing.T) {
+			s, p, o, c := withHalf(t, n)
+			again, _ := s.connect(t, o, pool.Ticket{})
+			defer again.Release()
+			if s := stats(t, p); s.Closed[pool.NotTrusted] != 1 || s.Opened != 2 {
+				t.Errorf("%d opened, closed %v", s.Opened, s.Closed)
+			}
+			_ = c
+		})
+	}
+}
+
+func TestP2HalfATLSRecordOfWhichTheRestDoesNotComeClosesTheConnection(t *testing.T) {
+	_, p, o, _ := withHalf(t, 12)
+	if o.Tidy(); stats(t, p).Idle != 1 {
+		t.Fatal("it was closed at the first look")
+	}
+	o.PassTime(pool.HalfFor)
+	if o.Tidy(); stats(t, p).Closed[pool.StrayBytes] != 1 {
+		t.Errorf("closed %v", stats(t, p).Closed)
+	}
+}
+
+// withHalf returns an origin with an idle connection on which n bytes of a stray
+// record have arrived.
+func withHalf(t *testing.T, n int) (*secure, *pool.Pool, *pool.Origin, peer) {
+	t.Helper()
+	s, p, o := newSecure(t)
+	l, c := s.connect(t, o, pool.Ticket{})
+	write(t, c, "answer")
+	read(t, l, "answer")
+	l.Release()
+	c.wire.on = true
+	write(t, c, "stray")
+	if err := c.wire.uncorkPart(n); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it arrives", o.IdlePending)
+	return s, p, o, c
+}
+
+// A ticket may arrive in parts, and be looked at in between.
+func TestHalfASessionTicketClosesNothing(t *testing.T) {
+	s, p, o := newSecure(t)
+	base := s.cfg.Clone()
+	s.cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		c := base.Clone()
+		c.ClientAuth = tls.RequestClientCert // so that the tickets come last
+		c.VerifyConnection = func(tls.ConnectionState) error {
+			hello.Conn.(*corked).on = true
+			return nil
+		}
+		return c, nil
+	}
+	l, c := s.connect(t, o, pool.Ticket{})
+	l.Release()
+	if err := c.wire.uncorkPart(100); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "half a ticket arrives", o.IdlePending)
+	o.Tidy()
+	if err := c.wire.uncork(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the rest arrives", o.IdlePending)
+	o.Tidy()
+	o.Tidy()
+	again := acquire(t, o, pool.Ticket{})
+	if again != l {
+		t.Errorf("it was closed: %v", stats(t, p).Closed)
+	}
+	again.Release()
 }
 
 func TestATLSConnectionThatEndsWhileIdleIsRemoved(t *testing.T) {

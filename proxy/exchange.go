@@ -191,17 +191,8 @@ func (s *session) carry(x *exchange) bool {
 // acquire borrows a connection: the one that belongs to this client, or one
 // from the pool.
 func (s *session) acquire(x *exchange) (*pool.Lease, error) {
-	if l := s.pinned; l != nil {
-		s.pinned = nil
-		if !x.retried && l.Usable(x.origin) {
-			x.pin = true // it knows this client, also where a request has no credentials
-			s.hold(l)
-			return l, nil
-		}
-		l.Discard(pool.Pinned)
-	}
 	// A handshake has to get through: the other protocol is spoken for long.
-	s.ticket.Replayable, s.ticket.Fresh = x.replayable && x.keep, x.retried || x.upgrade
+	s.ticket.Replayable, s.ticket.Fresh = x.replayable && x.keep, x.retried || x.upgrade && !s.ticket.Kept()
 	if !x.retried {
 		s.ticket.Avoid = netip.Addr{}
 	} else {
@@ -211,6 +202,9 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	}
 	l, err := x.origin.Acquire(&s.ticket)
 	s.hold(l)
+	if err == nil && l.Pinned() {
+		x.pin = true // it knows this client, also where a request has no credentials
+	}
 	return l, err
 }
 

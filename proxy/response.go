@@ -195,7 +195,7 @@ func (s *session) settle(x *exchange, lease *pool.Lease, clean bool) {
 	default:
 		lease.Hint(x.hintTimeout, x.hintMax)
 		if x.pin {
-			s.pinned = lease
+			lease.ReleaseTo(&s.ticket, x.status == 401)
 			return
 		}
 		lease.Release()

@@ -483,6 +483,50 @@ func TestP20PinnedConnectionDies(t *testing.T) {
 	r.free(o)
 }
 
+// P30: what belongs to one client ends as others' connections do, though the
+// client is still there, and the client finds another.
+func TestP30PinnedConnectionsEndAsOthersDo(t *testing.T) {
+	t.Parallel()
+	auth := "Authorization: NTLM abc\r\n"
+	for name, c := range map[string]struct {
+		change func(*settings)
+		end    func(r *rig, o *origin, up *wire)
+		reason pool.Reason
+	}{
+		"idle time": {func(s *settings) { s.pool.IdleTimeout = 100 * time.Millisecond }, nil, pool.IdleTimeout},
+		"hang-up":   {nil, func(_ *rig, _ *origin, up *wire) { _ = up.Close() }, pool.UpstreamClosed},
+		"memory":    {nil, func(r *rig, _ *origin, _ *wire) { r.pool.CloseIdle(0) }, pool.Evicted},
+		"budget": {func(s *settings) { s.pool.MaxConns = 1 }, func(r *rig, o *origin, _ *wire) {
+			newOrigin(r.t).exchange(r.client(), nil)
+		}, pool.Evicted},
+	} {
+		t.Run("P30 "+name, func(t *testing.T) {
+			t.Parallel()
+			r, o := start(t, func(s *settings) {
+				if c.change != nil {
+					c.change(s)
+				}
+			}), newOrigin(t)
+			client := r.client()
+			client.send(o.request("GET", "/", auth))
+			up := o.accept()
+			up.head()
+			up.send(ok)
+			client.want(ok)
+			if c.end != nil {
+				r.idle(o, 1)
+				c.end(r, o, up)
+			}
+			r.closedFor(o, c.reason)
+			client.send(o.request("GET", "/", auth))
+			again := o.accept()
+			again.want(o.forwarded("GET", "/", auth))
+			again.send(ok)
+			client.want(ok)
+		})
+	}
+}
+
 func TestP21BoundedWaiting(t *testing.T) {
 	t.Parallel()
 	one := func(s *settings) { s.pool.MaxConnsPerHost = 1 }

@@ -26,7 +26,6 @@ type session struct {
 	tls       bool
 
 	ticket   pool.Ticket
-	pinned   *pool.Lease // belongs to this client alone (connection-based authentication)
 	pumpDone chan error  // made when first needed; holds one
 	stopping atomic.Bool // the pump is to end
 	linger   bool        // let the client read the answer before closing
@@ -166,9 +165,7 @@ func (s *session) end() {
 		s.p.sleep(s)
 		return
 	}
-	if s.pinned != nil {
-		s.pinned.Discard(pool.Pinned)
-	}
+	s.ticket.Leave()
 	if s.linger {
 		s.lingerOn()
 	}
@@ -189,7 +186,7 @@ func (s *session) end() {
 	}
 	s.in.Release()
 	s.origin, s.authority = nil, s.authority[:0]
-	s.pinned, s.linger, s.abort, s.client, s.p = nil, false, false, nil, nil
+	s.linger, s.abort, s.client, s.p = false, false, nil, nil
 	sessions.Put(s)
 	p.work.Done()
 }
