@@ -218,15 +218,6 @@ func (l *Lease) ComeOfAge() {
 	l.expires = l.origin.pool.now()
 }
 
-// HandOn makes the connection another request's, as if one had waited for it.
-func (l *Lease) HandOn() {
-	l.origin.mu.Lock()
-	defer l.origin.mu.Unlock()
-	l.requests++
-	l.origin.settleLocked(l)
-	l.idled, l.reused = 0, true
-}
-
 // Unused gives a connection back as if no request had been on it.
 func (l *Lease) Unused() {
 	l.comeBack()

@@ -23,7 +23,7 @@ const (
 	ClosedOnReuse  Reason = "closed_on_reuse" // by the upstream as the next request came
 	StrayBytes     Reason = "stray_bytes"     // bytes that belong to no request
 	NotKept        Reason = "not_kept"        // the upstream said close, or cannot keep connections
-	NotTrusted     Reason = "not_trusted"     // NO_REUSE_HOSTS, or the upstream has sent stray bytes
+	NotTrusted     Reason = "not_trusted"     // NO_REUSE_HOSTS, the upstream has sent stray bytes, or half a TLS record was there
 	ClientGone     Reason = "client_gone"     // the client gave up during the exchange
 	EarlyAnswer    Reason = "early_answer"    // answered before it had read the request
 	BadAnswer      Reason = "bad_answer"      // the upstream broke the protocol or off
@@ -64,8 +64,8 @@ type Lease struct {
 	node      node[*Lease]
 	idleSince time.Duration
 	hungUp    bool          // the peer has closed it while it was in use
-	halfSince time.Duration // when half a record was first seen on it; 0: there was none
 	figures   *AddrStats    // of the address it leads to
+	halfSince time.Duration // when half a record was first seen on it; 0: there was none
 }
 
 // Reused reports whether the connection was used before this exchange, or at
@@ -200,10 +200,10 @@ func (l *Lease) check() Reason {
 		return Dead(err, UpstreamClosed)
 	case found == someBytes && l.idled >= brief && l.conn.PeerGone(): // its last words, such as a 408
 		return UpstreamClosed
-	case found == someBytes:
-		return StrayBytes
-	case found == halfRecord:
+	case found == halfRecord: // it may be a session ticket: nothing to remember the upstream by
 		return NotTrusted
+	case found != nothing:
+		return StrayBytes
 	}
 	return ""
 }

@@ -148,10 +148,18 @@ func TestNothingThatCannotBeSentTwiceTakesAUsedConnectionOfAHastyUpstream(t *tes
 			l.Release()
 			acquire(t, o, pool.Ticket{Replayable: true}).Discard(pool.ClosedOnReuse)
 		},
-		"closed as it was handed on": func(t *testing.T, _ *pool.Pool, o *pool.Origin, u *upstream) {
-			l := acquire(t, o, pool.Ticket{Fresh: true})
+		"closed as its borrower used it again": func(t *testing.T, _ *pool.Pool, o *pool.Origin, u *upstream) {
+			ticket := pool.Ticket{Fresh: true}
+			l, err := o.Acquire(&ticket)
+			if err != nil {
+				t.Fatal(err)
+			}
 			u.next()
-			l.HandOn()
+			l.ReleaseTo(&ticket, false)
+			ticket.Fresh = false
+			if l, err = o.Acquire(&ticket); err != nil || !l.Pinned() {
+				t.Fatalf("it cannot be used again: %v", err)
+			}
 			l.Discard(pool.ClosedOnReuse)
 		},
 	} {

@@ -505,7 +505,7 @@ func (o *Origin) tidy(now time.Duration) {
 		return before && o.manners.outworn(idle)
 	}, IdleTimeout)
 	o.retireAged(now)
-	o.drop(func(l *Lease) bool { return !l.pinned && !o.manners.keeps(now) }, NotTrusted)
+	o.drop(func(l *Lease) bool { return !o.keepsLocked(l, now) }, NotTrusted)
 	o.closeStrays(now)
 }
 

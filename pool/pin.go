@@ -47,6 +47,9 @@ func (l *Lease) ReleaseTo(t *Ticket, midway bool) {
 // Pinned reports whether the connection is for the borrower alone that has it.
 func (l *Lease) Pinned() bool { return l.pinned }
 
+// Kept reports whether a connection is kept for t, as far as is known.
+func (t *Ticket) Kept() bool { return t.own != nil }
+
 // Leave closes the connection that is kept for t, if there is one.
 func (t *Ticket) Leave() {
 	l := t.own
@@ -68,12 +71,24 @@ func (o *Origin) pin(l *Lease, rival bool) Reason {
 		return l.hangUp(0)
 	case o.pool.ctx.Err() != nil:
 		return Shutdown
+	case !o.keepsLocked(l, now):
+		return NotTrusted
 	case o.gone.Load(), !l.midway && (rival || o.waiting.len > o.dialing && !o.mayDialLocked()):
 		return MaxIdle
 	}
 	l.idleSince = now
 	o.pinned.pushFront(&l.node)
 	return ""
+}
+
+// keepsLocked reports whether a connection may be idle. A pinned one may where
+// the operator lets none be kept, for its client could not authenticate otherwise,
+// and midway wherever it leads.
+func (o *Origin) keepsLocked(l *Lease, now time.Duration) bool {
+	if l.pinned {
+		return l.midway || !o.manners.strays.banned(now)
+	}
+	return o.manners.keeps(now)
 }
 
 // takePinned takes a pinned connection, if it is still there.

@@ -202,3 +202,45 @@ func TestP30APinnedConnectionMidwayIsLeftAlone(t *testing.T) {
 	k.Leave()
 	acquire(t, o, pool.Ticket{}).Release()
 }
+
+// Or nobody could authenticate there.
+func TestP30APinnedConnectionIsKeptWhereNoneIs(t *testing.T) {
+	u := newUpstream(t)
+	p := newPool(t, func(c *pool.Config) {
+		c.MaxIdlePerHost, c.NoReuse = 0, func(pool.Key) bool { return true }
+	})
+	p.StopJanitor()
+	o := u.origin(p)
+	k, l := pinned(t, u, o, false)
+	o.Tidy()
+	again, err := o.Acquire(k)
+	if err != nil || again != l {
+		t.Fatalf("it is gone (%v): closed %v", err, stats(t, p).Closed)
+	}
+	again.ReleaseTo(k, false)
+}
+
+// P24: an upstream that sends strays is not trusted with pinned ones either.
+func TestP24APinnedConnectionIsNotKeptByAnUpstreamThatSendsStrays(t *testing.T) {
+	u := newUpstream(t)
+	p := newPool(t)
+	p.StopJanitor()
+	o := u.origin(p)
+	pinned(t, u, o, false)
+	k, l := pinned(t, u, o, true)
+	l, err := o.Acquire(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acquire(t, o, pool.Ticket{}).Discard(pool.StrayBytes)
+	l.ReleaseTo(k, true)
+	if o.Tidy(); stats(t, p).Closed[pool.NotTrusted] != 1 || stats(t, p).Idle != 1 {
+		t.Errorf("%d idle, closed %v", stats(t, p).Idle, stats(t, p).Closed)
+	}
+	if l, err = o.Acquire(k); err != nil {
+		t.Fatal(err)
+	}
+	if l.ReleaseTo(k, false); stats(t, p).Closed[pool.NotTrusted] != 2 {
+		t.Errorf("closed %v", stats(t, p).Closed)
+	}
+}

@@ -152,6 +152,7 @@ func New(cfg Config) (*Pool, error) {
 	p.tick = time.NewTicker(janitorPeriod)
 	go func() {
 		defer p.work.Done()
+		defer p.tick.Stop()
 		p.keepUp("the janitor", p.janitor)
 	}()
 	return p, nil

@@ -192,7 +192,7 @@ func (s *session) carry(x *exchange) bool {
 // from the pool.
 func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	// A handshake has to get through: the other protocol is spoken for long.
-	s.ticket.Replayable, s.ticket.Fresh = x.replayable && x.keep, x.retried || x.upgrade
+	s.ticket.Replayable, s.ticket.Fresh = x.replayable && x.keep, x.retried || x.upgrade && !s.ticket.Kept()
 	if !x.retried {
 		s.ticket.Avoid = netip.Addr{}
 	} else {
