@@ -33,6 +33,8 @@ Usage:
                           take it out again
   carpool config          print the settings in force
   carpool config --table  print the table of settings, in Markdown
+  carpool ready           say by the exit code whether the carpool of this pod serves
+                          (--wait 60s: give it so long)
   carpool preload         print the script that makes Node.js use HTTP_PROXY
   carpool version
 `
@@ -52,6 +54,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		})
 	case command == "inject" || command == "uninject":
 		return inject.Run(command, args, os.Stdin, stdout, stderr)
+	case command == "ready":
+		return runReady(ctx, args, environ, stderr)
 	case command == "serve" && len(args) == 0:
 		return exitCode(serve(ctx, environ, stderr), stderr)
 	case command == "config" && len(args) == 0:
