@@ -21,6 +21,8 @@ var valuesMatrix = map[string]string{
 	"image":      "image: {repository: r.example.com/c, digest: 'sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef', pullPolicy: Always}\nimagePullSecrets: [{name: regcred}]",
 	"resources":  "resources: {requests: null, limits: null}",
 	"settings":   "settings: {IDLE_TIMEOUT: 20s, VIA: true, MAX_CONNS_PER_HOST: 100, CONNECT_PORTS: '443,8443'}",
+	"ports":      "port: 13128\nadminPort: 19128",
+	"unlimited":  "cpuLimitWhereRequired: ''",
 	"missing":    "namespaceSettings: {whenMissing: Deny}",
 	"no params":  "namespaceSettings: {enabled: false}",
 }
@@ -129,6 +131,12 @@ func TestBadValuesAreRejected(t *testing.T) {
 		"MAX_CONNS_PER":    {"settings: {MAX_CONNS_PER_HOST: -1}", "settings: {MAX_CONNS_PER_HOST: 1.5}", "settings: {MAX_CONNS_PER_HOST: '-1'}"},
 		"MAX_CONN_AGE_J":   {"settings: {MAX_CONN_AGE_JITTER: 2}"},
 		"IDLE_TIME":        {"settings: {IDLE_TIME: 30s}"},
+		"MAX_HEADER_BYTES": {"settings: {MAX_HEADER_BYTES: 5MiB}", "settings: {MAX_HEADER_BYTES: 100}", "settings: {MAX_HEADER_BYTES: 2000000}"},
+		"DIAL_TIMEOUT":     {"settings: {DIAL_TIMEOUT: 0}", "settings: {DIAL_TIMEOUT: 0s}"},
+		"CONNECT_PORTS":    {"settings: {CONNECT_PORTS: '443,70000'}", "settings: {CONNECT_PORTS: 0}"},
+		"port":             {"port: 80", "port: '3128'", "port: 70000"},
+		"adminPort":        {"adminPort: 0"},
+		"cpuLimitWhere":    {"cpuLimitWhereRequired: much", "cpuLimitWhereRequired: 0"},
 		"LISTEN":           {"settings: {LISTEN: ':3128'}", "settings: {ADMIN_LISTEN: ':9128'}"},
 		"CARPOOL_VIA":      {"settings: {CARPOOL_VIA: true}"},
 		"imagePullSecrets": {"imagePullSecrets: [regcred]"},
@@ -154,6 +162,9 @@ func TestGoodValuesAreTaken(t *testing.T) {
 		"settings: {MAX_HEADER_BYTES: 65536, CONNECT_PORTS: 443, CA_FILE: /etc/ca.pem, MAX_CONN_AGE_JITTER: 0}",
 		"settings: {LOG_LEVEL: debug, LOG_FORMAT: console, ACCESS_LOG: 'off'}",
 		"resources: {requests: {cpu: 0.5, memory: 100000000}}",
+		"settings: {MAX_HEADER_BYTES: 1MiB, DIAL_TIMEOUT: '', VIA: ''}",
+		"{port: 1024, adminPort: 65535, cpuLimitWhereRequired: 0.5}",
+		"cpuLimitWhereRequired: null",
 		"global: {anything: 1}",
 	} {
 		if _, err := render(load(t, appChart), values(t, text)); err != nil {

@@ -51,13 +51,16 @@ the chart's root context, and whether the sidecar is native.
 {{- fail "carpool-lib: list it under dependencies in Chart.yaml, by its own name or with alias: carpool" -}}
 {{- end -}}
 {{- $values := mergeOverwrite (deepCopy $library.Values) (deepCopy ($root.Values.carpool | default dict)) -}}
-{{- $options := pick $values "https" "java" "preload" "resources" -}}
+{{- $options := pick $values "https" "java" "preload" "resources" "port" "adminPort" -}}
 {{- $_ := set $options "native" (last .) -}}
 {{- $_ := set $options "plain" (not $options.native) -}}
 {{- $_ := set $options "image" (include "carpool.image" (dict "image" $values.image "appVersion" $library.Chart.AppVersion)) -}}
 {{- $_ := set $options "pullPolicy" $values.image.pullPolicy -}}
 {{- $_ := set $options "noProxy" (concat (list (include "carpool.noProxy" dict)) $values.noProxy | join ",") -}}
 {{- $_ := set $options "nonProxyHosts" (include "carpool.nonProxyHosts" $values.noProxy) -}}
-{{- $_ := set $options "env" (include "carpool.settingsEnv" (dict "settings" $values.settings "choices" $options) | fromJson).items -}}
+{{- $choices := pick $options "preload" "plain" -}}
+{{- $_ := set $choices "port" (ne (toString $values.port) "3128") -}}
+{{- $_ := set $choices "adminPort" (ne (toString $values.adminPort) "9128") -}}
+{{- $_ := set $options "env" (include "carpool.settingsEnv" (dict "settings" $values.settings "ports" $options "choices" $choices) | fromJson).items -}}
 {{- toJson $options -}}
 {{- end }}

@@ -198,13 +198,19 @@ func TestWhatIsLeftAsItIsIsNoted(t *testing.T) {
 			}
 		})
 	}
-	t.Run("unknown annotation and setting", func(t *testing.T) {
-		got := run(annotated(prefix+"colour: red", "settings."+prefix+"IDLE_TIMEOUTS: 9s"), "inject", "-f", "-")
-		if got.code != 0 || strings.Count(got.stderr, "\n") != 2 || !strings.Contains(got.stderr, prefix+"colour") ||
-			!strings.Contains(got.stderr, "did you mean CARPOOL_IDLE_TIMEOUT?") || !strings.Contains(got.stdout, "CARPOOL_IDLE_TIMEOUTS") {
+	t.Run("unknown annotation", func(t *testing.T) {
+		got := run(annotated(prefix+"colour: red"), "inject", "-f", "-")
+		if got.code != 0 || strings.Count(got.stderr, "\n") != 1 || !strings.Contains(got.stderr, prefix+"colour") {
 			t.Errorf("%+v", got)
 		}
 	})
+}
+
+func TestAnUnknownSettingIsRefusedWithTheOneThatWasMeant(t *testing.T) {
+	got := run(annotated("settings."+prefix+"IDLE_TIMEOUTS: 9s"), "inject", "-f", "-")
+	if got.code != 1 || !strings.Contains(got.stderr, "CARPOOL_IDLE_TIMEOUTS") || !strings.Contains(got.stderr, "did you mean CARPOOL_IDLE_TIMEOUT?") {
+		t.Errorf("%+v", got)
+	}
 }
 
 func TestAPlainContainerServesNoInitContainer(t *testing.T) {

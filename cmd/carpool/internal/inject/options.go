@@ -6,6 +6,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
@@ -31,6 +32,12 @@ type Options struct {
 
 	CPURequest, CPULimit, MemoryRequest, MemoryLimit string // Kubernetes quantities; "" is none
 
+	// CPULimitWhereRequired is the CPU limit where none is chosen and all other
+	// containers of the pod have one; "" is none.
+	CPULimitWhereRequired string
+
+	Port, AdminPort string // of the proxy, and of health and metrics
+
 	Settings map[string]string // carpool's settings, by their names without CARPOOL_
 	NoProxy  []string          // what is not sent through carpool, beside the definition's list
 	Skip     []string          // names of containers that get nothing
@@ -42,13 +49,17 @@ type Options struct {
 	// Plain makes the sidecar an ordinary container, for Kubernetes before 1.29.
 	// Preload does not go with it: the app may start before the script is there.
 	Plain bool
+
+	explicit    map[string]bool // quantities that were chosen, by their names
+	user, group string          // of the sidecar, or ""
 }
 
 // Defaults returns the options of the chart's own values.
 func Defaults() Options {
 	return Options{
 		Image: DefaultImage, PullPolicy: "IfNotPresent",
-		CPURequest: "20m", MemoryRequest: "32Mi", MemoryLimit: "128Mi",
+		CPURequest: "20m", MemoryRequest: "32Mi", MemoryLimit: "128Mi", CPULimitWhereRequired: "100m",
+		Port: usualPort, AdminPort: usualAdminPort,
 		Settings: map[string]string{},
 	}
 }
@@ -69,6 +80,8 @@ var options = []option{
 	quantity("cpu-limit", "100m", func(o *Options) *string { return &o.CPULimit }),
 	quantity("memory-request", "32Mi", func(o *Options) *string { return &o.MemoryRequest }),
 	quantity("memory-limit", "128Mi", func(o *Options) *string { return &o.MemoryLimit }),
+	port("port", func(o *Options) *string { return &o.Port }),
+	port("admin-port", func(o *Options) *string { return &o.AdminPort }),
 	{"skip-containers", func(o *Options, v string) error { o.Skip = split(v); return nil }},
 	{"no-proxy", func(o *Options, v string) error {
 		o.NoProxy = split(v)
@@ -93,7 +106,20 @@ var isQuantity = regexp.MustCompile(`^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[nu
 func quantity(name, example string, field func(*Options) *string) option {
 	return option{name, func(o *Options, v string) error {
 		*field(o) = v
+		o.explicit = maps.Clone(o.explicit)
+		if o.explicit == nil {
+			o.explicit = map[string]bool{}
+		}
+		o.explicit[name] = true
 		return want(v == "" || isQuantity(v), "a quantity such as "+example, v)
+	}}
+}
+
+func port(name string, field func(*Options) *string) option {
+	return option{name, func(o *Options, v string) error {
+		*field(o) = v
+		n, err := strconv.ParseUint(v, 10, 16)
+		return want(err == nil && n >= 1024 && v[0] != '0', "a port from 1024 to 65535", v)
 	}}
 }
 
@@ -117,6 +143,8 @@ func split(s string) []string {
 
 // overridden returns the options as a pod's annotations have them. Annotations
 // that carpool does not know are told to note: they may be of a later version.
+// An unknown setting is an error, as it is to the policy: it is most likely
+// another one that is spelled wrong.
 func (o Options) overridden(annotations *yaml.Node, note func(string)) (Options, error) {
 	o.Settings = maps.Clone(o.Settings)
 	var errs []error
@@ -142,7 +170,7 @@ func (o Options) overridden(annotations *yaml.Node, note func(string)) (Options,
 		errs = append(errs, errorAt(annotations, "%v", err))
 	}
 	for _, warning := range unknown {
-		note(warning)
+		errs = append(errs, errorAt(annotations, "%s", strings.ReplaceAll(warning, " is ignored", "")))
 	}
 	return o, errors.Join(errs...)
 }
@@ -156,6 +184,9 @@ var fixed = []string{"LISTEN", "ADMIN_LISTEN"}
 func (o Options) check() (unknown []string, err error) {
 	if o.Plain && o.Preload {
 		return nil, errors.New("preload needs a native sidecar: an ordinary container does not start before the app")
+	}
+	if o.Port == o.AdminPort {
+		return nil, fmt.Errorf("%sadmin-port: want another port than the proxy's, not %q", prefix, o.Port)
 	}
 	for _, name := range fixed {
 		if _, ok := o.Settings[name]; ok {

@@ -114,6 +114,11 @@ func (p pod) injectSpec(spec, apps *yaml.Node, o Options) error {
 	} else if o.Preload && taken {
 		return errorAt(volumes, "the pod has a volume of its own named %s: rename it, or do without preload", sidecarName)
 	}
+	if there {
+		o = o.listening(spec)
+	} else if o, err = o.fit(spec); err != nil {
+		return err
+	}
 	s, err := o.sidecar()
 	if err != nil {
 		return err

@@ -24,7 +24,7 @@ func (p pod) uninject(o Options) error {
 	if text(annotations, statusAnnotation) != injected {
 		return nil
 	}
-	s, err := o.everything().sidecar()
+	s, err := o.everything().listening(spec).sidecar()
 	if err != nil {
 		return err
 	}
