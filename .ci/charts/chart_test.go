@@ -58,9 +58,9 @@ func TestRenderedChart(t *testing.T) {
 					t.Errorf("%s has no label that says whose it is", head.Kind)
 				}
 			}
-			want := map[string]int{"MutatingAdmissionPolicy": 1, "MutatingAdmissionPolicyBinding": 4}
+			want := map[string]int{"MutatingAdmissionPolicy": 2, "MutatingAdmissionPolicyBinding": 6}
 			if name == "no params" {
-				want["MutatingAdmissionPolicyBinding"] = 2
+				want["MutatingAdmissionPolicyBinding"] = 4
 			}
 			if name == "everything" {
 				maps.Copy(want, map[string]int{"PodMonitor": 1, "PrometheusRule": 1, "ConfigMap": 1, "NetworkPolicy": 2})
@@ -68,7 +68,9 @@ func TestRenderedChart(t *testing.T) {
 			if !maps.Equal(count, want) {
 				t.Errorf("rendered %v, want %v", count, want)
 			}
-			newPolicy(t, manifests) // compiles
+			for _, name := range []string{"carpool", "carpool-limits"} {
+				policyNamed(t, manifests, name) // compiles
+			}
 		})
 	}
 }
