@@ -98,23 +98,26 @@ func (o Options) listening(spec *yaml.Node) Options {
 // who they are, which may be asked of each container, and from a range.
 func runAs(spec *yaml.Node, others []*yaml.Node, field string) string {
 	const own = "65532" // the image's, as the Dockerfile says
-	if pod := get(get(spec, "securityContext"), field); pod != nil {
-		if field == "runAsUser" && pod.Value == "0" {
+	pod := get(spec, "securityContext")
+	root := text(pod, "runAsUser") == "0"
+	if get(pod, field) != nil {
+		if root && field == "runAsUser" {
 			return own
 		}
 		return ""
 	}
-	id := own
-	for _, c := range slices.Backward(others) {
-		switch value := text(get(c, "securityContext"), field); value {
-		case "":
-			return ""
-		case "0":
-		default:
-			id = value
-		}
+	var ids []string
+	for _, c := range others {
+		ids = append(ids, text(get(c, "securityContext"), field))
 	}
-	return id
+	if slices.Contains(ids, "") {
+		if root {
+			return own
+		}
+		return ""
+	}
+	ids = append(slices.DeleteFunc(ids, func(id string) bool { return id == "0" }), own)
+	return ids[0]
 }
 
 // fitResources chooses requests and limits that were not chosen for this pod.
