@@ -22,6 +22,7 @@ var valuesMatrix = map[string]string{
 	"resources":  "resources: {requests: null, limits: null}",
 	"settings":   "settings: {IDLE_TIMEOUT: 20s, VIA: true, MAX_CONNS_PER_HOST: 100, CONNECT_PORTS: '443,8443'}",
 	"ports":      "port: 13128\nadminPort: 19128",
+	"user":       "runAsUser: 1000680000",
 	"unlimited":  "cpuLimitWhereRequired: ''",
 	"missing":    "namespaceSettings: {whenMissing: Deny}",
 	"no params":  "namespaceSettings: {enabled: false}",
@@ -84,6 +85,48 @@ func TestGoldenChart(t *testing.T) {
 	}
 }
 
+// What Helm prints is pasted: commands name their namespace, and what they need
+// comes before them.
+func TestNotesSayWhatIsSoAfterInstallAndUpgrade(t *testing.T) {
+	for name, c := range map[string]struct {
+		options chartutil.ReleaseOptions
+		has     []string // in this order
+		hasNot  string
+	}{
+		"install": {chartutil.ReleaseOptions{Revision: 1, IsInstall: true}, []string{
+			"No pod has it yet", "Pods will pull registry.example.com/c:1", "sleep 5", "label namespace NAMESPACE", "rollout restart", "rollout status",
+			"port-forward POD 19128", "http://127.0.0.1:19128/metrics", "helm uninstall carpool --namespace carpool-system", "delete namespace carpool-system",
+		}, "keep the sidecar"},
+		"upgrade": {chartutil.ReleaseOptions{Revision: 2, IsUpgrade: true}, []string{
+			"of image registry.example.com/c:1", "keep the sidecar that they have", "rollout restart", "rollout status", "port-forward", "helm uninstall",
+		}, "No pod has it yet"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			manifests, err := renderAs(c.options, load(t, appChart), values(t, "image: {repository: registry.example.com/c, tag: '1'}\nadminPort: 19128"), policyKind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			notes := manifests["NOTES.txt"]
+			rest := notes
+			for _, want := range c.has {
+				_, after, ok := strings.Cut(rest, want)
+				if !ok {
+					t.Fatalf("no %q, or not in its place, in\n%s", want, notes)
+				}
+				rest = after
+			}
+			if strings.Contains(notes, c.hasNot) {
+				t.Errorf("%q in\n%s", c.hasNot, notes)
+			}
+			for line := range strings.Lines(notes) {
+				if strings.HasPrefix(line, "  kubectl ") && !strings.Contains(line, "NAMESPACE") && !strings.Contains(line, "carpool-system") {
+					t.Errorf("in which namespace? %s", line)
+				}
+			}
+		})
+	}
+}
+
 func TestLint(t *testing.T) {
 	for _, dir := range []string{appChart, chartsDir + "/carpool-lib", "testdata/team"} {
 		for name, text := range valuesMatrix {
@@ -138,6 +181,7 @@ func TestBadValuesAreRejected(t *testing.T) {
 		"CONNECT_PORTS":    {"settings: {CONNECT_PORTS: '443,70000'}", "settings: {CONNECT_PORTS: 0}"},
 		"port":             {"port: 80", "port: '3128'", "port: 70000"},
 		"adminPort":        {"adminPort: 0"},
+		"runAsUser":        {"runAsUser: 0", "runAsUser: '65532'"},
 		"cpuLimitWhere":    {"cpuLimitWhereRequired: much", "cpuLimitWhereRequired: 0"},
 		"LISTEN":           {"settings: {LISTEN: ':3128'}", "settings: {ADMIN_LISTEN: ':9128'}"},
 		"CARPOOL_VIA":      {"settings: {CARPOOL_VIA: true}"},

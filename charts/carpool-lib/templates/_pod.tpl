@@ -58,6 +58,9 @@ the chart's root context, and whether the sidecar is native.
 {{- $_ := set $options "pullPolicy" $values.image.pullPolicy -}}
 {{- $_ := set $options "noProxy" (concat (list (include "carpool.noProxy" dict)) $values.noProxy | join ",") -}}
 {{- $_ := set $options "nonProxyHosts" (include "carpool.nonProxyHosts" $values.noProxy) -}}
+{{- with $values.runAsUser -}}
+{{- $_ := set $options "user" (toJson .) -}}
+{{- end -}}
 {{- $choices := pick $options "preload" "plain" -}}
 {{- $_ := set $choices "port" (ne (toString $values.port) "3128") -}}
 {{- $_ := set $choices "adminPort" (ne (toString $values.adminPort) "9128") -}}
