@@ -107,14 +107,14 @@ func upTo(least, most int) string {
 // digits is a pattern for the numbers from low to high, which have as many
 // digits.
 func digits(low, high string) string {
-	any := strings.Replace(fmt.Sprintf(`[0-9]{%d}`, len(low)-1), `{1}`, ``, 1)
+	rest := strings.Replace(fmt.Sprintf(`[0-9]{%d}`, len(low)-1), `{1}`, ``, 1)
 	switch {
 	case len(low) == 1:
 		return oneDigit(low[0], high[0])
 	case low[0] == high[0]:
 		return low[:1] + `(` + digits(low[1:], high[1:]) + `)`
 	case strings.Trim(low[1:], "0") == "" && strings.Trim(high[1:], "9") == "":
-		return oneDigit(low[0], high[0]) + any
+		return oneDigit(low[0], high[0]) + rest
 	case strings.Trim(low[1:], "0") != "":
 		all := strings.Repeat("9", len(low)-1)
 		return digits(low, low[:1]+all) + `|` + digits(string(low[0]+1)+strings.Repeat("0", len(low)-1), high)

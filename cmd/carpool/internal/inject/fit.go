@@ -192,7 +192,7 @@ func number(quantity string) *big.Rat {
 	if !isQuantity(quantity) {
 		return nil
 	}
-	at := len(strings.TrimRight(quantity, "kKMGTPEinumeE+-")) // where the unit begins
+	at := len(strings.TrimRight(quantity, "kKMGTPEinume+-")) // where the unit begins
 	if exponent := strings.IndexAny(quantity, "eE"); exponent >= 0 && exponent+1 < len(quantity) {
 		at = len(quantity) // math/big reads those
 	}

@@ -190,7 +190,7 @@ func (o Options) check() (unknown []string, err error) {
 	}
 	for _, name := range fixed {
 		if _, ok := o.Settings[name]; ok {
-			return nil, fmt.Errorf("%s%s is fixed in a pod, for the app and the probes count on it: leave it out", settingPrefix, name)
+			return nil, fmt.Errorf("%s%s is fixed in a pod, for the app and the probes count on it: leave it out (%[3]sport and /admin-port choose ports)", settingPrefix, name, prefix)
 		}
 	}
 	_, unknown, _ = config.Load(environ(o.Settings))
