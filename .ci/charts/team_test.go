@@ -15,6 +15,7 @@ const teamChart = "testdata/team"
 var teamMatrix = map[string]string{
 	"native":  "{}",
 	"preload": "carpool: {preload: true, java: true, https: true, noProxy: [intranet, .corp], settings: {IDLE_TIMEOUT: 20s, DRAIN_TIMEOUT: 20s}}",
+	"ports":   "carpool: {port: 13128, adminPort: 19128, runAsUser: 1000680000, java: true}",
 	"plain":   "native: false\ncarpool: {settings: {VIA: true}}",
 }
 
@@ -41,7 +42,7 @@ func TestGoldenTeamChart(t *testing.T) {
 
 // The library's sidecar is the policy's: one definition, two ways into a pod.
 func TestTheLibraryMakesWhatThePolicyMakes(t *testing.T) {
-	const text = "{preload: true, java: true, https: true, noProxy: [intranet, .corp], settings: {IDLE_TIMEOUT: 20s, VIA: true}, image: {tag: test}}"
+	const text = "{port: 13128, adminPort: 19128, runAsUser: 1000680000, preload: true, java: true, https: true, noProxy: [intranet, .corp], settings: {IDLE_TIMEOUT: 20s, VIA: true}, image: {tag: test}}"
 	byLibrary := teamDeployment(t, "carpool: "+text).Spec.Template.Spec
 	pod := &corev1.Pod{Spec: *byLibrary.DeepCopy()}
 	pod.Name, pod.Namespace = "p", "demo"

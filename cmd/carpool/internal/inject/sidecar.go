@@ -73,6 +73,10 @@ func (o Options) chosen(v variable) bool {
 		return o.Preload
 	case "plain":
 		return o.Plain
+	case "port":
+		return o.Port != usualPort
+	case "adminPort":
+		return o.AdminPort != usualAdminPort
 	}
 	return false
 }
@@ -81,7 +85,7 @@ func (o Options) chosen(v variable) bool {
 // not among them, the definition's.
 func (o Options) sidecarEnv() (map[string]string, error) {
 	var vars []variable
-	if err := executeYAML("carpool.sidecarEnv", nil, &vars); err != nil {
+	if err := executeYAML("carpool.sidecarEnv", map[string]any{"port": o.Port, "adminPort": o.AdminPort}, &vars); err != nil {
 		return nil, err
 	}
 	env := maps.Clone(o.Settings)
@@ -122,6 +126,7 @@ func (o Options) data() (map[string]any, error) {
 	return map[string]any{
 		"image": o.Image, "pullPolicy": o.PullPolicy, "env": env, "resources": o.resources(),
 		"native": !o.Plain, "preload": o.Preload, "noProxy": noProxy, "nonProxyHosts": nonProxyHosts,
+		"port": o.Port, "adminPort": o.AdminPort, "user": o.user, "group": o.group,
 	}, nil
 }
 
