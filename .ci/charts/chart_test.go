@@ -21,6 +21,7 @@ var valuesMatrix = map[string]string{
 	"image":      "image: {repository: r.example.com/c, digest: 'sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef', pullPolicy: Always}\nimagePullSecrets: [{name: regcred}]",
 	"resources":  "resources: {requests: null, limits: null}",
 	"settings":   "settings: {IDLE_TIMEOUT: 20s, VIA: true, MAX_CONNS_PER_HOST: 100, CONNECT_PORTS: '443,8443'}",
+	"godebug":    "godebug: tlsrsakex=1",
 	"ports":      "port: 13128\nadminPort: 19128",
 	"user":       "runAsUser: 1000680000",
 	"unlimited":  "cpuLimitWhereRequired: ''",
@@ -181,6 +182,7 @@ func TestBadValuesAreRejected(t *testing.T) {
 		"CONNECT_PORTS":    {"settings: {CONNECT_PORTS: '443,70000'}", "settings: {CONNECT_PORTS: 0}"},
 		"port":             {"port: 80", "port: '3128'", "port: 70000"},
 		"adminPort":        {"adminPort: 0"},
+		"godebug":          {"godebug: 'tlsrsakex: 1'", "godebug: tlsrsakex", "godebug: 'a=1, b=2'"},
 		"runAsUser":        {"runAsUser: 0", "runAsUser: '65532'"},
 		"cpuLimitWhere":    {"cpuLimitWhereRequired: much", "cpuLimitWhereRequired: 0"},
 		"LISTEN":           {"settings: {LISTEN: ':3128'}", "settings: {ADMIN_LISTEN: ':9128'}"},
@@ -211,6 +213,8 @@ func TestGoodValuesAreTaken(t *testing.T) {
 		"settings: {MAX_HEADER_BYTES: 1MiB, DIAL_TIMEOUT: '', VIA: ''}",
 		"{port: 1024, adminPort: 65535, cpuLimitWhereRequired: 0.5}",
 		"cpuLimitWhereRequired: null",
+		"godebug: null",
+		"godebug: ''",
 		"global: {anything: 1}",
 	} {
 		if _, err := render(load(t, appChart), values(t, text)); err != nil {

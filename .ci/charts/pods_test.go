@@ -210,6 +210,7 @@ skipContainers: [db]
 runAsUser: 1000680000
 port: 13128
 adminPort: 19128
+godebug: tlsrsakex=1
 cpuLimitWhereRequired: ""
 `)))
 	pod := decode[corev1.Pod](t, `

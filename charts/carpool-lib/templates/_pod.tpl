@@ -56,7 +56,10 @@ the chart's root context, and whether the sidecar is native.
 {{- fail (printf "carpool-lib: noProxy: want %s, not %q" (include "carpool.noProxyWant" dict) .) -}}
 {{- end -}}
 {{- end -}}
-{{- $options := pick $values "https" "java" "preload" "resources" "port" "adminPort" -}}
+{{- if not (regexMatch (include "carpool.godebug" dict) ($values.godebug | default "" | toString)) -}}
+{{- fail (printf "carpool-lib: godebug: want %s, not %q" (include "carpool.godebugWant" dict) (toString $values.godebug)) -}}
+{{- end -}}
+{{- $options := pick $values "https" "java" "preload" "resources" "port" "adminPort" "godebug" -}}
 {{- $_ := set $options "native" (last .) -}}
 {{- $_ := set $options "plain" (not $options.native) -}}
 {{- $_ := set $options "image" (include "carpool.image" (dict "image" $values.image "appVersion" $library.Chart.AppVersion)) -}}
@@ -66,9 +69,9 @@ the chart's root context, and whether the sidecar is native.
 {{- with $values.runAsUser -}}
 {{- $_ := set $options "user" (toJson .) -}}
 {{- end -}}
-{{- $choices := pick $options "preload" "plain" -}}
+{{- $choices := pick $options "preload" "plain" "godebug" -}}
 {{- $_ := set $choices "port" (ne (toString $values.port) "3128") -}}
 {{- $_ := set $choices "adminPort" (ne (toString $values.adminPort) "9128") -}}
-{{- $_ := set $options "env" (include "carpool.settingsEnv" (dict "settings" $values.settings "ports" $options "choices" $choices) | fromJson).items -}}
+{{- $_ := set $options "env" (include "carpool.settingsEnv" (dict "settings" $values.settings "own" $options "choices" $choices) | fromJson).items -}}
 {{- toJson $options -}}
 {{- end }}

@@ -12,6 +12,7 @@ Each takes a dictionary:
                             sorted by name
   resources                 {requests: …, limits: …}
   port, adminPort           numbers: of the proxy, and of health and metrics
+  godebug                   what "carpool.godebug" matches, or ""
   user, group               who it runs as, where the image's own user will not
                             do; 0: the image's, or the pod's
   native                    true: a sidecar of Kubernetes 1.29 and later
@@ -71,10 +72,10 @@ volumeMounts:
 
 {{/*
 What carpool's container has in its environment unless the user's settings say
-otherwise, as a YAML list. It takes the ports. An entry with
+otherwise, as a YAML list. It takes the ports and godebug. An entry with
 
-  when     depends on a choice: preload, plain (an ordinary container), or port
-           and adminPort (not the usual one)
+  when     depends on a choice: preload, plain (an ordinary container), port and
+           adminPort (not the usual one), or godebug (not empty)
 */}}
 {{- define "carpool.sidecarEnv" -}}
 - name: CARPOOL_DRAIN_DELAY # the app drains at the same time and still sends
@@ -89,6 +90,9 @@ otherwise, as a YAML list. It takes the ports. An entry with
 - name: CARPOOL_ADMIN_LISTEN
   value: ":{{ .adminPort }}"
   when: adminPort
+- name: GODEBUG # for upstreams that TLS as Go has it by now does not reach: an error says so, and what helps
+  value: {{ toJson .godebug }}
+  when: godebug
 {{- end }}
 
 {{/* The pod's volumes that it needs, as a YAML list. */}}
@@ -180,4 +184,12 @@ entries: httpx at brackets, at ranges of IPv6 and at letters beyond ASCII.
 {{/* What a message says that an entry has to be. */}}
 {{- define "carpool.noProxyWant" -}}
 names, IP addresses without brackets and IPv4 ranges, with commas between them
+{{- end }}
+
+{{/* What GODEBUG has to match, and what a message says that it has to be. */}}
+{{- define "carpool.godebug" -}}
+^([a-z0-9]+=[a-z0-9]+(,[a-z0-9]+=[a-z0-9]+)*)?$
+{{- end }}
+{{- define "carpool.godebugWant" -}}
+name=value with commas between them, such as tlsrsakex=1
 {{- end }}

@@ -73,5 +73,6 @@ preload: {key: preload, value: {{ .Values.preload | toString | toJson }}}
 no-proxy: {key: noProxy, value: {{ join "," .Values.noProxy | toJson }}}
 port: {key: port, value: {{ .Values.port | toString | toJson }}}
 admin-port: {key: adminPort, value: {{ .Values.adminPort | toString | toJson }}}
+godebug: {key: godebug, value: {{ .Values.godebug | default "" | toJson }}}
 skip-containers: {key: skipContainers, value: {{ join "," .Values.skipContainers | toJson }}}
 {{- end }}

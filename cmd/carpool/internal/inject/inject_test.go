@@ -104,6 +104,7 @@ func TestBadUsageIsExplained(t *testing.T) {
 		"bad policy":           {[]string{"-f", "-", "--pull-policy=always"}, "want Always, IfNotPresent or Never"},
 		"bad quantity":         {[]string{"-f", "-", "--cpu-limit=fast"}, `want a quantity such as 100m, not "fast"`},
 		"negative quantity":    {[]string{"-f", "-", "--memory-limit=-1Gi"}, "want a quantity"},
+		"bad GODEBUG":          {[]string{"-f", "-", "--godebug=tlsrsakex"}, `want name=value with commas between them, such as tlsrsakex=1, not "tlsrsakex"`},
 		"bad choice":           {[]string{"-f", "-", "--https=yes"}, `want true or false, not "yes"`},
 		"bad setting":          {[]string{"-f", "-", "--set=IDLE_TIMEOUT=soon"}, "CARPOOL_IDLE_TIMEOUT"},
 		"unknown setting":      {[]string{"-f", "-", "--set=IDLE_TIMEOUTS=9s"}, "did you mean CARPOOL_IDLE_TIMEOUT?"},

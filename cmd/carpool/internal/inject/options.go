@@ -38,6 +38,7 @@ type Options struct {
 	CPULimitWhereRequired string
 
 	Port, AdminPort string // of the proxy, and of health and metrics
+	GODEBUG         string // of the sidecar; "" is none
 
 	Settings map[string]string // carpool's settings, by their names without CARPOOL_
 	NoProxy  []string          // what is not sent through carpool, beside the definition's list
@@ -88,6 +89,7 @@ var options = []option{
 	quantity("memory-limit", "128Mi", func(o *Options) *string { return &o.MemoryLimit }),
 	port("port", func(o *Options) *string { return &o.Port }),
 	port("admin-port", func(o *Options) *string { return &o.AdminPort }),
+	{"godebug", setGODEBUG},
 	{"skip-containers", func(o *Options, v string) error { o.Skip = split(v); return nil }},
 	{"no-proxy", setNoProxy},
 	choice("https", func(o *Options) *bool { return &o.HTTPS }),
@@ -98,17 +100,32 @@ var options = []option{
 // setNoProxy takes entries that every client reads, or at least passes over.
 func setNoProxy(o *Options, v string) error {
 	o.NoProxy = split(v)
-	pattern, err := execute("carpool.noProxyEntry", nil)
+	isEntry, wanted, err := rule("carpool.noProxyEntry", "carpool.noProxyWant")
 	if err != nil {
 		return err
 	}
-	wanted, err := execute("carpool.noProxyWant", nil)
-	if err != nil {
-		return err
-	}
-	isEntry := regexp.MustCompile(pattern).MatchString
 	bad := slices.DeleteFunc(slices.Clone(o.NoProxy), func(entry string) bool { return isEntry(entry) || isIP(entry) })
 	return want(len(bad) == 0, wanted, strings.Join(bad, ","))
+}
+
+// setGODEBUG takes what looks like GODEBUG; Go passes over names that it does not
+// know.
+func setGODEBUG(o *Options, v string) error {
+	o.GODEBUG = v
+	matches, wanted, err := rule("carpool.godebug", "carpool.godebugWant")
+	if err != nil {
+		return err
+	}
+	return want(matches(v), wanted, v)
+}
+
+// rule returns a pattern of the definition, and what it is called in messages.
+func rule(pattern, name string) (matches func(string) bool, wanted string, err error) {
+	if pattern, err = execute(pattern, nil); err != nil {
+		return nil, "", err
+	}
+	wanted, err = execute(name, nil)
+	return regexp.MustCompile(pattern).MatchString, wanted, err
 }
 
 // isIP reports what the function of this name does in the admission policy's
@@ -220,19 +237,18 @@ func (o Options) check() (unknown []config.Unknown, err error) {
 				settingPrefix, name, prefix))
 		}
 	}
-	_, unknown, _ = config.Load(environ(o.Settings))
 	env, err := o.sidecarEnv()
 	if err != nil {
 		return nil, err
 	}
-	_, _, err = config.Load(environ(env))
+	_, unknown, err = config.Load(environ(env))
 	return unknown, errors.Join(append(errs, err)...)
 }
 
-func environ(settings map[string]string) []string {
+func environ(env map[string]string) []string {
 	var all []string
-	for _, name := range slices.Sorted(maps.Keys(settings)) {
-		all = append(all, settingPrefix+name+"="+settings[name])
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		all = append(all, name+"="+env[name])
 	}
 	return all
 }
