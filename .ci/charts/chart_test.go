@@ -21,6 +21,10 @@ var valuesMatrix = map[string]string{
 	"image":      "image: {repository: r.example.com/c, digest: 'sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef', pullPolicy: Always}\nimagePullSecrets: [{name: regcred}]",
 	"resources":  "resources: {requests: null, limits: null}",
 	"settings":   "settings: {IDLE_TIMEOUT: 20s, VIA: true, MAX_CONNS_PER_HOST: 100, CONNECT_PORTS: '443,8443'}",
+	"godebug":    "godebug: tlsrsakex=1",
+	"ports":      "port: 13128\nadminPort: 19128",
+	"user":       "runAsUser: 1000680000",
+	"unlimited":  "cpuLimitWhereRequired: ''",
 	"missing":    "namespaceSettings: {whenMissing: Deny}",
 	"no params":  "namespaceSettings: {enabled: false}",
 }
@@ -56,9 +60,9 @@ func TestRenderedChart(t *testing.T) {
 					t.Errorf("%s has no label that says whose it is", head.Kind)
 				}
 			}
-			want := map[string]int{"MutatingAdmissionPolicy": 1, "MutatingAdmissionPolicyBinding": 4}
+			want := map[string]int{"MutatingAdmissionPolicy": 2, "MutatingAdmissionPolicyBinding": 6}
 			if name == "no params" {
-				want["MutatingAdmissionPolicyBinding"] = 2
+				want["MutatingAdmissionPolicyBinding"] = 4
 			}
 			if name == "everything" {
 				maps.Copy(want, map[string]int{"PodMonitor": 1, "PrometheusRule": 1, "ConfigMap": 1, "NetworkPolicy": 2})
@@ -66,7 +70,9 @@ func TestRenderedChart(t *testing.T) {
 			if !maps.Equal(count, want) {
 				t.Errorf("rendered %v, want %v", count, want)
 			}
-			newPolicy(t, manifests) // compiles
+			for _, name := range []string{"carpool", "carpool-limits"} {
+				policyNamed(t, manifests, name) // compiles
+			}
 		})
 	}
 }
@@ -77,6 +83,48 @@ func TestGoldenChart(t *testing.T) {
 	c.Files = nil
 	for name, text := range mustRender(t, withFiles(c), values(t, valuesMatrix["everything"])) {
 		golden(t, "testdata/chart/"+strings.TrimSuffix(name, ".txt")+".golden", []byte(strings.TrimSpace(text)+"\n"))
+	}
+}
+
+// What Helm prints is pasted: commands name their namespace, and what they need
+// comes before them.
+func TestNotesSayWhatIsSoAfterInstallAndUpgrade(t *testing.T) {
+	for name, c := range map[string]struct {
+		options chartutil.ReleaseOptions
+		has     []string // in this order
+		hasNot  string
+	}{
+		"install": {chartutil.ReleaseOptions{Revision: 1, IsInstall: true}, []string{
+			"No pod has it yet", "Pods will pull registry.example.com/c:1", "sleep 5", "label namespace NAMESPACE", "rollout restart", "rollout status",
+			"port-forward POD 19128", "http://127.0.0.1:19128/metrics", "helm uninstall carpool --namespace carpool-system", "delete namespace carpool-system",
+		}, "keep the sidecar"},
+		"upgrade": {chartutil.ReleaseOptions{Revision: 2, IsUpgrade: true}, []string{
+			"of image registry.example.com/c:1", "keep the sidecar that they have", "rollout restart", "rollout status", "port-forward", "helm uninstall",
+		}, "No pod has it yet"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			manifests, err := renderAs(c.options, load(t, appChart), values(t, "image: {repository: registry.example.com/c, tag: '1'}\nadminPort: 19128"), policyKind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			notes := manifests["NOTES.txt"]
+			rest := notes
+			for _, want := range c.has {
+				_, after, ok := strings.Cut(rest, want)
+				if !ok {
+					t.Fatalf("no %q, or not in its place, in\n%s", want, notes)
+				}
+				rest = after
+			}
+			if strings.Contains(notes, c.hasNot) {
+				t.Errorf("%q in\n%s", c.hasNot, notes)
+			}
+			for line := range strings.Lines(notes) {
+				if strings.HasPrefix(line, "  kubectl ") && !strings.Contains(line, "NAMESPACE") && !strings.Contains(line, "carpool-system") {
+					t.Errorf("in which namespace? %s", line)
+				}
+			}
+		})
 	}
 }
 
@@ -129,6 +177,14 @@ func TestBadValuesAreRejected(t *testing.T) {
 		"MAX_CONNS_PER":    {"settings: {MAX_CONNS_PER_HOST: -1}", "settings: {MAX_CONNS_PER_HOST: 1.5}", "settings: {MAX_CONNS_PER_HOST: '-1'}"},
 		"MAX_CONN_AGE_J":   {"settings: {MAX_CONN_AGE_JITTER: 2}"},
 		"IDLE_TIME":        {"settings: {IDLE_TIME: 30s}"},
+		"MAX_HEADER_BYTES": {"settings: {MAX_HEADER_BYTES: 5MiB}", "settings: {MAX_HEADER_BYTES: 100}", "settings: {MAX_HEADER_BYTES: 2000000}"},
+		"DIAL_TIMEOUT":     {"settings: {DIAL_TIMEOUT: 0}", "settings: {DIAL_TIMEOUT: 0s}"},
+		"CONNECT_PORTS":    {"settings: {CONNECT_PORTS: '443,70000'}", "settings: {CONNECT_PORTS: 0}"},
+		"port":             {"port: 80", "port: '3128'", "port: 70000"},
+		"adminPort":        {"adminPort: 0"},
+		"godebug":          {"godebug: 'tlsrsakex: 1'", "godebug: tlsrsakex", "godebug: 'a=1, b=2'"},
+		"runAsUser":        {"runAsUser: 0", "runAsUser: '65532'"},
+		"cpuLimitWhere":    {"cpuLimitWhereRequired: much", "cpuLimitWhereRequired: 0"},
 		"LISTEN":           {"settings: {LISTEN: ':3128'}", "settings: {ADMIN_LISTEN: ':9128'}"},
 		"CARPOOL_VIA":      {"settings: {CARPOOL_VIA: true}"},
 		"imagePullSecrets": {"imagePullSecrets: [regcred]"},
@@ -154,6 +210,11 @@ func TestGoodValuesAreTaken(t *testing.T) {
 		"settings: {MAX_HEADER_BYTES: 65536, CONNECT_PORTS: 443, CA_FILE: /etc/ca.pem, MAX_CONN_AGE_JITTER: 0}",
 		"settings: {LOG_LEVEL: debug, LOG_FORMAT: console, ACCESS_LOG: 'off'}",
 		"resources: {requests: {cpu: 0.5, memory: 100000000}}",
+		"settings: {MAX_HEADER_BYTES: 1MiB, DIAL_TIMEOUT: '', VIA: ''}",
+		"{port: 1024, adminPort: 65535, cpuLimitWhereRequired: 0.5}",
+		"cpuLimitWhereRequired: null",
+		"godebug: null",
+		"godebug: ''",
 		"global: {anything: 1}",
 	} {
 		if _, err := render(load(t, appChart), values(t, text)); err != nil {

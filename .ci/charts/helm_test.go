@@ -50,12 +50,16 @@ func load(t testing.TB, dir string) *chart.Chart {
 // these APIs besides those that Helm takes for granted. The keys of the answer
 // are paths, from the chart's templates folder on.
 func render(c *chart.Chart, v map[string]any, apis ...string) (map[string]string, error) {
+	return renderAs(chartutil.ReleaseOptions{Revision: 1, IsInstall: true}, c, v, apis...)
+}
+
+func renderAs(options chartutil.ReleaseOptions, c *chart.Chart, v map[string]any, apis ...string) (map[string]string, error) {
 	capabilities := chartutil.DefaultCapabilities.Copy()
 	capabilities.APIVersions = append(slices.Clone(capabilities.APIVersions), apis...)
 	if err := chartutil.ProcessDependenciesWithMerge(c, v); err != nil {
 		return nil, err
 	}
-	options := chartutil.ReleaseOptions{Name: "carpool", Namespace: "carpool-system", Revision: 1, IsInstall: true}
+	options.Name, options.Namespace = "carpool", "carpool-system"
 	all, err := chartutil.ToRenderValues(c, v, options, capabilities)
 	if err != nil {
 		return nil, err

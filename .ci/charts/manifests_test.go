@@ -13,7 +13,7 @@ var helmsOwn = regexp.MustCompile(`(?m)^ *(app\.kubernetes\.io/managed-by|app\.k
 // with its own values.
 func TestKustomizeBaseIsTheChart(t *testing.T) {
 	manifests := mustRender(t, load(t, appChart), values(t, "{}"))
-	for _, name := range []string{"policy.yaml", "bindings.yaml"} {
+	for _, name := range []string{"policy.yaml", "bindings.yaml", "limits.yaml"} {
 		golden(t, filepath.Join("../../manifests/base", name), helmsOwn.ReplaceAll([]byte(manifests[name]), nil))
 		delete(manifests, name)
 	}

@@ -207,6 +207,11 @@ https: true
 java: true
 preload: true
 skipContainers: [db]
+runAsUser: 1000680000
+port: 13128
+adminPort: 19128
+godebug: tlsrsakex=1
+cpuLimitWhereRequired: ""
 `)))
 	pod := decode[corev1.Pod](t, `
 metadata: {name: p, namespace: demo, annotations: {settings.carpoolproxy.github.io/VIA: "false"}}

@@ -2,6 +2,7 @@ package charts_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/cel-go/cel"
@@ -36,12 +37,26 @@ type policy struct {
 	bindings []admissionregistration.MutatingAdmissionPolicyBinding
 }
 
-// newPolicy takes what a chart has rendered.
+// newPolicy takes what a chart has rendered: the policy that injects.
 func newPolicy(t testing.TB, manifests map[string]string) *policy {
 	t.Helper()
-	p := &policy{bindings: decodeKind[admissionregistration.MutatingAdmissionPolicyBinding](t, manifests, "MutatingAdmissionPolicyBinding")}
-	source := decodeKind[admissionregistration.MutatingAdmissionPolicy](t, manifests, "MutatingAdmissionPolicy")[0]
-	p.name = source.Name
+	return policyNamed(t, manifests, "carpool")
+}
+
+func policyNamed(t testing.TB, manifests map[string]string, name string) *policy {
+	t.Helper()
+	p := &policy{name: name}
+	for _, b := range decodeKind[admissionregistration.MutatingAdmissionPolicyBinding](t, manifests, "MutatingAdmissionPolicyBinding") {
+		if b.Spec.PolicyName == name {
+			p.bindings = append(p.bindings, b)
+		}
+	}
+	all := decodeKind[admissionregistration.MutatingAdmissionPolicy](t, manifests, "MutatingAdmissionPolicy")
+	i := slices.IndexFunc(all, func(p admissionregistration.MutatingAdmissionPolicy) bool { return p.Name == name })
+	if i < 0 || len(p.bindings) == 0 {
+		t.Fatalf("no policy %s, or no binding of it", name)
+	}
+	source := all[i]
 	var err error
 	if p.compiler, err = plugincel.NewCompositedCompiler(environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion())); err != nil {
 		t.Fatal(err)
@@ -113,9 +128,6 @@ func (p *policy) run(t testing.TB, pod *corev1.Pod, namespace *corev1.Namespace,
 func (p *policy) boundTo(t testing.TB, pod *corev1.Pod, namespace *corev1.Namespace) (bound []admissionregistration.MutatingAdmissionPolicyBinding) {
 	t.Helper()
 	for _, b := range p.bindings {
-		if b.Spec.PolicyName != p.name {
-			t.Fatalf("binding %s is to policy %s", b.Name, b.Spec.PolicyName)
-		}
 		if selects(t, b.Spec.MatchResources.NamespaceSelector, namespace.Labels) && selects(t, b.Spec.MatchResources.ObjectSelector, pod.Labels) {
 			bound = append(bound, b)
 		}

@@ -123,6 +123,9 @@ func TestTheLibraryConformsToTheOldestKubernetesAndTheNewest(t *testing.T) {
 			}
 		}
 		for _, path := range must(filepath.Glob(chartsDir + "/testdata/pods/*.golden.yaml")) {
+			if version == oldest && strings.HasPrefix(filepath.Base(path), "together") {
+				continue // resources of pods came later
+			}
 			if err := conforms(v, []byte(readFile(t, path))); err != nil {
 				t.Errorf("%s, %s: %v", version, path, err)
 			}

@@ -15,6 +15,7 @@ const teamChart = "testdata/team"
 var teamMatrix = map[string]string{
 	"native":  "{}",
 	"preload": "carpool: {preload: true, java: true, https: true, noProxy: [intranet, .corp], settings: {IDLE_TIMEOUT: 20s, DRAIN_TIMEOUT: 20s}}",
+	"ports":   "carpool: {port: 13128, adminPort: 19128, runAsUser: 1000680000, java: true, godebug: tlsrsakex=1}",
 	"plain":   "native: false\ncarpool: {settings: {VIA: true}}",
 }
 
@@ -41,7 +42,7 @@ func TestGoldenTeamChart(t *testing.T) {
 
 // The library's sidecar is the policy's: one definition, two ways into a pod.
 func TestTheLibraryMakesWhatThePolicyMakes(t *testing.T) {
-	const text = "{preload: true, java: true, https: true, noProxy: [intranet, .corp], settings: {IDLE_TIMEOUT: 20s, VIA: true}, image: {tag: test}}"
+	const text = "{godebug: tlsrsakex=1, port: 13128, adminPort: 19128, runAsUser: 1000680000, preload: true, java: true, https: true, noProxy: [intranet, .corp], settings: {IDLE_TIMEOUT: 20s, VIA: true}, image: {tag: test}}"
 	byLibrary := teamDeployment(t, "carpool: "+text).Spec.Template.Spec
 	pod := &corev1.Pod{Spec: *byLibrary.DeepCopy()}
 	pod.Name, pod.Namespace = "p", "demo"
@@ -63,6 +64,16 @@ func TestAnOrdinaryContainerCannotPreload(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "preload needs a native sidecar") {
 		t.Errorf("error %v", err)
 	}
+}
+
+func TestTheLibraryRefusesWhatIsNoGODEBUG(t *testing.T) {
+	for _, text := range []string{"'tlsrsakex: 1'", "tlsrsakex", "1"} {
+		_, err := render(load(t, teamChart), values(t, "carpool: {godebug: "+text+"}"))
+		if err == nil || !strings.Contains(err.Error(), "godebug: want name=value") {
+			t.Errorf("%s: error %v", text, err)
+		}
+	}
+	mustRender(t, load(t, teamChart), values(t, "carpool: {godebug: null}"))
 }
 
 func mustYAML(t testing.TB, v any) string {

@@ -20,7 +20,9 @@ func validatePod(t testing.TB, pod *corev1.Pod) {
 	if err := coredefaults.Convert_v1_Pod_To_core_Pod(pod, &internal, nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, err := range corevalidation.ValidatePodCreate(&internal, corevalidation.PodValidationOptions{AllowNamespacedSysctlsForHostNetAndHostIPC: true}) {
+	for _, err := range corevalidation.ValidatePodCreate(&internal, corevalidation.PodValidationOptions{
+		AllowNamespacedSysctlsForHostNetAndHostIPC: true, PodLevelResourcesEnabled: true,
+	}) {
 		t.Errorf("not a valid pod: %v", err)
 	}
 }

@@ -1,5 +1,5 @@
-// Package e2e runs carpool on a real cluster, the way its users do: helm
-// install, a label on a namespace, a restart. The apps are a service of 2020
+// Package e2e runs carpool on a real cluster, the way its users do: what the
+// README says, in one paste. The apps are a service of 2020
 // (Node.js 12, axios 0.21, a connection for each request) in a Deployment, a
 // Job and a CronJob; the upstream is three pods behind a Service; Pod Security
 // "restricted" is enforced.

@@ -31,7 +31,9 @@ func TestAnOldServiceOnARealClusterGetsAPoolAndLosesItAgain(t *testing.T) {
 		{"the namespace enforces restricted pod security", s.prepare},
 		{"directly, each call is a connection", s.direct},
 		{"a rollout of the upstream without carpool", s.upstreamRolloutDirectly},
-		{"helm install and a label inject carpool", s.install},
+		{"what the README says, in one paste, injects carpool", s.install},
+		{"what a namespace asks of all containers is not in the way", s.asked},
+		{"what cannot be is refused with the reason", s.refused},
 		{"who opts out is left alone", s.optOut},
 		{"carpool starts before the app", s.startOrder},
 		{"through carpool, calls share connections", s.pooling},
@@ -118,15 +120,21 @@ func injectedNow(t *testing.T) string {
 		"jsonpath={.spec.initContainers[*].name}")
 }
 
+// install runs the README's commands as somebody does who copies all of them.
 func (s *story) install(t *testing.T) {
-	helm(t, "install", "carpool", "../../charts/carpool", "--create-namespace", "--wait",
-		"--set", "image.repository="+repository+",image.tag="+tag+",image.pullPolicy=Never")
-	kubectl(t, "label", "namespace", namespace, "carpoolproxy.github.io/inject=enabled")
-	// The API server takes a moment to learn of a policy.
-	eventually(t, "a new pod gets carpool", func() bool {
-		return injectedNow(t) == "carpool"
-	})
-	restart(t, "service")
+	said := paste(t, strings.NewReplacer(" shop", " "+namespace, "carpool-system", releaseNamespace,
+		" --create-namespace", " --create-namespace --set image.repository="+repository+",image.tag="+tag+",image.pullPolicy=Never",
+	).Replace(fiveMinutes(t)))
+	t.Logf("%s", said)
+	for _, name := range []string{"service", "load", "upstream"} {
+		complete(t, name)
+	}
+	_, table, _ := strings.Cut(said, "CARPOOL\n")
+	for _, p := range pods(t, "app=service") {
+		if !strings.Contains(table, p.Metadata.Name) {
+			t.Errorf("%s is not in the table", p.Metadata.Name)
+		}
+	}
 	for _, p := range pods(t, "app=service") {
 		if !p.injected() {
 			t.Fatalf("%s: carpool is not its first init container: %+v", p.Metadata.Name, p.Spec.InitContainers)
@@ -144,6 +152,32 @@ func (s *story) install(t *testing.T) {
 			t.Errorf("%s: environment %v", p.Metadata.Name, env)
 		}
 	}
+}
+
+// fiveMinutes returns the commands that the README has for a cluster.
+func fiveMinutes(t *testing.T) string {
+	t.Helper()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, part, _ := strings.Cut(string(readme), "\n### In a cluster, in five minutes\n")
+	_, part, _ = strings.Cut(part, "\n```\n")
+	commands, _, ok := strings.Cut(part, "\n```\n")
+	if !ok || !strings.HasPrefix(commands, "helm install carpool ./charts/carpool ") {
+		t.Fatalf("the README has other commands than expected: %s", commands)
+	}
+	return commands
+}
+
+// paste runs commands in the root of the checkout, until one fails.
+func paste(t *testing.T, commands string) string {
+	t.Helper()
+	out, err := command("bash", "-ec", "cd ../..\n"+commands)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 func (s *story) optOut(t *testing.T) {

@@ -138,6 +138,7 @@ type container struct {
 	Image         string
 	RestartPolicy string
 	Env           []struct{ Name, Value string }
+	Resources     struct{ Requests, Limits map[string]string }
 }
 
 type containerStatus struct {

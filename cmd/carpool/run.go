@@ -34,6 +34,8 @@ Usage:
                           take it out again
   carpool config          print the settings in force
   carpool config --table  print the table of settings, in Markdown
+  carpool ready           say by the exit code whether the carpool of this pod serves
+                          (--wait 60s: give it so long)
   carpool preload         print the script that makes Node.js use HTTP_PROXY
   carpool version
 `
@@ -53,6 +55,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		})
 	case command == "inject" || command == "uninject":
 		return inject.Run(command, args, os.Stdin, stdout, stderr)
+	case command == "ready":
+		return runReady(ctx, args, environ, stderr)
 	case command == "serve" && len(args) == 0:
 		signal.Ignore(syscall.SIGPIPE) // whoever read the log has gone: no reason to go, too
 		return exitCode(serve(ctx, environ, stderr), stderr)

@@ -44,6 +44,8 @@ func TestExitCodesOfTheCommandLine(t *testing.T) {
 		"preload with more":       {[]string{"preload", "here"}, exitUsage, "", `["preload" "here"]`},
 		"version with more":       {[]string{"version", "2"}, exitUsage, "", `["version" "2"]`},
 		"serve with more":         {[]string{"serve", "now"}, exitUsage, "", `["serve" "now"]`},
+		"ready for good bye":      {[]string{"ready", "now"}, exitUsage, "", `"now" is no option`},
+		"ready, but when":         {[]string{"ready", "--wait", "soon"}, exitUsage, "", "carpool ready: "},
 		"inject":                  {[]string{"inject", "-h"}, exitOK, "usage: carpool inject", ""},
 		"inject, but what":        {[]string{"inject"}, exitUsage, "", "give a file by -f"},
 		"uninject, but what":      {[]string{"uninject", "--https"}, exitUsage, "", "carpool uninject: "},

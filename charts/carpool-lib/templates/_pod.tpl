@@ -13,7 +13,7 @@ of this chart's values.yaml.
 {{- define "carpool-lib.container" -}}
 {{- $options := include "carpool-lib.options" (list . false) | fromJson -}}
 {{- if $options.preload -}}
-{{- fail "carpool-lib: preload needs a native sidecar: an ordinary container does not start before the app" -}}
+{{- fail "carpool-lib: preload needs a native sidecar: Kubernetes does not promise that an ordinary container serves before the app starts, and without the script Node.js does not start" -}}
 {{- end -}}
 {{- list (include "carpool.container" $options | fromYaml) | toYaml -}}
 {{- end }}
@@ -56,13 +56,22 @@ the chart's root context, and whether the sidecar is native.
 {{- fail (printf "carpool-lib: noProxy: want %s, not %q" (include "carpool.noProxyWant" dict) .) -}}
 {{- end -}}
 {{- end -}}
-{{- $options := pick $values "https" "java" "preload" "resources" -}}
+{{- if not (regexMatch (include "carpool.godebug" dict) ($values.godebug | default "" | toString)) -}}
+{{- fail (printf "carpool-lib: godebug: want %s, not %q" (include "carpool.godebugWant" dict) (toString $values.godebug)) -}}
+{{- end -}}
+{{- $options := pick $values "https" "java" "preload" "resources" "port" "adminPort" "godebug" -}}
 {{- $_ := set $options "native" (last .) -}}
 {{- $_ := set $options "plain" (not $options.native) -}}
 {{- $_ := set $options "image" (include "carpool.image" (dict "image" $values.image "appVersion" $library.Chart.AppVersion)) -}}
 {{- $_ := set $options "pullPolicy" $values.image.pullPolicy -}}
 {{- $_ := set $options "noProxy" (concat (list (include "carpool.noProxy" dict)) $values.noProxy | join ",") -}}
 {{- $_ := set $options "nonProxyHosts" (include "carpool.nonProxyHosts" $values.noProxy) -}}
-{{- $_ := set $options "env" (include "carpool.settingsEnv" (dict "settings" $values.settings "choices" $options) | fromJson).items -}}
+{{- with $values.runAsUser -}}
+{{- $_ := set $options "user" (toJson .) -}}
+{{- end -}}
+{{- $choices := pick $options "preload" "plain" "godebug" -}}
+{{- $_ := set $choices "port" (ne (toString $values.port) "3128") -}}
+{{- $_ := set $choices "adminPort" (ne (toString $values.adminPort) "9128") -}}
+{{- $_ := set $options "env" (include "carpool.settingsEnv" (dict "settings" $values.settings "own" $options "choices" $choices) | fromJson).items -}}
 {{- toJson $options -}}
 {{- end }}

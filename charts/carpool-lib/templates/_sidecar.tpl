@@ -11,6 +11,10 @@ Each takes a dictionary:
                             "carpool.sidecarEnv" has for those not among them,
                             sorted by name
   resources                 {requests: …, limits: …}
+  port, adminPort           numbers: of the proxy, and of health and metrics
+  godebug                   what "carpool.godebug" matches, or ""
+  user, group               who it runs as, where the image's own user will not
+                            do; 0: the image's, or the pod's
   native                    true: a sidecar of Kubernetes 1.29 and later
                             false: an ordinary container of an older cluster
   preload                   the script for Node.js is written and mounted
@@ -31,21 +35,19 @@ restartPolicy: Always
 {{- end }}
 ports:
   - name: carpool-admin
-    containerPort: 9128
+    containerPort: {{ .adminPort }}
 env: {{ toJson .env }}
-startupProbe:
-  httpGet:
-    path: /readyz
-    port: 9128
-  periodSeconds: 1
-  failureThreshold: 60
+lifecycle:
+  postStart: # what comes next starts when this ends: a second before a startupProbe would be asked
+    exec:
+      command: [/usr/local/bin/carpool, ready, "--wait", 20s]
 livenessProbe:
   httpGet:
     path: /healthz
-    port: 9128
+    port: {{ .adminPort }}
   periodSeconds: 10
   timeoutSeconds: 5
-  failureThreshold: 3
+  failureThreshold: 6
 resources: {{ toJson .resources }}
 securityContext:
   allowPrivilegeEscalation: false
@@ -53,8 +55,12 @@ securityContext:
     drop: ["ALL"]
   readOnlyRootFilesystem: true
   runAsNonRoot: true
-  runAsUser: 65532
-  runAsGroup: 65532
+{{- with .user }}
+  runAsUser: {{ . }}
+{{- end }}
+{{- with .group }}
+  runAsGroup: {{ . }}
+{{- end }}
   seccompProfile:
     type: RuntimeDefault
 {{- if .preload }}
@@ -66,9 +72,10 @@ volumeMounts:
 
 {{/*
 What carpool's container has in its environment unless the user's settings say
-otherwise, as a YAML list. An entry with
+otherwise, as a YAML list. It takes the ports and godebug. An entry with
 
-  when     depends on a choice: preload, or plain (an ordinary container)
+  when     depends on a choice: preload, plain (an ordinary container), port and
+           adminPort (not the usual one), or godebug (not empty)
 */}}
 {{- define "carpool.sidecarEnv" -}}
 - name: CARPOOL_DRAIN_DELAY # the app drains at the same time and still sends
@@ -77,6 +84,15 @@ otherwise, as a YAML list. An entry with
 - name: CARPOOL_PRELOAD_DIR
   value: /carpool
   when: preload
+- name: CARPOOL_LISTEN
+  value: 127.0.0.1:{{ .port }}
+  when: port
+- name: CARPOOL_ADMIN_LISTEN
+  value: ":{{ .adminPort }}"
+  when: adminPort
+- name: GODEBUG # for upstreams that TLS as Go has it by now does not reach: an error says so, and what helps
+  value: {{ toJson .godebug }}
+  when: godebug
 {{- end }}
 
 {{/* The pod's volumes that it needs, as a YAML list. */}}
@@ -115,9 +131,9 @@ and value an entry can have
 */}}
 {{- define "carpool.appEnv" -}}
 - name: HTTP_PROXY
-  value: http://127.0.0.1:3128
+  value: http://127.0.0.1:{{ .port }}
 - name: http_proxy
-  value: http://127.0.0.1:3128
+  value: http://127.0.0.1:{{ .port }}
 - name: NO_PROXY
   value: {{ toJson .noProxy }}
   with: HTTP_PROXY
@@ -130,13 +146,13 @@ and value an entry can have
   value: ""
   with: HTTP_PROXY
 - name: HTTPS_PROXY
-  value: http://127.0.0.1:3128
+  value: http://127.0.0.1:{{ .port }}
   when: https
 - name: https_proxy
-  value: http://127.0.0.1:3128
+  value: http://127.0.0.1:{{ .port }}
   when: https
 - name: JAVA_TOOL_OPTIONS
-  value: {{ printf "-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=3128 -Dhttp.nonProxyHosts=localhost|127.*|[::1]|169.254.*|[fd00:ec2:*|100.100.100.200|[fd00:100::100:200]|168.63.129.16|[fd20:ce::254]|[fd00:a9fe:a9fe::1]|192.0.0.192|[fd00:c1::a9fe:a9fe]|[fd00:42::42]|metadata.google.internal|metadata.google.internal.|metadata|metadata.tencentyun.com|kubernetes.default.svc%s" .nonProxyHosts | toJson }}
+  value: {{ printf "-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=%v -Dhttp.nonProxyHosts=localhost|127.*|[::1]|169.254.*|[fd00:ec2:*|100.100.100.200|[fd00:100::100:200]|168.63.129.16|[fd20:ce::254]|[fd00:a9fe:a9fe::1]|192.0.0.192|[fd00:c1::a9fe:a9fe]|[fd00:42::42]|metadata.google.internal|metadata.google.internal.|metadata|metadata.tencentyun.com|kubernetes.default.svc%s" .port .nonProxyHosts | toJson }}
   when: java
   extend: " "
 - name: NODE_OPTIONS
@@ -168,4 +184,12 @@ entries: httpx at brackets, at ranges of IPv6 and at letters beyond ASCII.
 {{/* What a message says that an entry has to be. */}}
 {{- define "carpool.noProxyWant" -}}
 names, IP addresses without brackets and IPv4 ranges, with commas between them
+{{- end }}
+
+{{/* What GODEBUG has to match, and what a message says that it has to be. */}}
+{{- define "carpool.godebug" -}}
+^([a-z0-9]+=[a-z0-9]+(,[a-z0-9]+=[a-z0-9]+)*)?$
+{{- end }}
+{{- define "carpool.godebugWant" -}}
+name=value with commas between them, such as tlsrsakex=1
 {{- end }}

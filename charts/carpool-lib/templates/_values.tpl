@@ -12,14 +12,14 @@ templates of _sidecar.tpl take.
 
 {{/*
 What carpool's container has in its environment, as JSON: {"items": [{name,
-value}, …]}, sorted by name. Takes {settings, choices}: the choices decide which
-of the definition's own variables are among them; settings go before those. A
-number is written as JSON has it, for Helm reads all numbers as floating point
-and prints a million as 1e+06.
+value}, …]}, sorted by name. Takes {settings, own, choices}: own is what
+"carpool.sidecarEnv" takes, and the choices decide which of its variables are
+among them; settings go before those. A number is written as JSON has it, for
+Helm reads all numbers as floating point and prints a million as 1e+06.
 */}}
 {{- define "carpool.settingsEnv" -}}
 {{- $values := dict -}}
-{{- range include "carpool.sidecarEnv" dict | fromYamlArray -}}
+{{- range include "carpool.sidecarEnv" .own | fromYamlArray -}}
 {{- if get $.choices .when -}}
 {{- $_ := set $values .name .value -}}
 {{- end -}}

@@ -1,17 +1,36 @@
 {{/*
 A value as a CEL expression. What is known only when a pod comes stands in it as
-a string "cel:EXPRESSION", or at the end of one, "text cel:EXPRESSION". dyn() is around every item because CEL in Kubernetes
-wants the items of a list, and the values of a map, to be of one type. It is for
-the definition of the sidecar only: in what users write, "cel:" is just text.
+a string with "cel:EXPRESSION;" in it, the last semicolon of which may be left
+out. With "cel?:EXPRESSION" the key is there unless that is null. (CEL's own
+optional keys let the API server's compiler panic if their type is not known.)
+dyn() is around every item because CEL in Kubernetes wants the items of a list,
+and the values of a map, to be of one type. It is for the definition of the
+sidecar only: in what users write, "cel:" is just text.
 */}}
 {{- define "carpool.cel" -}}
 {{- if kindIs "map" . -}}
-{ {{- range $key, $value := . }}{{ toJson $key }}: dyn({{ include "carpool.cel" $value }}), {{ end -}} }
+{{- $nulls := false -}}
+{ {{- range $key, $value := . }}
+{{- if and (kindIs "string" $value) (hasPrefix "cel?:" (toString $value)) -}}
+{{- $nulls = true -}}
+{{- $value = print "cel:" (trimPrefix "cel?:" $value) -}}
+{{- end -}}
+{{ toJson $key }}: dyn({{ include "carpool.cel" $value }}), {{ end -}} }
+{{- if $nulls }}.transformMap(key, value, value != null, value){{ end }}
 {{- else if kindIs "slice" . -}}
 [ {{- range . }}dyn({{ include "carpool.cel" . }}), {{ end -}} ]
 {{- else if and (kindIs "string" .) (contains "cel:" (toString .)) -}}
-{{- $parts := splitn "cel:" 2 . -}}
-{{ with $parts._0 }}{{ toJson . }} + {{ end }}{{ $parts._1 }}
+{{- $terms := list -}}
+{{- range $i, $part := splitList "cel:" . -}}
+{{- $text := $part -}}
+{{- if $i -}}
+{{- $split := splitn ";" 2 $part -}}
+{{- $terms = append $terms $split._0 -}}
+{{- $text = $split._1 | default "" -}}
+{{- end -}}
+{{- with $text -}}{{- $terms = append $terms (toJson .) -}}{{- end -}}
+{{- end -}}
+{{ join " + " $terms }}
 {{- else -}}
 {{ toJson . }}
 {{- end -}}
@@ -52,5 +71,8 @@ https: {key: https, value: {{ .Values.https | toString | toJson }}}
 java: {key: java, value: {{ .Values.java | toString | toJson }}}
 preload: {key: preload, value: {{ .Values.preload | toString | toJson }}}
 no-proxy: {key: noProxy, value: {{ join "," .Values.noProxy | toJson }}}
+port: {key: port, value: {{ .Values.port | toString | toJson }}}
+admin-port: {key: adminPort, value: {{ .Values.adminPort | toString | toJson }}}
+godebug: {key: godebug, value: {{ .Values.godebug | default "" | toJson }}}
 skip-containers: {key: skipContainers, value: {{ join "," .Values.skipContainers | toJson }}}
 {{- end }}

@@ -5,6 +5,7 @@ import (
 	"encoding"
 	"encoding/json"
 	"flag"
+	"math"
 	"os"
 	"reflect"
 	"strings"
@@ -73,39 +74,30 @@ func settingsSchema(t *testing.T) map[string]any {
 // typeSchema says what YAML may hold for a field. Helm's values are YAML, so a
 // number and a truth value may come as such or, as with --set-string, as text.
 func typeSchema(t *testing.T, field reflect.StructField) map[string]any {
-	null := map[string]any{"type": "null"} // takes a value back that another file has set
-	pattern := func(p string) map[string]any { return map[string]any{"type": "string", "pattern": p} }
-	anyOf := func(schemas ...any) map[string]any { return map[string]any{"anyOf": append(schemas, null)} }
-	switch field.Type {
-	case reflect.TypeFor[time.Duration]():
-		return anyOf(pattern(`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`), map[string]any{"const": 0})
-	case reflect.TypeFor[config.Hosts]():
-		const host = `\.?[A-Za-z0-9_-][A-Za-z0-9._-]*(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?`
-		return anyOf(pattern(`^((` + host + `)( *, *(` + host + `))*)?$`))
-	case reflect.TypeFor[config.Bytes]():
-		return anyOf(pattern(`^[0-9]+(KiB|MiB|Ki|Mi)?$`), map[string]any{"type": "integer", "minimum": 0})
+	anyOf := []any{map[string]any{"type": "string", "pattern": pattern(t, field)}}
+	number := func(kind string, least, most int) {
+		anyOf = append(anyOf, map[string]any{"type": kind, "minimum": least, "maximum": most})
 	}
-	switch field.Type.Kind() {
-	case reflect.Slice: // of ports
-		ports := []any{pattern(`^([0-9]+( *, *[0-9]+)*)?$`), map[string]any{"type": "integer", "minimum": 1, "maximum": 65535}}
-		if words := choices(field); words != nil {
-			ports = append(ports, map[string]any{"enum": words})
+	switch {
+	case field.Type == reflect.TypeFor[time.Duration]():
+		if !positive(field) {
+			anyOf = append(anyOf, map[string]any{"const": 0})
 		}
-		return anyOf(ports...)
-	case reflect.Bool:
-		return anyOf(map[string]any{"type": "boolean"}, pattern(`^(true|false)$`))
-	case reflect.Int:
-		return anyOf(map[string]any{"type": "integer", "minimum": 0}, pattern(`^[0-9]+$`))
-	case reflect.Float64:
-		return anyOf(map[string]any{"type": "number", "minimum": 0, "maximum": 1}, pattern(`^(0(\.[0-9]+)?|1(\.0+)?)$`))
+	case field.Type == reflect.TypeFor[config.Bytes]():
+		number("integer", int(config.KiB), int(config.MiB))
+	case field.Type == reflect.TypeFor[config.Hosts](): // as text only
+	case field.Type.Kind() == reflect.Slice: // of ports
+		number("integer", 1, 65535)
+	case choices(field) != nil:
+		anyOf[0] = map[string]any{"enum": choices(field)}
+	case field.Type.Kind() == reflect.Bool:
+		anyOf = append(anyOf, map[string]any{"type": "boolean"})
+	case field.Type.Kind() == reflect.Int:
+		number("integer", 0, math.MaxInt32)
+	case field.Type.Kind() == reflect.Float64:
+		number("number", 0, 1)
 	}
-	if words := choices(field); words != nil {
-		return anyOf(map[string]any{"enum": words})
-	}
-	if field.Type.Kind() != reflect.String {
-		t.Fatalf("%s: say here what values of type %s look like", field.Name, field.Type)
-	}
-	return anyOf(map[string]any{"type": "string"})
+	return map[string]any{"anyOf": append(anyOf, map[string]any{"type": "null"})} // null takes back what another file has set
 }
 
 // choices are the words that a field's type decodes, of those in its help.

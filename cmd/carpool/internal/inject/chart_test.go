@@ -27,6 +27,10 @@ func TestDefaultsAreTheChartsValues(t *testing.T) {
 			NoProxy              []string `yaml:"noProxy"`
 			Skip                 []string `yaml:"skipContainers"`
 			HTTPS, Java, Preload bool
+			Port                 string
+			AdminPort            string `yaml:"adminPort"`
+			GODEBUG              string
+			CPULimit             string `yaml:"cpuLimitWhereRequired"`
 		}
 		for file, into := range map[string]any{"Chart.yaml": &about, "values.yaml": &values} {
 			if err := yaml.Unmarshal(readFile(t, "../../../../charts", chart, file), into); err != nil {
@@ -39,7 +43,11 @@ func TestDefaultsAreTheChartsValues(t *testing.T) {
 			CPURequest: values.Resources.Requests.CPU, MemoryRequest: values.Resources.Requests.Memory,
 			CPULimit: values.Resources.Limits.CPU, MemoryLimit: values.Resources.Limits.Memory,
 			Settings: values.Settings, NoProxy: values.NoProxy, Skip: values.Skip,
-			HTTPS: values.HTTPS, Java: values.Java, Preload: values.Preload,
+			HTTPS: values.HTTPS, Java: values.Java, Preload: values.Preload, Port: values.Port, AdminPort: values.AdminPort, GODEBUG: values.GODEBUG,
+			CPULimitWhereRequired: values.CPULimit,
+		}
+		if chart == "carpool-lib" { // it does not see the pod
+			want.CPULimitWhereRequired = inject.Defaults().CPULimitWhereRequired
 		}
 		got := inject.Defaults()
 		if len(want.NoProxy) == 0 && len(want.Skip) == 0 {

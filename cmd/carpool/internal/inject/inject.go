@@ -38,9 +38,13 @@ are noted on stderr. uninject takes out what inject put in.
                             (default ` + DefaultImage + `)
   --pull-policy POLICY      Always, IfNotPresent or Never (default IfNotPresent)
   --cpu-request QUANTITY    default 20m; for all four "" is none
-  --cpu-limit QUANTITY      default none
+  --cpu-limit QUANTITY      default none, or 100m in a pod all of whose other
+                            containers have one
   --memory-request QUANTITY default 32Mi
   --memory-limit QUANTITY   default 128Mi
+  --port PORT               of the proxy in the pod (default 3128)
+  --admin-port PORT         of health and metrics (default 9128)
+  --godebug LIST            GODEBUG of the sidecar, for old TLS: tlsrsakex=1
   --set NAME=VALUE          a setting of carpool, such as IDLE_TIMEOUT=30s; can be
                             given several times
   --no-proxy HOSTS          what is not sent through carpool, beside the list that

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
@@ -32,6 +33,13 @@ type Options struct {
 
 	CPURequest, CPULimit, MemoryRequest, MemoryLimit string // Kubernetes quantities; "" is none
 
+	// CPULimitWhereRequired is the CPU limit where none is chosen and all other
+	// containers of the pod have one; "" is none.
+	CPULimitWhereRequired string
+
+	Port, AdminPort string // of the proxy, and of health and metrics
+	GODEBUG         string // of the sidecar; "" is none
+
 	Settings map[string]string // carpool's settings, by their names without CARPOOL_
 	NoProxy  []string          // what is not sent through carpool, beside the definition's list
 	Skip     []string          // names of containers that get nothing
@@ -48,13 +56,17 @@ type Options struct {
 	// no pod is looked for, and patches. Pods that carpool is not for, by their
 	// label or because of the node they are for, are none.
 	Strict bool
+
+	explicit    map[string]bool // quantities that were chosen, by their names
+	user, group string          // of the sidecar, or ""
 }
 
 // Defaults returns the options of the chart's own values.
 func Defaults() Options {
 	return Options{
 		Image: DefaultImage, PullPolicy: "IfNotPresent",
-		CPURequest: "20m", MemoryRequest: "32Mi", MemoryLimit: "128Mi",
+		CPURequest: "20m", MemoryRequest: "32Mi", MemoryLimit: "128Mi", CPULimitWhereRequired: "100m",
+		Port: usualPort, AdminPort: usualAdminPort,
 		Settings: map[string]string{},
 	}
 }
@@ -75,6 +87,9 @@ var options = []option{
 	quantity("cpu-limit", "100m", func(o *Options) *string { return &o.CPULimit }),
 	quantity("memory-request", "32Mi", func(o *Options) *string { return &o.MemoryRequest }),
 	quantity("memory-limit", "128Mi", func(o *Options) *string { return &o.MemoryLimit }),
+	port("port", func(o *Options) *string { return &o.Port }),
+	port("admin-port", func(o *Options) *string { return &o.AdminPort }),
+	{"godebug", setGODEBUG},
 	{"skip-containers", func(o *Options, v string) error { o.Skip = split(v); return nil }},
 	{"no-proxy", setNoProxy},
 	choice("https", func(o *Options) *bool { return &o.HTTPS }),
@@ -85,17 +100,32 @@ var options = []option{
 // setNoProxy takes entries that every client reads, or at least passes over.
 func setNoProxy(o *Options, v string) error {
 	o.NoProxy = split(v)
-	pattern, err := execute("carpool.noProxyEntry", nil)
+	isEntry, wanted, err := rule("carpool.noProxyEntry", "carpool.noProxyWant")
 	if err != nil {
 		return err
 	}
-	wanted, err := execute("carpool.noProxyWant", nil)
-	if err != nil {
-		return err
-	}
-	isEntry := regexp.MustCompile(pattern).MatchString
 	bad := slices.DeleteFunc(slices.Clone(o.NoProxy), func(entry string) bool { return isEntry(entry) || isIP(entry) })
 	return want(len(bad) == 0, wanted, strings.Join(bad, ","))
+}
+
+// setGODEBUG takes what looks like GODEBUG; Go passes over names that it does not
+// know.
+func setGODEBUG(o *Options, v string) error {
+	o.GODEBUG = v
+	matches, wanted, err := rule("carpool.godebug", "carpool.godebugWant")
+	if err != nil {
+		return err
+	}
+	return want(matches(v), wanted, v)
+}
+
+// rule returns a pattern of the definition, and what it is called in messages.
+func rule(pattern, name string) (matches func(string) bool, wanted string, err error) {
+	if pattern, err = execute(pattern, nil); err != nil {
+		return nil, "", err
+	}
+	wanted, err = execute(name, nil)
+	return regexp.MustCompile(pattern).MatchString, wanted, err
 }
 
 // isIP reports what the function of this name does in the admission policy's
@@ -117,7 +147,20 @@ var isQuantity = regexp.MustCompile(`^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[nu
 func quantity(name, example string, field func(*Options) *string) option {
 	return option{name, func(o *Options, v string) error {
 		*field(o) = v
+		o.explicit = maps.Clone(o.explicit)
+		if o.explicit == nil {
+			o.explicit = map[string]bool{}
+		}
+		o.explicit[name] = true
 		return want(v == "" || isQuantity(v), "a quantity such as "+example, v)
+	}}
+}
+
+func port(name string, field func(*Options) *string) option {
+	return option{name, func(o *Options, v string) error {
+		*field(o) = v
+		n, err := strconv.ParseUint(v, 10, 16)
+		return want(err == nil && n >= 1024 && v[0] != '0', "a port from 1024 to 65535", v)
 	}}
 }
 
@@ -141,6 +184,8 @@ func split(s string) []string {
 
 // overridden returns the options as a pod's annotations have them. Annotations
 // that carpool does not know are told to note: they may be of a later version.
+// An unknown setting is an error, as it is to the policy: it is most likely
+// another one that is spelled wrong.
 func (o Options) overridden(annotations *yaml.Node, note func(string)) (Options, error) {
 	o.Settings = maps.Clone(o.Settings)
 	var errs []error
@@ -166,7 +211,7 @@ func (o Options) overridden(annotations *yaml.Node, note func(string)) (Options,
 		errs = append(errs, errorAt(annotations, "%v", err))
 	}
 	for _, u := range unknown {
-		note(u.Warning())
+		errs = append(errs, errorAt(annotations, "%v", u))
 	}
 	return o, errors.Join(errs...)
 }
@@ -180,26 +225,30 @@ var fixed = []string{"LISTEN", "ADMIN_LISTEN"}
 func (o Options) check() (unknown []config.Unknown, err error) {
 	var errs []error
 	if o.Plain && o.Preload {
-		errs = append(errs, errors.New("preload needs a native sidecar: an ordinary container does not start before the app"))
+		errs = append(errs, errors.New("preload needs a native sidecar: Kubernetes does not promise that an ordinary container serves before the app starts, "+
+			"and without the script Node.js does not start"))
+	}
+	if o.Port == o.AdminPort {
+		errs = append(errs, fmt.Errorf("%sadmin-port: want another port than the proxy's, not %q", prefix, o.Port))
 	}
 	for _, name := range fixed {
 		if _, ok := o.Settings[name]; ok {
-			errs = append(errs, fmt.Errorf("%s%s is fixed in a pod, for the app and the probes count on it: leave it out", settingPrefix, name))
+			errs = append(errs, fmt.Errorf("%s%s is fixed in a pod, for the app and the probes count on it: leave it out (%[3]sport and /admin-port choose ports)",
+				settingPrefix, name, prefix))
 		}
 	}
-	_, unknown, _ = config.Load(environ(o.Settings))
 	env, err := o.sidecarEnv()
 	if err != nil {
 		return nil, err
 	}
-	_, _, err = config.Load(environ(env))
+	_, unknown, err = config.Load(environ(env))
 	return unknown, errors.Join(append(errs, err)...)
 }
 
-func environ(settings map[string]string) []string {
+func environ(env map[string]string) []string {
 	var all []string
-	for _, name := range slices.Sorted(maps.Keys(settings)) {
-		all = append(all, settingPrefix+name+"="+settings[name])
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		all = append(all, name+"="+env[name])
 	}
 	return all
 }

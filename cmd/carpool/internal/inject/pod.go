@@ -124,6 +124,11 @@ func (p pod) injectSpec(spec, apps *yaml.Node, o Options) error {
 	} else if o.Preload && taken {
 		return errorAt(volumes, "the pod has a volume of its own named %s: rename it, or do without preload", sidecarName)
 	}
+	if there {
+		o = o.listening(spec)
+	} else if o, err = o.fit(spec); err != nil {
+		return err
+	}
 	s, err := o.sidecar()
 	if err != nil {
 		return err
@@ -144,7 +149,7 @@ func (p pod) injectSpec(spec, apps *yaml.Node, o Options) error {
 		}
 	}
 	if o.Plain && strings.Contains(p.kind, "Job") {
-		p.note("it does not complete before carpool ends: let the app's last step POST to http://127.0.0.1:9128/quitquitquit")
+		p.note("it does not complete before carpool ends: let the app's last step POST to http://127.0.0.1:" + o.AdminPort + "/quitquitquit")
 	}
 	return p.serve(s, slices.DeleteFunc(served, func(c *yaml.Node) bool {
 		return text(c, "name") == sidecarName || slices.Contains(o.Skip, text(c, "name"))

@@ -73,30 +73,38 @@ func (o Options) chosen(v variable) bool {
 		return o.Preload
 	case "plain":
 		return o.Plain
+	case "port":
+		return o.Port != usualPort
+	case "adminPort":
+		return o.AdminPort != usualAdminPort
+	case "godebug":
+		return o.GODEBUG != ""
 	}
 	return false
 }
 
-// sidecarEnv returns the settings of the sidecar: the options' and, for those
-// not among them, the definition's.
+// sidecarEnv returns the environment of the sidecar, by name: the options'
+// settings and, for those not among them, what the definition has.
 func (o Options) sidecarEnv() (map[string]string, error) {
 	var vars []variable
-	if err := executeYAML("carpool.sidecarEnv", nil, &vars); err != nil {
+	if err := executeYAML("carpool.sidecarEnv", map[string]any{"port": o.Port, "adminPort": o.AdminPort, "godebug": o.GODEBUG}, &vars); err != nil {
 		return nil, err
 	}
-	env := maps.Clone(o.Settings)
+	env := map[string]string{}
 	for _, v := range vars {
-		name := strings.TrimPrefix(v.Name, settingPrefix)
-		if _, ok := env[name]; !ok && o.chosen(v) {
-			env[name] = v.Value
+		if o.chosen(v) {
+			env[v.Name] = v.Value
 		}
+	}
+	for name, value := range o.Settings {
+		env[settingPrefix+name] = value
 	}
 	return env, nil
 }
 
 // data is what the templates take.
 func (o Options) data() (map[string]any, error) {
-	settings, err := o.sidecarEnv()
+	values, err := o.sidecarEnv()
 	if err != nil {
 		return nil, err
 	}
@@ -105,8 +113,8 @@ func (o Options) data() (map[string]any, error) {
 		return nil, err
 	}
 	env := []map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(settings)) {
-		env = append(env, map[string]string{"name": settingPrefix + name, "value": settings[name]})
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		env = append(env, map[string]string{"name": name, "value": values[name]})
 	}
 	nonProxyHosts := ""
 	for _, entry := range o.NoProxy {
@@ -122,6 +130,7 @@ func (o Options) data() (map[string]any, error) {
 	return map[string]any{
 		"image": o.Image, "pullPolicy": o.PullPolicy, "env": env, "resources": o.resources(),
 		"native": !o.Plain, "preload": o.Preload, "noProxy": noProxy, "nonProxyHosts": nonProxyHosts,
+		"port": o.Port, "adminPort": o.AdminPort, "user": o.user, "group": o.group,
 	}, nil
 }
 

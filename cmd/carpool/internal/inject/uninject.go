@@ -26,7 +26,7 @@ func (p pod) uninject(o Options) error {
 	if text(annotations, statusAnnotation) != injected {
 		return nil
 	}
-	s, err := o.everything().sidecar()
+	s, err := o.everything().listening(spec).sidecar()
 	if err != nil {
 		return err
 	}
