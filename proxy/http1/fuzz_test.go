@@ -68,38 +68,41 @@ func FuzzResponseHead(f *testing.F) {
 	for _, row := range oddAnswers(f) {
 		f.Add([]byte(row.Sent), uint16(fuzzBytes))
 	}
-	f.Fuzz(func(t *testing.T, in []byte, limit uint16) {
-		if limit = max(limit, fuzzLimit); len(in) == 0 || len(in) > fuzzBytes {
-			return
-		}
-		r := new(http1.Response)
-		n, err := r.Parse(slices.Clone(in), int(limit))
-		sameByteByByte(t, new(http1.Response), in, int(limit), n, err)
-		if err != nil {
-			mustBeOneOf(t, err, 400, 431)
-			return
-		}
-		plainValues(t, &r.Head)
-		if r.Status < 100 || r.Status > 999 {
-			t.Errorf("status %d", r.Status)
-		}
-		out := emittedResponse(r)
-		again := mustResponse(t, string(out))
-		if again.Status != r.Status || again.Body(false) != r.Body(false) || again.Body(true) != r.Body(true) || again.Suspect {
-			t.Errorf("%q is read again as %+v", out, again)
-		}
-		sameLines(t, &r.Head, &again.Head)
-		if twice := emittedResponse(again); !bytes.Equal(out, twice) {
-			t.Errorf("%q is passed on as %q", out, twice)
-		}
-		asNetHTTPReadsResponse(t, r, in[:n])
-		asPutRight(t, r, in[:n])
-		// What goes on has lost what made readers differ.
-		strict := asNetHTTPReadsResponse(t, again, out)
-		if strict != "" && !strings.HasPrefix(strict, "the Trailer field") {
-			t.Errorf("%q is not for everybody to read: %s", out, strict)
-		}
-	})
+	f.Fuzz(responseIsReadRight)
+}
+
+// responseIsReadRight checks what is made of a response head, if it is one.
+func responseIsReadRight(t *testing.T, in []byte, limit uint16) {
+	if limit = max(limit, fuzzLimit); len(in) == 0 || len(in) > fuzzBytes {
+		return
+	}
+	r := new(http1.Response)
+	n, err := r.Parse(slices.Clone(in), int(limit))
+	sameByteByByte(t, new(http1.Response), in, int(limit), n, err)
+	if err != nil {
+		mustBeOneOf(t, err, 400, 431)
+		return
+	}
+	plainValues(t, &r.Head)
+	if r.Status < 100 || r.Status > 999 {
+		t.Errorf("status %d", r.Status)
+	}
+	out := emittedResponse(r)
+	again := mustResponse(t, string(out))
+	if again.Status != r.Status || again.Body(false) != r.Body(false) || again.Body(true) != r.Body(true) || again.Suspect {
+		t.Errorf("%q is read again as %+v", out, again)
+	}
+	sameLines(t, &r.Head, &again.Head)
+	if twice := emittedResponse(again); !bytes.Equal(out, twice) {
+		t.Errorf("%q is passed on as %q", out, twice)
+	}
+	asNetHTTPReadsResponse(t, r, in[:n])
+	asPutRight(t, r, in[:n])
+	// What goes on has lost what made readers differ.
+	strict := asNetHTTPReadsResponse(t, again, out)
+	if strict != "" && !strings.HasPrefix(strict, "the Trailer field") {
+		t.Errorf("%q is not for everybody to read: %s", out, strict)
+	}
 }
 
 // sameByteByByte checks that the verdict does not depend on how the bytes come.
@@ -153,7 +156,8 @@ func sameLines(t *testing.T, sent, got *http1.Head) {
 	if a, b := linesOf(sent), linesOf(got); !slices.Equal(a, b) {
 		t.Errorf("%q was passed on and is read as %q", a, b)
 	}
-	if sent.Length != got.Length || sent.Chunked != got.Chunked || sent.Close && !got.Close && len(got.First(http1.Connection)) > 0 {
+	leftOut := slices.ContainsFunc(sent.Fields, func(f http1.Field) bool { return f.Name == http1.Connection && f.Drop })
+	if sent.Length != got.Length || sent.Chunked != got.Chunked || sent.Close && !got.Close && !leftOut {
 		t.Errorf("%+v was passed on and is read as %+v", sent, got)
 	}
 }

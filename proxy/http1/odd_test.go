@@ -2,6 +2,7 @@ package http1_test
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -91,4 +92,40 @@ func judge(t *testing.T, row http1test.Answer, step int) (_ http1test.Verdict, c
 		return http1test.Once, content
 	}
 	return http1test.Kept, content
+}
+
+// oddPieces are what heads are made of below.
+var oddPieces = []string{
+	"Content-Length: 5", "Content-Length: 5, 5", "content-length:\t05", "Content-Length : 5", "Content-Length:", "Content-Length: 6",
+	"Content Length: 5", "Content-Length\xa0: 5", "Content-Length 5", "Content-Length: 5,", "Content-Length: 5\t,\t5 ",
+	"Transfer-Encoding: chunked", "transfer-encoding:CHUNKED\t", "Transfer-Encoding: identity", "Transfer-Encoding: chunked, chunked",
+	"Transfer-Encoding: identity, chunked", "Transfer-Encoding : chunked", "Transfer-Encoding", "Transfer-Encoding:", "Transfer Encoding: chunked",
+	"Connection: close", "Connection: close;", "Connection: X-A, a b", "Connection: Content-Length", "Conn-ection: close", "Connection", "Connection :",
+	"X-A: 1", "X-A:\x01", "X-A: a\x0bb", "X\x85: a", "X: \xa0", "ver", ": x", ":", "X(1): y", " folded", "\tfolded: 1", " ", " Content-Length: 5",
+	" , 5", " chunked", "\t5", "X: a\rb", "X: a\x00b", "\r", "Keep-Alive: timeout=5", "HTTP/1.1 200 OK", "Trailer: X",
+}
+
+// The verdict on a line must not depend on the lines around it in a way that
+// readers could differ about.
+func TestOddLinesInAnyOrder(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	pick := func(from ...string) string { return from[rnd.IntN(len(from))] }
+	accepted := 0
+	for range 20_000 {
+		in := pick("HTTP/1.1 200 OK", "HTTP/1.1 200 OK", "HTTP/1.0 200 OK", "HTTP/2.0 200 OK", "HTTP/2 200", "HTTP/1.1  204\tO\x01K", "HTTP/1.1 304 x")
+		for range rnd.IntN(6) {
+			in += pick("\r\n", "\r\n", "\r\n", "\n") + pick(oddPieces...)
+		}
+		in += pick("\r\n\r\n", "\n\n", "\n\r\n")
+		responseIsReadRight(t, []byte(in), fuzzBytes)
+		if t.Failed() {
+			t.Fatalf("by %q", in)
+		}
+		if _, err := new(http1.Response).Parse([]byte(in), big); err == nil {
+			accepted++
+		}
+	}
+	if accepted < 5_000 {
+		t.Errorf("%d heads were accepted", accepted)
+	}
 }
