@@ -1,6 +1,8 @@
 package proxy_test
 
 import (
+	"errors"
+	"os"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -24,7 +26,7 @@ func TestPanicsOfASessionsGoroutinesAreContained(t *testing.T) {
 	}{
 		{"proxy.(*session).pump(", func(r *rig, o *origin) (client, up *wire) {
 			client = r.client()
-			more := "Content-Length: 10\r\n\r\nfirst"
+			more := "Content-Length: 1000000\r\n\r\nfirst"
 			client.send(o.request("POST", "/", more))
 			up = o.accept()
 			up.want(o.forwarded("POST", "/", more))
@@ -46,9 +48,17 @@ func TestPanicsOfASessionsGoroutinesAreContained(t *testing.T) {
 			r.idle(o, 0)
 			client, up := c.begin(r, o)
 			panicIn(t, c.where)
-			c.from(client, up).send("other")
-			client.cut()
-			up.cut()
+			eventually(t, "a buffer is allocated", func() bool {
+				runtime.GC()
+				runtime.GC()                        // what is pooled survives one
+				_ = c.from(client, up).trySend("x") // its connection may be over by now
+				return r.proxy.Stats().Panics > 0
+			})
+			for _, w := range []*wire{client, up} { // what has come, and the end
+				if _, err := w.rest(); errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("the %s is not told", w.name)
+				}
+			}
 			sock.Ration(nil)
 			if n := r.proxy.Stats().Panics; n != 1 || faults.Load() != 1 {
 				t.Errorf("%d panics are counted, %d told", n, faults.Load())
@@ -70,9 +80,6 @@ func panicIn(t *testing.T, function string) {
 		return true
 	})
 	t.Cleanup(func() { sock.Ration(nil) })
-	for range 2 { // what is pooled survives one
-		runtime.GC()
-	}
 }
 
 // The sweeper goes on when it stumbles over a session.
