@@ -77,6 +77,9 @@ var (
 	problemConnect     = problem{502, "destination_unavailable", "the upstream could not be connected to"}
 	problemCertificate = problem{502, "tls_certificate_error", "the upstream's certificate does not hold for this host: wrong name, expired, or an unknown authority (CA_FILE adds one)"}
 
+	// problemClientGone is no answer: nobody is there who would read one.
+	problemClientGone = problem{status: 499, kind: "client_gone"}
+
 	problemTerminated = problem{502, "connection_terminated", "the upstream closed the connection without an answer; the request may or may not have been carried out"}
 	problemReuse      = problem{502, "connection_terminated", "the upstream closed a kept connection just as the request was sent; it was not repeated because the method is not idempotent, or the request is conditional (If-Match and the like)"}
 	problemStray      = problem{502, "http_protocol_error", "the upstream sent bytes on a kept connection that belong to no answer, just as the request came; it was not repeated because the method is not idempotent, or the body too long"}
@@ -101,6 +104,8 @@ func badResponse(err *http1.Error) *problem {
 // dialProblem tells why there is no upstream connection.
 func dialProblem(err error) *problem {
 	switch {
+	case errors.Is(err, pool.ErrCanceled):
+		return &problemClientGone
 	case errors.Is(err, pool.ErrFull), errors.Is(err, pool.ErrWaited):
 		return &problemBusy
 	case errors.Is(err, pool.ErrBudget), sock.Exhausted(err):

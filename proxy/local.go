@@ -84,17 +84,19 @@ func asProblem(err error) *problem {
 }
 
 // fail answers a request that could not be carried out.
-func (s *session) fail(x *exchange, p *problem) (again bool) {
+func (s *session) fail(x *exchange, v verdict) step {
+	p := v.problem
 	x.origin.Answered(0)
 	x.origin.Answered(p.status)
-	if !x.reqBody.Done() || x.broken || p.status < 500 {
-		x.keepAlive = false
-	}
-	again = s.replyProblem(x, p)
+	x.keepAlive = v.next == following
+	more := s.replyProblem(x, p)
 	s.logDetail(x, p.status, p.kind, p.text)
 	s.in.Consume(x.ready)
 	x.ready = 0
-	return again
+	if !more {
+		return closing
+	}
+	return following
 }
 
 // replyProblem answers with p.
