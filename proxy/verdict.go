@@ -23,6 +23,7 @@ type facts struct {
 	kept       bool     // all that was sent of it is still here
 	retried    bool     // this is the second time that it is sent
 	upgrade    bool     // it offers another protocol
+	connect    bool     // it asks for a tunnel
 	persists   bool     // its client goes on after the answer
 
 	// Of the connection.
@@ -234,6 +235,8 @@ func (f *facts) inPart() verdict {
 // afterAll is why the connection of a whole answer is closed; "" if it is kept.
 func (f *facts) afterAll() pool.Reason {
 	switch {
+	case f.connect:
+		return pool.Tunnelled
 	case f.switched:
 		return pool.Upgraded
 	case f.gone || f.dead: // as the answer came: it was interrupted, and is of no use any more

@@ -37,6 +37,7 @@ func TestVerdicts(t *testing.T) {
 	stray := func(f *facts) { f.stray = true }
 	upgrade := func(f *facts) { f.upgrade, f.replayable = true, false }
 	switched := func(f *facts) { f.switched = true }
+	connect := func(f *facts) { f.connect, f.replayable, f.persists = true, false, false }
 	brief := func(f *facts) { f.persists = false }
 	unlent := func(p *problem) func(*facts) { return func(f *facts) { f.unlent, f.accepted = p, false } }
 	for name, c := range map[string]struct {
@@ -109,19 +110,22 @@ func TestVerdicts(t *testing.T) {
 		"the request's body is bad": {with(at(passing), up(failed), down(malformed)), &problemIncomplete, pool.BadAnswer, closing},
 
 		// Whole answers.
-		"kept":                             {with(at(complete)), nil, "", following},
-		"kept, and the client ends":        {with(at(complete), brief), nil, "", closing},
-		"the client left at the end":       {with(at(complete), gone), nil, pool.ClientGone, following},
-		"died at the end":                  {with(at(complete), dead), nil, pool.ClientGone, following},
-		"more came behind it":              {with(at(complete), stray, last), nil, pool.StrayBytes, following},
-		"answered early":                   {with(at(complete), half), nil, pool.EarlyAnswer, following},
-		"answered early, and unread":       {with(at(complete), half, unread), nil, pool.EarlyAnswer, closing},
-		"a 408 as it may be":               {with(at(complete), idled), nil, pool.NotKept, following},
-		"a 408 with close":                 {with(at(complete), idled, last, suspect), nil, pool.ClosedOnReuse, following},
-		"odd":                              {with(at(complete), suspect, last), nil, pool.BadAnswer, following},
-		"the last":                         {with(at(complete), last), nil, pool.NotKept, following},
-		"an upgrade declined":              {with(at(complete), upgrade), nil, pool.NotKept, following},
-		"an upgraded connection has ended": {with(at(complete), upgrade, switched, brief), nil, pool.Upgraded, closing},
+		"kept":                              {with(at(complete)), nil, "", following},
+		"kept, and the client ends":         {with(at(complete), brief), nil, "", closing},
+		"the client left at the end":        {with(at(complete), gone), nil, pool.ClientGone, following},
+		"died at the end":                   {with(at(complete), dead), nil, pool.ClientGone, following},
+		"more came behind it":               {with(at(complete), stray, last), nil, pool.StrayBytes, following},
+		"answered early":                    {with(at(complete), half), nil, pool.EarlyAnswer, following},
+		"answered early, and unread":        {with(at(complete), half, unread), nil, pool.EarlyAnswer, closing},
+		"a 408 as it may be":                {with(at(complete), idled), nil, pool.NotKept, following},
+		"a 408 with close":                  {with(at(complete), idled, last, suspect), nil, pool.ClosedOnReuse, following},
+		"odd":                               {with(at(complete), suspect, last), nil, pool.BadAnswer, following},
+		"the last":                          {with(at(complete), last), nil, pool.NotKept, following},
+		"an upgrade declined":               {with(at(complete), upgrade), nil, pool.NotKept, following},
+		"a tunnel has ended":                {with(at(complete), connect), nil, pool.Tunnelled, closing},
+		"a tunnel was ended":                {with(at(complete), connect, gone), nil, pool.Tunnelled, closing},
+		"the client left before its tunnel": {with(at(passing), connect, down(failed)), &problemClientGone, pool.ClientGone, closing},
+		"an upgraded connection has ended":  {with(at(complete), upgrade, switched, brief), nil, pool.Upgraded, closing},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := c.f.judge()
