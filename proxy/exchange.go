@@ -48,7 +48,6 @@ type exchange struct {
 	informed bool // a 1xx was passed on
 	suspect  bool // and was odd
 	stray    bool // more came behind it than belongs to it
-	answered bool // the head of the final response is there; guarded by session.mu
 	// What the upstream said of its connection (pool.Lease.Hint).
 	hintTimeout, hintMax int64
 
@@ -151,22 +150,13 @@ func (s *session) exchange(x *exchange) (more bool) {
 	s.p.inFlight.Add(1)
 	defer s.p.inFlight.Add(-1) // after a panic too
 	switch {
-	case !s.begin(x):
+	case !s.reins.begin(x.origin):
 	case s.p.admits():
 		more = s.carry(x)
 	default:
 		more = s.unlent(x, &problemMemory) == following
 	}
-	return s.enter(busy) && more
-}
-
-// begin makes the exchange known to those who may end it, and reports whether
-// it may go on.
-func (s *session) begin(x *exchange) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.phase, s.sweeps, s.waiting = carrying, 0, x.origin
-	return !s.gone
+	return s.reins.enter(busy, s.p.now()) && more
 }
 
 // carry is the retry loop: at most one retry, on a fresh connection.
@@ -184,9 +174,6 @@ func (s *session) carry(x *exchange) bool {
 		x.broken, x.accepted = false, false
 		x.rb.Release()
 		x.resp.Reset()
-		s.mu.Lock()
-		x.answered = false
-		s.mu.Unlock()
 		s.p.retries.Add(1)
 	}
 }
@@ -205,12 +192,10 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	if !x.retried {
 		s.ticket.Avoid = netip.Addr{}
 	} else {
-		s.mu.Lock()
-		s.waiting = x.origin
-		s.mu.Unlock()
+		s.reins.beginAgain(x.origin)
 	}
 	l, err := x.origin.Acquire(&s.ticket)
-	s.hold(l)
+	s.reins.hold(l)
 	if err == nil && l.Pinned() {
 		x.pin = true // it knows this client, also where a request has no credentials
 	}
@@ -260,9 +245,9 @@ func (s *session) judge(x *exchange, lease *pool.Lease, got progress, err error)
 		f.suspect = r.Suspect || x.respBody.Suspect || x.suspect
 	}
 	if got == complete {
-		f.gone, f.dead = s.letGo() // from here on nobody interrupts it
+		f.gone, f.dead = s.reins.letGo() // from here on nobody interrupts it
 	} else {
-		f.gone, f.dead = s.reined()
+		f.gone, f.dead = s.reins.reined()
 	}
 	f.blame(pumped, isClientError(pumped))
 	f.blame(err, isClientError(err))
@@ -272,7 +257,7 @@ func (s *session) judge(x *exchange, lease *pool.Lease, got progress, err error)
 // conclude carries a verdict out on an exchange of which no answer has reached
 // the client.
 func (s *session) conclude(x *exchange, lease *pool.Lease, v verdict) step {
-	s.letGo()
+	s.reins.letGo()
 	lease.Discard(v.reason)
 	return s.tell(x, v)
 }
@@ -303,7 +288,7 @@ func (s *session) readResponse(x *exchange, lease *pool.Lease) error {
 		case err == nil && (x.resp.Status >= 200 || x.resp.Status == 101):
 			x.headLen = n
 			if s.p.cfg.ResponseHeaderTimeout > 0 {
-				return s.headCame(x, lease)
+				return s.reins.headCame(lease)
 			}
 			return nil
 		case err == nil:
@@ -324,35 +309,13 @@ func (s *session) readResponse(x *exchange, lease *pool.Lease) error {
 	}
 }
 
-// awaitHead bounds the wait for a response head after a request of which the
-// last part went out late: the head may be there already.
-func (s *session) awaitHead(x *exchange, lease *pool.Lease) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.gone || x.answered {
-		return nil
-	}
-	return lease.SetReadDeadline(time.Now().Add(s.p.cfg.ResponseHeaderTimeout))
-}
-
-// headCame lifts the bound that awaitHead has set, or keeps it from being set.
-func (s *session) headCame(x *exchange, lease *pool.Lease) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	x.answered = true
-	if s.gone {
-		return os.ErrDeadlineExceeded
-	}
-	return lease.SetReadDeadline(time.Time{})
-}
-
 // deadline bounds the next reads from the upstream. A cut that came before
 // stays in force.
 func (s *session) deadline(lease *pool.Lease, t time.Duration) error {
 	if err := lease.SetReadDeadline(time.Now().Add(t)); err != nil {
 		return err
 	}
-	if s.isGone() {
+	if s.reins.isGone() {
 		return os.ErrDeadlineExceeded
 	}
 	return nil

@@ -202,7 +202,7 @@ func (s *session) finish(x *exchange, next step) step {
 func (s *session) brokenOff(x *exchange, lease *pool.Lease, err error, untilClose bool) step {
 	v := s.judge(x, lease, passing, err)
 	if lease != nil {
-		s.letGo()
+		s.reins.letGo()
 		lease.Discard(v.reason)
 	}
 	s.abort = untilClose // an ordinary close would look like the end

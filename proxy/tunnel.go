@@ -55,7 +55,7 @@ func (s *session) tunnel(x *exchange) step {
 	s.p.tunnels.Add(1)
 	defer s.p.tunnels.Add(-1) // after a panic too
 	switch {
-	case !s.begin(x):
+	case !s.reins.begin(x.origin):
 		return closing
 	case !s.p.admits():
 		return s.unlent(x, &problemMemory)
@@ -96,9 +96,9 @@ func (s *session) join(x *exchange, lease *pool.Lease, head []byte) step {
 	}
 	lease.SetPatient(true)
 	f := new(flow)
-	s.beginFlow(f)
+	s.reins.beginFlow(f)
 	broken := s.splice(x, lease, f)
-	detail := s.endFlow()
+	detail := s.reins.endFlow()
 	v := s.judge(x, lease, complete, nil)
 	if broken {
 		lease.Abort(v.reason)

@@ -65,9 +65,7 @@ func (s *session) sendRest(x *exchange, lease *pool.Lease) {
 // as slowly as it likes: the sweeper sees to it that it lives.
 func (s *session) watchLease(lease *pool.Lease, on bool) {
 	lease.SetPatient(on)
-	s.mu.Lock()
-	s.patient = on
-	s.mu.Unlock()
+	s.reins.setPatient(on)
 }
 
 // dropSent gives up body bytes that were sent and need not be kept.
@@ -105,8 +103,8 @@ func (s *session) pump(x *exchange, lease *pool.Lease) (err error) {
 		_ = lease.SetWriteDeadline(time.Time{})
 	}
 	s.watchLease(lease, false)
-	if s.p.cfg.ResponseHeaderTimeout > 0 {
-		return s.awaitHead(x, lease)
+	if t := s.p.cfg.ResponseHeaderTimeout; t > 0 {
+		return s.reins.awaitHead(lease, t)
 	}
 	return nil
 }
