@@ -168,7 +168,7 @@ func (r *reins) endFlow() (detail string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.flow != nil && r.flow.overdue {
-		detail = "one side had ended and nothing moved any more (TUNNEL_HALF_CLOSED_TIMEOUT)"
+		detail = "one side had ended and nothing moved any more (CARPOOL_TUNNEL_HALF_CLOSED_TIMEOUT)"
 	}
 	r.flow, r.quiet = nil, false
 	return detail
