@@ -76,10 +76,18 @@ func splitAuthority(a []byte) (host []byte, port uint16, err *problem) {
 	return host, uint16(n), nil
 }
 
+// Lane is where the origin of a request comes from, which is all that the
+// listeners of a proxy differ in. The zero value is that of a proxy: requests name
+// it in their absolute-form target.
+type Lane struct{}
+
+// target takes a request target apart as the lane has it.
+func (Lane) target(t []byte) (target, *problem) { return parseTarget(t) }
+
 // route finds the origin of the request in x and builds the head that goes
 // there. The error is a *problem or a *policy.Denied.
 func (s *session) route(x *exchange) error {
-	t, bad := parseTarget(x.req.Target)
+	t, bad := s.lane.target(x.req.Target)
 	if bad != nil {
 		return bad
 	}

@@ -384,7 +384,7 @@ func TestServeAfterClose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.proxy.Serve(l); !errors.Is(err, proxy.ErrClosed) {
+	if err := r.proxy.Serve(l, proxy.Lane{}); !errors.Is(err, proxy.ErrClosed) {
 		t.Errorf("Serve: %v", err)
 	}
 	if err := l.Close(); err == nil {

@@ -154,7 +154,7 @@ func (s *session) answerHere(x *exchange) (done, again bool) {
 	}
 	fields, body := "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE, CONNECT\r\n", ""
 	if trace {
-		fields, body = "Content-Type: message/http\r\n", string(traced(r))
+		fields, body = "Content-Type: message/http\r\n", string(s.traced(r))
 	}
 	x.keepAlive = x.keepAlive && x.reqBody.Done()
 	s.in.Consume(x.headLen)
@@ -165,13 +165,13 @@ func (s *session) answerHere(x *exchange) (done, again bool) {
 
 // traced is the head of a request as a TRACE answer shows it: without what
 // must not be told (RFC 9110 section 9.3.8).
-func traced(r *http1.Request) []byte {
+func (s *session) traced(r *http1.Request) []byte {
 	for i := range r.Fields {
 		f := &r.Fields[i]
 		f.Drop = f.Name == http1.Authorization || f.Name == http1.ProxyAuthorization ||
 			http1.EqualFold(r.FieldName(f), "cookie")
 	}
-	t, _ := parseTarget(r.Target) // it was routed by it
+	t, _ := s.lane.target(r.Target) // it was routed by it
 	b := append([]byte(nil), r.Method...)
 	b = append(append(append(append(b, ' '), t.scheme...), t.authority...), t.path...)
 	b = append(b, " HTTP/1."...)

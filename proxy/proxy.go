@@ -136,8 +136,9 @@ func New(cfg Config) (*Proxy, error) {
 // ErrClosed is returned by Serve after Close.
 var ErrClosed = errors.New("proxy: closed")
 
-// Serve accepts connections on l until Close, which closes l.
-func (p *Proxy) Serve(l *sock.Listener) error {
+// Serve accepts connections on l until Close, which closes l. lane says how their
+// requests name their origins.
+func (p *Proxy) Serve(l *sock.Listener, lane Lane) error {
 	p.mu.Lock()
 	if p.ctx.Err() != nil {
 		p.mu.Unlock()
@@ -150,7 +151,7 @@ func (p *Proxy) Serve(l *sock.Listener) error {
 	p.work.Add(1)
 	p.mu.Unlock()
 	defer p.work.Done()
-	s := p.newSession()
+	s := p.newSession(lane)
 	var room relief
 	for {
 		loop.turned.Store(p.swept.Load())
@@ -167,7 +168,7 @@ func (p *Proxy) Serve(l *sock.Listener) error {
 			p.work.Add(1)
 			p.roster.join(&s.reins)
 			go s.reins.run()
-			s = p.newSession()
+			s = p.newSession(lane)
 		case p.ctx.Err() != nil || errors.Is(err, net.ErrClosed):
 			return ErrClosed
 		case sock.Exhausted(err) && room.due(p.now()) && p.makeRoom():

@@ -17,6 +17,7 @@ import (
 // that does not arrive at once, and tunnels, take a second.
 type session struct {
 	p      *Proxy
+	lane   Lane
 	conn   sock.Conn   // the accepted connection
 	client sock.Stream // what HTTP is spoken on: conn, or a layer over it
 	in     sock.Buffer // what the client has sent and nobody has used yet
@@ -36,9 +37,9 @@ type session struct {
 
 var sessions = sync.Pool{New: func() any { return new(session) }}
 
-func (p *Proxy) newSession() *session {
+func (p *Proxy) newSession(lane Lane) *session {
 	s := sessions.Get().(*session)
-	s.p, s.client = p, &s.conn
+	s.p, s.lane, s.client = p, lane, &s.conn
 	if s.reins.run == nil {
 		s.reins.conn, s.reins.ticket, s.reins.run = &s.conn, &s.ticket, s.serve
 	}

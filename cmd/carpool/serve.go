@@ -125,7 +125,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts, s.pool.Ended), Memory: guard,
 		Log: log, Errors: log.Logger, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
 	})
-	go func() { _ = s.proxy.Serve(s.listener) }() // ends with proxy.Close
+	go func() { _ = s.proxy.Serve(s.listener, proxy.Lane{}) }() // ends with proxy.Close
 	return s, nil
 }
 
