@@ -185,7 +185,7 @@ func (s *session) settle(x *exchange, lease *pool.Lease, clean bool) step {
 // finish ends an exchange whose answer was passed on whole.
 func (s *session) finish(x *exchange, next step) step {
 	x.origin.Answered(x.status)
-	s.log(x, x.status, "")
+	s.log(x, x.status, noError)
 	if s.p.cfg.BodyIdleTimeout > 0 {
 		_ = s.client.SetWriteDeadline(time.Time{})
 	}

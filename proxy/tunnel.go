@@ -35,7 +35,7 @@ func (s *session) switchProtocols(x *exchange, lease *pool.Lease) step {
 	s.letGo()
 	lease.Discard(pool.Upgraded)
 	x.origin.Answered(101)
-	s.logDetail(x, 101, "", detail)
+	s.logDetail(x, 101, noError, detail)
 	s.abort = err != nil
 	return closing
 }
