@@ -108,7 +108,7 @@ func (s *session) runTunnel(x *exchange, t *tunnel, r *http.Request) bool {
 		t.target.wait()
 		rethrow(errors.Join(t.client.err, t.target.err))
 		s.abort = t.broken()
-		s.logTunnel(x, t, 200, "", s.endFlow())
+		s.logTunnel(x, t, 200, noError, s.endFlow())
 		return false
 	}
 	p := connectProblem(t.err)
@@ -195,13 +195,13 @@ func connectProblem(err error) *problem {
 	return dialProblem(err)
 }
 
-func (s *session) logTunnel(x *exchange, t *tunnel, status int, kind, detail string) {
+func (s *session) logTunnel(x *exchange, t *tunnel, status int, kind errorKind, detail string) {
 	cfg := &s.p.cfg
-	if cfg.Log == nil || !cfg.LogAll && kind == "" {
+	if cfg.Log == nil || !cfg.LogAll && kind == noError {
 		return
 	}
 	cfg.Log(&Record{
-		Method: http.MethodConnect, Origin: net.JoinHostPort(t.host, fmt.Sprint(t.port)), Status: status, Error: kind,
+		Method: http.MethodConnect, Origin: net.JoinHostPort(t.host, fmt.Sprint(t.port)), Status: status, Error: kind.String(),
 		Detail: detail, Sent: t.client.copied, Received: t.target.copied, Duration: s.p.now() - x.start,
 	})
 }

@@ -57,7 +57,7 @@ func (s *session) endFlow() (detail string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.flow != nil && s.flow.overdue {
-		detail = "one side had ended and nothing moved any more (TUNNEL_HALF_CLOSED_TIMEOUT)"
+		detail = "one side had ended and nothing moved any more (CARPOOL_TUNNEL_HALF_CLOSED_TIMEOUT)"
 	}
 	s.flow, s.quiet = nil, false
 	return detail

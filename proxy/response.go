@@ -1,9 +1,7 @@
 package proxy
 
 import (
-	"errors"
 	"io"
-	"os"
 	"time"
 
 	"github.com/carpoolproxy/carpool/pool"
@@ -59,13 +57,11 @@ func (x *exchange) appendConnection(b []byte) []byte {
 
 // answer passes the final response on, whose head is in x.resp and at the
 // front of x.rb.
-func (s *session) answer(x *exchange, lease *pool.Lease) (again bool) {
+func (s *session) answer(x *exchange, lease *pool.Lease) step {
 	r := &x.resp
 	if r.Status == 101 {
-		_ = s.joinPump(x, lease)
-		if !x.upgrade || x.broken { // it goes on where the request ends
-			s.giveBack(lease, pool.BadAnswer)
-			return s.fail(x, &problemUpgrade)
+		if v := s.judge(x, lease, headed, nil); v.next != passOn {
+			return s.conclude(x, lease, v)
 		}
 		return s.switchProtocols(x, lease)
 	}
@@ -106,21 +102,18 @@ func asksForConnection(r *http1.Response) bool {
 
 // relay writes the head in x.respHead and the body as it comes: in one write
 // what came in one read.
-func (s *session) relay(x *exchange, lease *pool.Lease) bool {
+func (s *session) relay(x *exchange, lease *pool.Lease) step {
 	skip, untilClose := x.headLen, x.untilClose()
 	for head := x.respHead; ; {
 		out, used, bad := x.respBody.Decode(x.rb.Bytes()[skip:])
 		x.received += int64(out)
 		if bad != nil && head != nil && out == 0 {
-			_ = s.joinPump(x, lease)
-			s.giveBack(lease, pool.BadAnswer)
-			return s.fail(x, &problemProtocol)
+			return s.conclude(x, lease, s.judge(x, lease, headed, bad))
 		}
-		held := lease
+		held, done := lease, closing
 		if bad == nil && x.respBody.Done() {
 			// Others may have the connection while the client takes its time.
-			s.settle(x, lease, x.rb.Len() == skip+used)
-			held = nil
+			held, done = nil, s.settle(x, lease, x.rb.Len() == skip+used)
 		}
 		if err := s.send(head, x.rb.Bytes()[skip:skip+out]); err != nil {
 			return s.brokenOff(x, held, &clientError{err}, false)
@@ -129,15 +122,14 @@ func (s *session) relay(x *exchange, lease *pool.Lease) bool {
 		head, skip = nil, 0
 		switch {
 		case held == nil:
-			return s.finish(x)
+			return s.finish(x, done)
 		case bad != nil:
 			return s.brokenOff(x, held, bad, untilClose)
 		}
 		if err := s.fillAnswer(x, lease); err != nil {
 			if err == io.EOF && x.respBody.UntilClose() {
 				x.resp.Close = true
-				s.settle(x, lease, true)
-				return s.finish(x)
+				return s.finish(x, s.settle(x, lease, true))
 			}
 			return s.brokenOff(x, lease, err, untilClose)
 		}
@@ -171,71 +163,50 @@ func (s *session) fillAnswer(x *exchange, lease *pool.Lease) error {
 
 // settle gives the connection back after a whole response, for further use if
 // nothing speaks against it. clean says that nothing came behind the response.
-func (s *session) settle(x *exchange, lease *pool.Lease, clean bool) {
-	_ = s.joinPump(x, lease)
-	whole := !x.broken
-	interrupted := s.hold(nil)
-	r := &x.resp
-	if whole && clean && s.p.cfg.BodyIdleTimeout > 0 {
+func (s *session) settle(x *exchange, lease *pool.Lease, clean bool) step {
+	x.stray = !clean
+	v := s.judge(x, lease, complete, nil)
+	if v.reason != "" {
+		lease.Discard(v.reason)
+		return v.next
+	}
+	if s.p.cfg.BodyIdleTimeout > 0 {
 		_ = lease.SetReadDeadline(time.Time{})
 	}
-	switch {
-	case interrupted: // as the answer came: the connection is of no use any more
-		lease.Discard(pool.ClientGone)
-	case !clean:
-		lease.Discard(pool.StrayBytes)
-	case !whole:
-		lease.Discard(pool.EarlyAnswer)
-	case x.idledOut(lease):
-		lease.Discard(x.reasonOf408())
-	case r.Suspect, x.respBody.Suspect, x.suspect:
-		lease.Discard(pool.BadAnswer)
-	case ends(r), x.upgrade: // who declines an upgrade may still be of two minds
-		lease.Discard(pool.NotKept)
-	default:
-		lease.Hint(x.hintTimeout, x.hintMax)
-		if x.pin {
-			lease.ReleaseTo(&s.ticket, x.status == 401)
-			return
-		}
+	lease.Hint(x.hintTimeout, x.hintMax)
+	if x.pin {
+		lease.ReleaseTo(&s.ticket, x.status == 401)
+	} else {
 		lease.Release()
 	}
+	return v.next
 }
 
 // finish ends an exchange whose answer was passed on whole.
-func (s *session) finish(x *exchange) bool {
+func (s *session) finish(x *exchange, next step) step {
 	x.origin.Answered(x.status)
-	s.log(x, x.status, "")
+	s.log(x, x.status, noError)
 	if s.p.cfg.BodyIdleTimeout > 0 {
 		_ = s.client.SetWriteDeadline(time.Time{})
 	}
-	if x.reqBody.Done() {
-		s.in.Consume(x.ready)                     // what was kept for a retry
-		s.linger = !x.keepAlive && s.in.Len() > 0 // the rest of a pipeline
-		return x.keepAlive
-	}
 	s.linger = true
-	return false
+	if x.reqBody.Done() {
+		s.in.Consume(x.ready)                        // what was kept for a retry
+		s.linger = next == closing && s.in.Len() > 0 // the rest of a pipeline
+	}
+	return next
 }
 
-// brokenOff ends an exchange whose answer was passed on in part: the client
-// must not take it for the whole. lease is nil if it was given back.
-func (s *session) brokenOff(x *exchange, lease *pool.Lease, err error, untilClose bool) bool {
-	kind, reason := "http_response_incomplete", pool.Dead(err, pool.BadAnswer)
-	switch {
-	case isClientError(err) || s.isGone():
-		kind, reason = "client_gone", pool.ClientGone
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		kind, reason = "http_response_timeout", pool.TimedOut
-	}
+// brokenOff ends an exchange whose answer was passed on in part. lease is nil if
+// it was given back.
+func (s *session) brokenOff(x *exchange, lease *pool.Lease, err error, untilClose bool) step {
+	v := s.judge(x, lease, passing, err)
 	if lease != nil {
-		if isClientError(s.joinPump(x, lease)) {
-			kind, reason = "client_gone", pool.ClientGone
-		}
-		s.giveBack(lease, reason)
+		s.letGo()
+		lease.Discard(v.reason)
 	}
 	s.abort = untilClose // an ordinary close would look like the end
 	x.origin.Answered(x.status)
-	s.log(x, x.status, kind)
-	return false
+	s.log(x, x.status, v.problem.kind)
+	return closing
 }

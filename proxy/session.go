@@ -292,22 +292,28 @@ func (s *session) isGone() bool {
 	return s.gone
 }
 
-// foundDead reports whether the lease was interrupted because its peer gives no
-// sign of life.
-func (s *session) foundDead() bool {
+// reined reports why the lease may have been interrupted: the client has gone, or
+// the upstream was found dead.
+func (s *session) reined() (gone, dead bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.dead
+	return s.gone, s.dead
 }
 
-// hold makes a lease, nil for none, known to those who may interrupt it. It
-// reports whether they may have interrupted the one before.
-func (s *session) hold(l *pool.Lease) (interrupted bool) {
+// hold makes a lease known to those who may interrupt it.
+func (s *session) hold(l *pool.Lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	interrupted = s.gone || s.dead
 	s.lease, s.waiting, s.patient, s.dead = l, nil, false, false
-	return interrupted
+}
+
+// letGo takes the lease from them. It reports why they may have interrupted it.
+func (s *session) letGo() (gone, dead bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	gone, dead = s.gone, s.dead
+	s.lease, s.waiting, s.patient, s.dead = nil, nil, false, false
+	return gone, dead
 }
 
 // handle serves the request that begins in s.in.

@@ -10,7 +10,7 @@ import (
 
 // switchProtocols passes a 101 on and relays what follows, both ways (RFC 9110
 // section 7.8).
-func (s *session) switchProtocols(x *exchange, lease *pool.Lease) bool {
+func (s *session) switchProtocols(x *exchange, lease *pool.Lease) step {
 	x.status = 101
 	b := x.buildResponse(s.p.cfg.Via)
 	x.respHead = append(b, "Connection: Upgrade\r\n\r\n"...)
@@ -32,11 +32,12 @@ func (s *session) switchProtocols(x *exchange, lease *pool.Lease) bool {
 	err := errors.Join(<-up, down)
 	rethrow(err)
 	detail := s.endFlow()
-	s.giveBack(lease, pool.Upgraded)
+	s.letGo()
+	lease.Discard(pool.Upgraded)
 	x.origin.Answered(101)
-	s.logDetail(x, 101, "", detail)
+	s.logDetail(x, 101, noError, detail)
 	s.abort = err != nil
-	return false
+	return closing
 }
 
 // oneWay relays one direction of an upgraded connection. Its end is passed on;

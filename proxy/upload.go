@@ -17,6 +17,9 @@ func (e *clientError) Error() string { return "client: " + e.err.Error() }
 func (e *clientError) Unwrap() error { return e.err }
 
 func isClientError(err error) bool {
+	if err == nil {
+		return false // and does not allocate
+	}
 	var e *clientError
 	return errors.As(err, &e)
 }
@@ -126,7 +129,10 @@ func (s *session) fillBody(x *exchange) error {
 		}
 		return &clientError{err}
 	}
-	return s.decodeBody(x)
+	if err := s.decodeBody(x); err != nil {
+		return &clientError{err}
+	}
+	return nil
 }
 
 // sendBody writes a part of a request body. An upstream that takes too long over
