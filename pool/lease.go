@@ -31,6 +31,7 @@ const (
 	PeerDead       Reason = "peer_dead"       // no sign of life
 	PeerDeadToo    Reason = "peer_dead_too"   // idle, to a peer that was found dead by another
 	Upgraded       Reason = "upgraded"        // became a tunnel, which has ended
+	Tunnelled      Reason = "tunnelled"       // carried a CONNECT, which has ended
 	Pinned         Reason = "pinned"          // belonged to one client (NTLM), which has gone
 	Shutdown       Reason = "shutdown"        // carpool is stopping
 )
@@ -128,6 +129,13 @@ func (l *Lease) putIdle() {
 // Discard gives the connection back to be closed.
 func (l *Lease) Discard(reason Reason) {
 	l.comeBack()
+	l.close(reason)
+}
+
+// Abort is Discard, so that the upstream sees a reset, not an end.
+func (l *Lease) Abort(reason Reason) {
+	l.comeBack()
+	_ = l.conn.Abort()
 	l.close(reason)
 }
 

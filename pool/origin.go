@@ -36,8 +36,7 @@ type Origin struct {
 	idleFrom time.Duration
 	listed   atomic.Bool
 
-	// answers counts responses by class; 0 is carpool's own.
-	answers [6]atomic.Uint64
+	tally [8]atomic.Uint64
 	// gone is set when the pool has forgotten the origin.
 	gone atomic.Bool
 
@@ -74,13 +73,9 @@ func (o *Origin) Key() Key { return o.key }
 // still works, but the pool should be asked for it again.
 func (o *Origin) Gone() bool { return o.gone.Load() }
 
-// Answered counts a response passed on with this status, or, with 0, an answer
-// that carpool had to make itself.
-func (o *Origin) Answered(status int) {
-	if class := status / 100; class < len(o.answers) {
-		o.answers[class].Add(1)
-	}
-}
+// Tally adds one to the i-th of the counters that the borrower gives their
+// meaning (Stats.Tally).
+func (o *Origin) Tally(i int) { o.tally[i].Add(1) }
 
 // Ticket is a place in the queue for connections. Its owner uses it for one
 // Acquire at a time. The zero value is ready.
@@ -91,6 +86,8 @@ type Ticket struct {
 	Replayable bool
 	// Fresh asks for a new connection.
 	Fresh bool
+	// Virgin asks for a connection that has never carried HTTP: a tunnel's.
+	Virgin bool
 	// Avoid, if valid, is an address that a connection opened for this request
 	// leads to only if there is no other.
 	Avoid netip.Addr
@@ -191,7 +188,7 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 // pickLocked takes the idle connection that was used last of those that the
 // request may have.
 func (o *Origin) pickLocked(t *Ticket, now time.Duration) *Lease {
-	if t.Fresh || !o.manners.keeps(now) {
+	if t.Fresh || t.Virgin || !o.manners.keeps(now) {
 		return nil
 	}
 	n, rest := o.idle.front, o.manners.rest(t.Replayable, now)
@@ -398,7 +395,7 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 		if rival != nil && (theirs == 0 || o.open+o.dialing > theirs+1) {
 			return l, MaxIdle
 		}
-		if t := n.value; !t.Fresh && o.manners.rest(t.Replayable, now) == 0 {
+		if t := n.value; !t.Fresh && !t.Virgin && o.manners.rest(t.Replayable, now) == 0 {
 			l.idled, l.reused = 0, l.requests > 0
 			o.grantLocked(n.value, grant{lease: l})
 			return nil, ""

@@ -110,7 +110,7 @@ func (o *Origin) takeOwn(t *Ticket) *Lease {
 	if l == nil || !l.origin.takePinned(l) {
 		return nil
 	}
-	if l.origin != o || t.Fresh || !o.mayUse(l, t, o.pool.now()) {
+	if l.origin != o || t.Fresh || t.Virgin || !o.mayUse(l, t, o.pool.now()) {
 		l.close(Pinned)
 		return nil
 	}

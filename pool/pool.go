@@ -176,16 +176,23 @@ func (p *Pool) Close() error {
 // now is the pool's clock: time since it began, which no clock step changes.
 func (p *Pool) now() time.Duration { return time.Since(p.start) }
 
-// Origin returns the origin for a key whose host is given as bytes, which it
-// does not keep. It does not allocate for an origin that it knows.
-func (p *Pool) Origin(tls bool, host []byte, port uint16) *Origin {
+// Lookup is a Key whose host is given as bytes.
+type Lookup struct {
+	TLS  bool
+	Host []byte
+	Port uint16
+}
+
+// Origin returns the origin for a key. It does not keep the bytes of the host,
+// and does not allocate for an origin that it knows.
+func (p *Pool) Origin(k Lookup) *Origin {
 	p.mu.Lock()
-	if o := p.known.byKey[Key{tls, string(host), port}]; o != nil {
+	if o := p.known.byKey[Key{k.TLS, string(k.Host), k.Port}]; o != nil {
 		p.mu.Unlock()
 		return o
 	}
 	shut := p.makeRoomLocked()
-	o := newOrigin(p, Key{tls, string(host), port})
+	o := newOrigin(p, Key{k.TLS, string(k.Host), k.Port})
 	p.known.add(o)
 	p.mu.Unlock()
 	for _, l := range shut {

@@ -142,7 +142,7 @@ func newSecure(t testing.TB, change ...func(*pool.Config)) (*secure, *pool.Pool,
 		c.RootCAs, c.Resolver = a.roots(), names{"good.test": loopback(1), "good.test.": loopback(1), "bad.test": loopback(1)}
 	})...)
 	p.StopJanitor()
-	return s, p, p.Origin(true, []byte("good.test"), s.addr.Port())
+	return s, p, p.Origin(pool.Lookup{TLS: true, Host: []byte("good.test"), Port: s.addr.Port()})
 }
 
 // connect opens a connection and returns both ends.
@@ -489,7 +489,7 @@ func TestAnUpstreamThatCannotProveItsNameGetsNothing(t *testing.T) {
 					"good.test": loopback(1), "good.test.": loopback(1), "bad.test": loopback(1),
 				}
 			})
-			o := p.Origin(true, []byte(c.host), s.addr.Port())
+			o := p.Origin(pool.Lookup{TLS: true, Host: []byte(c.host), Port: s.addr.Port()})
 			accepted := s.accept()
 			if c.wrong == nil {
 				acquire(t, o, pool.Ticket{}).Release()
@@ -534,6 +534,6 @@ func TestAnAddressOfAnotherFamilyIsVerifiedToo(t *testing.T) {
 		a.issue(t, func(c *x509.Certificate) { c.IPAddresses = []net.IP{netip.IPv6Loopback().AsSlice()} }),
 	}}}
 	p := newPool(t, func(c *pool.Config) { c.RootCAs = a.roots() })
-	l, _ := s.connect(t, p.Origin(true, []byte("::1"), s.addr.Port()), pool.Ticket{})
+	l, _ := s.connect(t, p.Origin(pool.Lookup{TLS: true, Host: []byte("::1"), Port: s.addr.Port()}), pool.Ticket{})
 	l.Release()
 }

@@ -25,6 +25,7 @@ type exchange struct {
 	keepAlive         bool  // the client wants to go on after the answer
 	http10            bool  // the client speaks HTTP/1.0
 	upgrade           bool  // the client offers another protocol
+	connect           bool  // it is a CONNECT
 	replayable        bool  // may be sent twice, as far as the method goes
 	pin               bool  // authenticates the connection, not the request
 	forwards          int64 // Max-Forwards for the next hop, -1: none
@@ -149,18 +150,23 @@ func (s *session) exchange(x *exchange) (more bool) {
 	}
 	s.p.inFlight.Add(1)
 	defer s.p.inFlight.Add(-1) // after a panic too
-	s.mu.Lock()
-	s.phase, s.sweeps, s.waiting = carrying, 0, x.origin
-	gone := s.gone
-	s.mu.Unlock()
 	switch {
-	case gone:
+	case !s.begin(x):
 	case s.p.admits():
 		more = s.carry(x)
 	default:
 		more = s.unlent(x, &problemMemory) == following
 	}
 	return s.enter(busy) && more
+}
+
+// begin makes the exchange known to those who may end it, and reports whether
+// it may go on.
+func (s *session) begin(x *exchange) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.phase, s.sweeps, s.waiting = carrying, 0, x.origin
+	return !s.gone
 }
 
 // carry is the retry loop: at most one retry, on a fresh connection.
@@ -246,7 +252,7 @@ func (s *session) judge(x *exchange, lease *pool.Lease, got progress, err error)
 	r := &x.resp
 	f := facts{
 		got: got, accepted: x.accepted, read: x.reqBody.Done(), sent: !x.broken, replayable: x.replayable, kept: x.keep,
-		retried: x.retried, upgrade: x.upgrade, persists: x.keepAlive, reused: lease != nil && lease.Reused(), stray: x.stray,
+		retried: x.retried, upgrade: x.upgrade, connect: x.connect, persists: x.keepAlive, reused: lease != nil && lease.Reused(), stray: x.stray,
 		late: lease != nil && x.cameLate(lease),
 	}
 	if got >= headed {

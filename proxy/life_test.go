@@ -285,7 +285,7 @@ func TestCloseWithEverythingOpen(t *testing.T) {
 		eventually(t, "no descriptor is left", func() bool { return len(descriptors()) <= before })
 	})
 	resolver := stuck{make(chan struct{}, 2)}
-	r := start(t, func(s *settings) { s.pool.Resolver = resolver; s.pool.MaxConnsPerHost = 5 })
+	r := start(t, func(s *settings) { s.pool.Resolver = resolver; s.pool.MaxConnsPerHost = 6 })
 	o := newOrigin(t)
 	open := everything(t, r, o, resolver)
 	r.stop()
@@ -329,11 +329,11 @@ func everything(t *testing.T, r *rig, o *origin, resolver stuck) map[string]*wir
 	pushUntilStuck(t, up, newNoise(1<<30))
 	open["the upstream of a slow reader"] = up
 	open["a websocket"], open["the upstream of a websocket"] = websocket(r, o)
+	open["a tunnel"], open["the upstream of a tunnel"] = tunnel(r, o)
 	client("one that waits for an answer", o.get("/"))
 	open["the upstream that thinks"] = o.accept()
 	client("one that waits for a connection", o.get("/"))
 	r.waiting(o, 1)
-	open["a tunnel"], open["the upstream of a tunnel"] = tunnel(r, o)
 	client("one that waits for a name", "GET http://name.test/ HTTP/1.1\r\nHost: x\r\n\r\n")
 	<-resolver.asked
 	client("a tunnel that waits for a name", connectTo("name.test:443"))

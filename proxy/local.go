@@ -45,7 +45,10 @@ func (s *session) logDetail(x *exchange, status int, kind errorKind, detail stri
 		Status: status, Error: kind.String(), Detail: detail, Sent: x.sent, Received: x.received,
 		Duration: s.p.now() - x.start, Retried: x.retried,
 	}
-	if x.origin != nil {
+	switch {
+	case x.connect && x.origin != nil:
+		r.Method, r.Origin = "CONNECT", x.authority()
+	case x.origin != nil:
 		r.Origin = x.origin.Key().String()
 	}
 	if head := string(x.reqHead); head != "" {
@@ -85,8 +88,8 @@ func asProblem(err error) *problem {
 // fail answers a request that could not be carried out.
 func (s *session) fail(x *exchange, v verdict) step {
 	p := v.problem
-	x.origin.Answered(0)
-	x.origin.Answered(p.status)
+	x.origin.Tally(OwnAnswers)
+	countAnswer(x.origin, p.status)
 	x.keepAlive = v.next == following
 	more := s.replyProblem(x, p)
 	s.logDetail(x, p.status, p.kind, p.text)

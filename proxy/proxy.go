@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/elazarl/goproxy"
-
 	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
 )
@@ -58,8 +56,7 @@ type Config struct {
 
 // Upstreams is what the proxy needs of a pool.Pool.
 type Upstreams interface {
-	Origin(tls bool, host []byte, port uint16) *pool.Origin
-	Dial(ctx context.Context, host string, port uint16) (conn *sock.Conn, closed func(), err error)
+	Origin(pool.Lookup) *pool.Origin
 	EvictIdle() bool
 }
 
@@ -67,7 +64,7 @@ type Upstreams interface {
 type Proxy struct {
 	cfg     Config
 	start   time.Time
-	connect *goproxy.ProxyHttpServer
+	decider decider
 
 	draining atomic.Bool
 	inFlight atomic.Int64 // exchanges
@@ -139,7 +136,7 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p.watcher = w
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.connect = newConnectLane(p)
+	p.decider = newDecider()
 	p.work.Add(1)
 	go p.sweep()
 	return p, nil

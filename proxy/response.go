@@ -110,7 +110,7 @@ func (s *session) settle(x *exchange, lease *pool.Lease, clean bool) step {
 
 // finish ends an exchange whose answer was passed on whole.
 func (s *session) finish(x *exchange, next step) step {
-	x.origin.Answered(x.status)
+	countAnswer(x.origin, x.status)
 	s.log(x, x.status, noError)
 	if s.p.cfg.BodyIdleTimeout > 0 {
 		_ = s.client.SetWriteDeadline(time.Time{})
@@ -132,7 +132,7 @@ func (s *session) brokenOff(x *exchange, lease *pool.Lease, err error, untilClos
 		lease.Discard(v.reason)
 	}
 	s.abort = untilClose // an ordinary close would look like the end
-	x.origin.Answered(x.status)
+	countAnswer(x.origin, x.status)
 	s.log(x, x.status, v.problem.kind)
 	return closing
 }

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"bytes"
+	"net/netip"
 
+	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy/http1"
 	"github.com/carpoolproxy/carpool/proxy/policy"
 )
@@ -107,6 +109,14 @@ func (s *session) findOrigin(t target) error {
 	if err != nil {
 		return err
 	}
+	s.origin = s.p.originOf(t.tls, host, addr, port)
+	s.tls, s.authority = t.tls, append(s.authority[:0], t.authority...)
+	return nil
+}
+
+// originOf returns the origin of a host that policy.Host has judged; addr is its
+// address, if it is one.
+func (p *Proxy) originOf(tls bool, host []byte, addr netip.Addr, port uint16) *pool.Origin {
 	var buf [256]byte
 	name := buf[:0]
 	if addr.IsValid() {
@@ -114,9 +124,7 @@ func (s *session) findOrigin(t target) error {
 	} else {
 		name = appendLower(name, host)
 	}
-	s.origin = s.p.cfg.Upstreams.Origin(t.tls, name, port)
-	s.tls, s.authority = t.tls, append(s.authority[:0], t.authority...)
-	return nil
+	return p.cfg.Upstreams.Origin(pool.Lookup{TLS: tls, Host: name, Port: port})
 }
 
 func appendLower(dst, b []byte) []byte {

@@ -48,7 +48,6 @@ type session struct {
 	patient bool // the lease's peer is to be looked after
 	dead    bool // and was found dead
 	waiting *pool.Origin
-	tunnel  *tunnel
 	flow    *flow // of what is tunnelled
 	quiet   bool  // a tunnel that a drain need not wait for
 }
@@ -166,6 +165,7 @@ func (s *session) end() {
 		return
 	}
 	s.ticket.Leave()
+	s.ticket.Virgin = false
 	if s.linger {
 		s.lingerOn()
 	}
@@ -176,7 +176,7 @@ func (s *session) end() {
 	} else {
 		_ = s.conn.Close()
 	}
-	s.phase, s.gone, s.drowsy, s.lease, s.waiting, s.tunnel = busy, false, false, nil, nil, nil
+	s.phase, s.gone, s.drowsy, s.lease, s.waiting = busy, false, false, nil, nil
 	s.flow, s.quiet = nil, false
 	s.mu.Unlock()
 	p := s.p
@@ -258,9 +258,6 @@ func (s *session) interruptLocked() {
 	}
 	if s.waiting != nil {
 		s.waiting.Cancel(&s.ticket)
-	}
-	if s.tunnel != nil {
-		s.tunnel.interrupt()
 	}
 }
 

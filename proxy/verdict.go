@@ -23,6 +23,7 @@ type facts struct {
 	kept       bool     // all that was sent of it is still here
 	retried    bool     // this is the second time that it is sent
 	upgrade    bool     // it offers another protocol
+	connect    bool     // it asks for a tunnel
 	persists   bool     // its client goes on after the answer
 
 	// Of the connection.
@@ -32,7 +33,7 @@ type facts struct {
 
 	// What went wrong on either side.
 	client, upstream fault
-	bad              *http1.Error // what is malformed
+	wrong            *http1.Error // what is garbled
 
 	// Of what has come.
 	late     bool // it does not begin like an answer
@@ -58,11 +59,11 @@ const (
 type fault uint8
 
 const (
-	fine      fault = iota
-	failed          // its connection has ended, or was reset
-	vanished        // the kernel has given its peer up
-	timedOut        // it took longer than one of carpool's limits
-	malformed       // what it sent is not HTTP
+	fine     fault = iota
+	failed         // its connection has ended, or was reset
+	vanished       // the kernel has given its peer up
+	timedOut       // it took longer than one of carpool's limits
+	garbled        // what it sent is not HTTP
 )
 
 // verdict says what follows from the facts.
@@ -87,7 +88,7 @@ func (f *facts) blame(err error, client bool) {
 	var bad *http1.Error
 	switch {
 	case errors.As(err, &bad):
-		*side, f.bad = malformed, bad
+		*side, f.wrong = garbled, bad
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		*side = timedOut
 	case sock.TimedOut(err):
@@ -150,14 +151,14 @@ func (f *facts) withoutAnswer() verdict {
 		return f.fails(&problemBodyTimeout, pool.ClientGone)
 	case f.clientLeft():
 		return f.fails(&problemClientGone, pool.ClientGone)
-	case f.client == malformed:
-		return f.fails(badRequest(f.bad), pool.ClientGone)
-	case f.upstream == malformed && f.late && f.repeatable():
+	case f.client == garbled:
+		return f.fails(badRequest(f.wrong), pool.ClientGone)
+	case f.upstream == garbled && f.late && f.repeatable():
 		return verdict{reason: pool.StrayBytes, next: again}
-	case f.upstream == malformed && f.late:
+	case f.upstream == garbled && f.late:
 		return f.fails(&problemStray, pool.StrayBytes)
-	case f.upstream == malformed:
-		return f.fails(badResponse(f.bad), pool.BadAnswer)
+	case f.upstream == garbled:
+		return f.fails(badResponse(f.wrong), pool.BadAnswer)
 	case f.dead:
 		return f.fails(&problemDead, pool.PeerDead)
 	case f.upstream == timedOut:
@@ -175,7 +176,7 @@ func (f *facts) withoutAnswer() verdict {
 }
 
 // clientLeft reports whether nobody waits for the answer.
-func (f *facts) clientLeft() bool { return f.gone || f.client != fine && f.client != malformed }
+func (f *facts) clientLeft() bool { return f.gone || f.client != fine && f.client != garbled }
 
 // died is why a connection is closed that ended without a byte of an answer.
 func (f *facts) died() pool.Reason {
@@ -199,7 +200,7 @@ func (f *facts) brokeOff() pool.Reason {
 // withHead judges an exchange whose answer could be passed on.
 func (f *facts) withHead() verdict {
 	switch {
-	case f.upstream == malformed:
+	case f.upstream == garbled:
 		return f.fails(&problemProtocol, pool.BadAnswer)
 	case f.switched && (!f.upgrade || !f.sent): // the other protocol goes on where the request ends
 		return f.fails(&problemUpgrade, pool.BadAnswer)
@@ -234,6 +235,8 @@ func (f *facts) inPart() verdict {
 // afterAll is why the connection of a whole answer is closed; "" if it is kept.
 func (f *facts) afterAll() pool.Reason {
 	switch {
+	case f.connect:
+		return pool.Tunnelled
 	case f.switched:
 		return pool.Upgraded
 	case f.gone || f.dead: // as the answer came: it was interrupted, and is of no use any more

@@ -9,18 +9,18 @@ import (
 
 // TestVerdicts is the whole of the rules for how exchanges end.
 func TestVerdicts(t *testing.T) {
-	bad := &http1.Error{Status: 400, Text: "odd"}
-	request := facts{accepted: true, read: true, sent: true, persists: true, kept: true, replayable: true}
+	wrong := &http1.Error{Status: 400, Text: "odd"}
+	usual := facts{accepted: true, read: true, sent: true, persists: true, kept: true, replayable: true}
 	with := func(change ...func(*facts)) facts {
-		f := request
+		f := usual
 		for _, c := range change {
 			c(&f)
 		}
 		return f
 	}
 	at := func(got progress) func(*facts) { return func(f *facts) { f.got = got } }
-	up := func(why fault) func(*facts) { return func(f *facts) { f.upstream, f.bad = why, bad } }
-	down := func(why fault) func(*facts) { return func(f *facts) { f.client, f.bad = why, bad } }
+	up := func(why fault) func(*facts) { return func(f *facts) { f.upstream, f.wrong = why, wrong } }
+	down := func(why fault) func(*facts) { return func(f *facts) { f.client, f.wrong = why, wrong } }
 	reused := func(f *facts) { f.reused = true }
 	post := func(f *facts) { f.replayable = false }
 	long := func(f *facts) { f.kept = false }
@@ -37,6 +37,7 @@ func TestVerdicts(t *testing.T) {
 	stray := func(f *facts) { f.stray = true }
 	upgrade := func(f *facts) { f.upgrade, f.replayable = true, false }
 	switched := func(f *facts) { f.switched = true }
+	connect := func(f *facts) { f.connect, f.replayable, f.persists = true, false, false }
 	brief := func(f *facts) { f.persists = false }
 	unlent := func(p *problem) func(*facts) { return func(f *facts) { f.unlent, f.accepted = p, false } }
 	for name, c := range map[string]struct {
@@ -79,49 +80,52 @@ func TestVerdicts(t *testing.T) {
 		"the client left in its body":  {with(up(timedOut), down(failed), unread), &problemClientGone, pool.ClientGone, closing},
 		"the client is too slow":       {with(up(timedOut), down(timedOut), unread), &problemBodyTimeout, pool.ClientGone, closing},
 		"the client was cut off":       {with(up(timedOut), down(timedOut), gone), &problemClientGone, pool.ClientGone, closing},
-		"the client's body is not one": {with(up(timedOut), down(malformed), unread), badRequest(bad), pool.ClientGone, closing},
+		"the client's body is not one": {with(up(timedOut), down(garbled), unread), badRequest(wrong), pool.ClientGone, closing},
 
 		// What came is no answer.
-		"no HTTP":                      {with(up(malformed), at(begun)), badResponse(bad), pool.BadAnswer, following},
-		"late bytes":                   {with(reused, up(malformed), at(begun), late), nil, pool.StrayBytes, again},
-		"late bytes before a POST":     {with(reused, up(malformed), at(begun), late, post), &problemStray, pool.StrayBytes, following},
-		"late bytes again":             {with(reused, up(malformed), at(begun), late, retried), &problemStray, pool.StrayBytes, following},
-		"broken off in the head":       {with(reused, up(failed), at(begun)), &problemIncomplete, pool.BadAnswer, following},
-		"dead in the head":             {with(reused, up(vanished), at(begun)), &problemIncomplete, pool.PeerDead, following},
-		"no body":                      {with(up(malformed), at(headed)), &problemProtocol, pool.BadAnswer, following},
-		"408 of an idle connection":    {with(reused, at(headed), idled), nil, pool.NotKept, again},
-		"408 and close":                {with(reused, at(headed), idled, last), nil, pool.ClosedOnReuse, again},
-		"408 for a POST":               {with(reused, at(headed), idled, post), nil, "", passOn},
-		"408 twice":                    {with(reused, at(headed), idled, retried), nil, "", passOn},
-		"408, and the upload went bad": {with(reused, at(headed), idled, down(failed)), nil, "", passOn},
-		"an answer":                    {with(at(headed)), nil, "", passOn},
-		"101 that was asked for":       {with(at(headed), switched, upgrade), nil, "", passOn},
-		"101 out of the blue":          {with(at(headed), switched), &problemUpgrade, pool.BadAnswer, following},
-		"101 in the midst of a body":   {with(at(headed), switched, upgrade, half), &problemUpgrade, pool.BadAnswer, closing},
+		"no HTTP":                        {with(up(garbled), at(begun)), badResponse(wrong), pool.BadAnswer, following},
+		"late bytes":                     {with(reused, up(garbled), at(begun), late), nil, pool.StrayBytes, again},
+		"late bytes before a POST":       {with(reused, up(garbled), at(begun), late, post), &problemStray, pool.StrayBytes, following},
+		"late bytes again":               {with(reused, up(garbled), at(begun), late, retried), &problemStray, pool.StrayBytes, following},
+		"broken off in the head":         {with(reused, up(failed), at(begun)), &problemIncomplete, pool.BadAnswer, following},
+		"dead in the head":               {with(reused, up(vanished), at(begun)), &problemIncomplete, pool.PeerDead, following},
+		"no body":                        {with(up(garbled), at(headed)), &problemProtocol, pool.BadAnswer, following},
+		"408 of an idle connection":      {with(reused, at(headed), idled), nil, pool.NotKept, again},
+		"408 and close":                  {with(reused, at(headed), idled, last), nil, pool.ClosedOnReuse, again},
+		"408 for a POST":                 {with(reused, at(headed), idled, post), nil, "", passOn},
+		"408 twice":                      {with(reused, at(headed), idled, retried), nil, "", passOn},
+		"408, and the upload went wrong": {with(reused, at(headed), idled, down(failed)), nil, "", passOn},
+		"an answer":                      {with(at(headed)), nil, "", passOn},
+		"101 that was asked for":         {with(at(headed), switched, upgrade), nil, "", passOn},
+		"101 out of the blue":            {with(at(headed), switched), &problemUpgrade, pool.BadAnswer, following},
+		"101 in the midst of a body":     {with(at(headed), switched, upgrade, half), &problemUpgrade, pool.BadAnswer, closing},
 
 		// Passed on in part.
 		"broken off":                {with(at(passing), up(failed)), &problemIncomplete, pool.BadAnswer, closing},
 		"broken off by death":       {with(at(passing), up(vanished)), &problemIncomplete, pool.PeerDead, closing},
-		"bad chunks":                {with(at(passing), up(malformed)), &problemIncomplete, pool.BadAnswer, closing},
+		"bad chunks":                {with(at(passing), up(garbled)), &problemIncomplete, pool.BadAnswer, closing},
 		"silent":                    {with(at(passing), up(timedOut)), &problemTimeout, pool.TimedOut, closing},
 		"the client does not read":  {with(at(passing), down(timedOut)), &problemClientGone, pool.ClientGone, closing},
 		"the client left midway":    {with(at(passing), up(timedOut), gone), &problemClientGone, pool.ClientGone, closing},
-		"the request's body is bad": {with(at(passing), up(failed), down(malformed)), &problemIncomplete, pool.BadAnswer, closing},
+		"the request's body is bad": {with(at(passing), up(failed), down(garbled)), &problemIncomplete, pool.BadAnswer, closing},
 
 		// Whole answers.
-		"kept":                             {with(at(complete)), nil, "", following},
-		"kept, and the client ends":        {with(at(complete), brief), nil, "", closing},
-		"the client left at the end":       {with(at(complete), gone), nil, pool.ClientGone, following},
-		"died at the end":                  {with(at(complete), dead), nil, pool.ClientGone, following},
-		"more came behind it":              {with(at(complete), stray, last), nil, pool.StrayBytes, following},
-		"answered early":                   {with(at(complete), half), nil, pool.EarlyAnswer, following},
-		"answered early, and unread":       {with(at(complete), half, unread), nil, pool.EarlyAnswer, closing},
-		"a 408 as it may be":               {with(at(complete), idled), nil, pool.NotKept, following},
-		"a 408 with close":                 {with(at(complete), idled, last, suspect), nil, pool.ClosedOnReuse, following},
-		"odd":                              {with(at(complete), suspect, last), nil, pool.BadAnswer, following},
-		"the last":                         {with(at(complete), last), nil, pool.NotKept, following},
-		"an upgrade declined":              {with(at(complete), upgrade), nil, pool.NotKept, following},
-		"an upgraded connection has ended": {with(at(complete), upgrade, switched, brief), nil, pool.Upgraded, closing},
+		"kept":                              {with(at(complete)), nil, "", following},
+		"kept, and the client ends":         {with(at(complete), brief), nil, "", closing},
+		"the client left at the end":        {with(at(complete), gone), nil, pool.ClientGone, following},
+		"died at the end":                   {with(at(complete), dead), nil, pool.ClientGone, following},
+		"more came behind it":               {with(at(complete), stray, last), nil, pool.StrayBytes, following},
+		"answered early":                    {with(at(complete), half), nil, pool.EarlyAnswer, following},
+		"answered early, and unread":        {with(at(complete), half, unread), nil, pool.EarlyAnswer, closing},
+		"a 408 as it may be":                {with(at(complete), idled), nil, pool.NotKept, following},
+		"a 408 with close":                  {with(at(complete), idled, last, suspect), nil, pool.ClosedOnReuse, following},
+		"odd":                               {with(at(complete), suspect, last), nil, pool.BadAnswer, following},
+		"the last":                          {with(at(complete), last), nil, pool.NotKept, following},
+		"an upgrade declined":               {with(at(complete), upgrade), nil, pool.NotKept, following},
+		"a tunnel has ended":                {with(at(complete), connect), nil, pool.Tunnelled, closing},
+		"a tunnel was ended":                {with(at(complete), connect, gone), nil, pool.Tunnelled, closing},
+		"the client left before its tunnel": {with(at(passing), connect, down(failed)), &problemClientGone, pool.ClientGone, closing},
+		"an upgraded connection has ended":  {with(at(complete), upgrade, switched, brief), nil, pool.Upgraded, closing},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := c.f.judge()
@@ -143,11 +147,11 @@ func TestTheRetryRuleHolds(t *testing.T) {
 		f := facts{
 			accepted: on(0), read: on(1), sent: on(2), replayable: on(3), kept: on(4), retried: on(5), upgrade: on(6),
 			persists: on(7), reused: on(8), gone: on(9), dead: on(10), late: on(11), idledOut: on(12), switched: on(13),
-			last: on(14), suspect: on(15), stray: on(16), bad: &http1.Error{Status: 400},
+			last: on(14), suspect: on(15), stray: on(16), wrong: &http1.Error{Status: 400},
 		}
 		for f.got = unanswered; f.got <= complete; f.got++ {
-			for f.client = fine; f.client <= malformed; f.client++ {
-				for f.upstream = fine; f.upstream <= malformed; f.upstream++ {
+			for f.client = fine; f.client <= garbled; f.client++ {
+				for f.upstream = fine; f.upstream <= garbled; f.upstream++ {
 					v := f.judge()
 					if v.next != again {
 						continue

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/carpoolproxy/carpool/pool"
+	"github.com/carpoolproxy/carpool/proxy"
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -93,12 +94,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 }
 
 func collectOrigin(ch chan<- prometheus.Metric, o *pool.OriginStats) {
-	for class, n := range o.Answers {
+	for class, n := range o.Tally[:proxy.AnswerKinds] {
 		if class > 0 {
 			counter(ch, requests, float64(n), o.Origin, classLabels[class])
 		}
 	}
-	counter(ch, ownAnswers, float64(o.Answers[0]), o.Origin)
+	counter(ch, ownAnswers, float64(o.Tally[proxy.OwnAnswers]), o.Origin)
 	counter(ch, opened, float64(o.Opened), o.Origin)
 	counter(ch, reused, float64(o.Reused), o.Origin)
 	counter(ch, dialErrors, float64(o.DialErrors), o.Origin)
