@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // peak is the most memory that the process has had resident.
@@ -36,7 +38,7 @@ func (c *carpool) adminConnections(n int, text string) (all []*client) {
 			c.t.Fatal(err)
 		}
 		c.t.Cleanup(func() { _ = cl.Close() })
-		_ = cl.SetDeadline(time.Now().Add(patience))
+		_ = cl.SetDeadline(time.Now().Add(testkit.Patience))
 		_, _ = cl.Write([]byte(text)) // it may have had to go for another one
 		all = append(all, cl)
 	}
@@ -62,7 +64,7 @@ func TestX26ReadersThatDoNotReadCostLittle(t *testing.T) {
 		r, err := one.ask("GET", x.url(0, "/"))
 		want(t, http.StatusOK, r, err)
 		// The one that came first had to go for others, read or not.
-		eventually(t, "the first connection has ended", func() bool {
+		testkit.Eventually(t, "the first connection has ended", func() bool {
 			_, err := all[0].Read(make([]byte, 64<<10))
 			return err != nil
 		})
@@ -73,7 +75,7 @@ func TestX26ReadersThatDoNotReadCostLittle(t *testing.T) {
 	// The last ones read nothing either, and are given up.
 	last := c.adminConnections(1, strings.Repeat("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 200))[0]
 	begin := time.Now()
-	eventually(t, "a connection that reads nothing is given up", func() bool {
+	testkit.Eventually(t, "a connection that reads nothing is given up", func() bool {
 		_, err := last.Write([]byte("x"))
 		return err != nil
 	})

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // A client that opens a connection for each request is whom carpool is for. It
@@ -22,7 +24,7 @@ func TestX17ClientThatOpensAConnectionEach(t *testing.T) {
 	switch {
 	case testing.Short():
 		requests = min(requests, 500)
-	case raceEnabled:
+	case testkit.Race:
 		requests = min(requests, 2000)
 	}
 	const workers = 16
@@ -65,7 +67,7 @@ func onceRaw(addr, request string, buffer []byte) error {
 		return err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(testkit.Patience))
 	if _, err := io.WriteString(c, request); err != nil {
 		return err
 	}
@@ -164,7 +166,7 @@ func (p *plain) serve(c net.Conn) {
 // process, the clients' in the test's.
 func TestX15IdleClientsAreServedAndCostLittle(t *testing.T) {
 	clients := 10_000
-	if testing.Short() || raceEnabled {
+	if testing.Short() || testkit.Race {
 		clients = 1000
 	}
 	var limit syscall.Rlimit
@@ -202,7 +204,7 @@ func TestX15IdleClientsAreServedAndCostLittle(t *testing.T) {
 	}
 	each := (c.pss(t) - before) / clients
 	t.Logf("%d idle clients take %d bytes of carpool's memory each", clients, each)
-	if each > 10<<10 && !raceEnabled {
+	if each > 10<<10 && !testkit.Race {
 		t.Errorf("an idle client takes %d bytes", each)
 	}
 	for n, conn := range all {
@@ -216,7 +218,7 @@ func TestX15IdleClientsAreServedAndCostLittle(t *testing.T) {
 // askRaw has a client do a request on its connection.
 func askRaw(t testing.TB, n int, c net.Conn, request string) {
 	t.Helper()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(testkit.Patience))
 	if _, err := io.WriteString(c, request); err != nil {
 		t.Fatalf("client %d: %v", n, err)
 	}

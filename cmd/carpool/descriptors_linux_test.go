@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // startWithFiles starts carpool so that it may open only so many files.
@@ -189,7 +191,7 @@ func exhaust(t *testing.T, files, full int) {
 		})
 	}
 	wait(t, "a request has arrived", x.entered)
-	eventually(t, "files are short", func() bool { return c.open(t) >= full })
+	testkit.Eventually(t, "files are short", func() bool { return c.open(t) >= full })
 	idlesCheaply(t, c)
 
 	close(x.letGo)
@@ -213,7 +215,7 @@ func idlesCheaply(t testing.TB, c *carpool) {
 	t.Helper()
 	const period = 1500 * time.Millisecond
 	before, begin := c.cpu(t), time.Now()
-	eventually(t, "a while has passed", func() bool { return time.Since(begin) >= period })
+	testkit.Eventually(t, "a while has passed", func() bool { return time.Since(begin) >= period })
 	used := c.cpu(t) - before
 	t.Logf("%d files open, %v of processor time in %v", c.open(t), used, period)
 	if used > period/3 {

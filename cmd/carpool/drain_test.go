@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // upstream answers "here", and on /hold only when it is let go. entered is told
@@ -52,8 +54,8 @@ func wait(t testing.TB, what string, ch <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-ch:
-	case <-time.After(patience):
-		t.Fatalf("still not so after %v: %s", patience, what)
+	case <-time.After(testkit.Patience):
+		t.Fatalf("still not so after %v: %s", testkit.Patience, what)
 	}
 }
 
@@ -101,7 +103,7 @@ func TestX20ServesWhileARequestIsOpen(t *testing.T) {
 	wait(t, "the request has arrived", up.entered)
 
 	c.terminate()
-	eventually(t, "/readyz says 503", func() bool { return c.status("/readyz") == 503 })
+	testkit.Eventually(t, "/readyz says 503", func() bool { return c.status("/readyz") == 503 })
 	r, err := kept.ask("GET", up.URL+"/")
 	lastAnswer(t, kept, r, err)
 	c.terminate() // once more: nobody means by it that requests should be lost
@@ -157,7 +159,7 @@ func TestX20CutsOffAtTheTimeout(t *testing.T) {
 
 	signalled := time.Now()
 	c.terminate()
-	eventually(t, "/readyz says 503", func() bool { return c.status("/readyz") == 503 })
+	testkit.Eventually(t, "/readyz says 503", func() bool { return c.status("/readyz") == 503 })
 	servesOn(t, c, up.URL)
 	c.exit()
 	if passed := time.Since(signalled); passed < timeout {
@@ -178,7 +180,7 @@ func TestX20WaitsForTunnels(t *testing.T) {
 	tunnel := c.dial()
 	openTunnel(t, tunnel, up.Listener.Addr().String())
 	c.terminate()
-	eventually(t, "/readyz says 503", func() bool { return c.status("/readyz") == 503 })
+	testkit.Eventually(t, "/readyz says 503", func() bool { return c.status("/readyz") == 503 })
 	for range 3 {
 		servesOn(t, c, up.URL)
 		r, err := tunnel.ask("GET", "/", "Host: up")
@@ -191,7 +193,7 @@ func TestX20WaitsForTunnels(t *testing.T) {
 // openTunnel makes a tunnel of a client's connection.
 func openTunnel(t testing.TB, c *client, authority string) {
 	t.Helper()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(testkit.Patience))
 	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", authority, authority)
 	for first := true; ; first = false {
 		line, err := c.in.ReadString('\n')

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // source is a file that is sent over and over. The kernel does it, without a
@@ -131,7 +133,7 @@ func TestX22EndlessTransfersStarveNobody(t *testing.T) {
 			defer work.Wait()
 			defer bulk.Close()
 			work.Go(func() { transfer(t, bulk, &moved) })
-			eventually(t, "the transfer flows", func() bool { return moved.Load() > 64<<20 })
+			testkit.Eventually(t, "the transfer flows", func() bool { return moved.Load() > 64<<20 })
 			for range 20 {
 				before := moved.Load()
 				r, err := kept.ask("GET", up.URL+"/")
@@ -141,7 +143,7 @@ func TestX22EndlessTransfersStarveNobody(t *testing.T) {
 				if c.status("/healthz") != 200 {
 					t.Fatal("/healthz does not answer")
 				}
-				eventually(t, "the transfer goes on", func() bool { return moved.Load() > before })
+				testkit.Eventually(t, "the transfer goes on", func() bool { return moved.Load() > before })
 			}
 		})
 	}

@@ -19,23 +19,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
-
-// patience is how long a test waits for what has to happen. Nothing waits that
-// long unless it fails.
-const patience = 20 * time.Second
-
-// eventually waits until a condition holds.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !holds(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("still not so after %v: %s", patience, what)
-		}
-	}
-}
 
 // carpool is one at work, in the test's process or in one of its own. It has to
 // exit with 0 at the end of the test, if not before.
@@ -125,7 +111,7 @@ func firstOfEach(environ []string) []string {
 func (c *carpool) ready() *carpool {
 	c.t.Helper()
 	c.t.Cleanup(c.end)
-	eventually(c.t, "carpool serves", func() bool {
+	testkit.Eventually(c.t, "carpool serves", func() bool {
 		if c.hasExited() {
 			c.t.Fatalf("carpool exited with %d:\n%s", c.code, c.log)
 		}
@@ -150,7 +136,7 @@ func (c *carpool) end() {
 	c.terminate()
 	select {
 	case <-c.exited:
-	case <-time.After(2 * patience):
+	case <-time.After(2 * testkit.Patience):
 		c.t.Errorf("carpool did not exit")
 		if c.cmd != nil {
 			_ = c.cmd.Process.Kill()
@@ -168,7 +154,7 @@ func (c *carpool) end() {
 // exit waits for carpool to exit, and checks that it does so with 0.
 func (c *carpool) exit() {
 	c.t.Helper()
-	eventually(c.t, "carpool has exited", c.hasExited)
+	testkit.Eventually(c.t, "carpool has exited", c.hasExited)
 	if c.code != 0 {
 		c.t.Fatalf("exit code %d", c.code)
 	}
@@ -211,7 +197,7 @@ func (c *carpool) status(path string) int {
 // second at most, so it lets that pass since it last asked.
 func (c *carpool) scrape() exposition {
 	c.t.Helper()
-	eventually(c.t, "a second has passed since the last scrape", func() bool { return time.Since(c.scraped) > time.Second })
+	testkit.Eventually(c.t, "a second has passed since the last scrape", func() bool { return time.Since(c.scraped) > time.Second })
 	r, err := c.probe("/metrics")
 	if err != nil || r.StatusCode != http.StatusOK {
 		c.t.Fatalf("no metrics: %v, %v", r, err)
@@ -311,7 +297,7 @@ type client struct {
 }
 
 func dial(addr string) (*client, error) {
-	c, err := net.DialTimeout("tcp", addr, patience)
+	c, err := net.DialTimeout("tcp", addr, testkit.Patience)
 	if err != nil {
 		return nil, err
 	}
@@ -334,7 +320,7 @@ func (c *client) ask(method, target string, fields ...string) (*reply, error) {
 
 // send sends the head of a request.
 func (c *client) send(method, target string, fields ...string) error {
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(testkit.Patience))
 	_, err := io.WriteString(c, head(method, target, fields...))
 	return err
 }
@@ -362,7 +348,7 @@ func (c *client) receive(method string) (*reply, error) {
 // ended reads until the connection ends and checks that nothing comes before.
 func (c *client) ended(t testing.TB) {
 	t.Helper()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(testkit.Patience))
 	if b, err := c.in.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("got %q, %v, want the end of the connection", b, err)
 	}
@@ -396,7 +382,7 @@ func process(t testing.TB, environ []string, args ...string) output {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append([]string{}, environ...)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/preload"
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // ask sends a request without a body to the admin listener, at one of the
@@ -65,7 +66,7 @@ func TestQuitquitquitDrainsAndExitsWithZero(t *testing.T) {
 	}
 	r, err = c.ask("127.0.0.1", "POST", "/quitquitquit")
 	want(t, http.StatusOK, r, err)
-	eventually(t, "it drains", func() bool { return c.status("/readyz") == 503 })
+	testkit.Eventually(t, "it drains", func() bool { return c.status("/readyz") == 503 })
 	close(up.letGo)
 	r, err = held.receive("GET")
 	want(t, http.StatusOK, r, err)
@@ -96,12 +97,12 @@ func TestAStartWaitsForItsPorts(t *testing.T) {
 		go func() {
 			code <- run(ctx, nil, slices.Concat([]string{taken, "GOMAXPROCS=as it is"}, ports), log, log)
 		}()
-		eventually(t, "it waits", func() bool { return log.line("cannot listen yet") != nil })
+		testkit.Eventually(t, "it waits", func() bool { return log.line("cannot listen yet") != nil })
 		if line := log.line("cannot listen yet"); line["on"] != taken || !strings.Contains(line["error"].(string), "in use") {
 			t.Errorf("it says %v", line)
 		}
 		_ = before.Close()
-		eventually(t, "it serves", func() bool { return log.line("serving") != nil })
+		testkit.Eventually(t, "it serves", func() bool { return log.line("serving") != nil })
 		cancel()
 		if got := <-code; got != exitOK {
 			t.Errorf("exit code %d", got)
@@ -117,14 +118,14 @@ func TestSIGTERMWhileWaitingForAPortIsNoFailure(t *testing.T) {
 	go func() {
 		code <- run(ctx, nil, slices.Concat([]string{"CARPOOL_LISTEN=" + other.proxy, "GOMAXPROCS=as it is"}, ports), log, log)
 	}()
-	eventually(t, "it waits", func() bool { return log.line("cannot listen yet") != nil })
+	testkit.Eventually(t, "it waits", func() bool { return log.line("cannot listen yet") != nil })
 	cancel()
 	select {
 	case got := <-code:
 		if got != exitOK || log.line("stopped before it served") == nil {
 			t.Errorf("exit code %d, log %s", got, log)
 		}
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		t.Error("it did not stop")
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // cage is a memory cgroup for one process.
@@ -44,7 +46,7 @@ func newCage(t testing.TB, limit int64) *cage {
 		t.Skip("no memory cgroup can be made here: that takes root and a writable cgroup file system")
 	}
 	t.Cleanup(func() { // after the process' end, which the kernel may take a moment to see
-		eventually(t, "the cgroup is removed", func() bool { return os.Remove(c.dir) == nil })
+		testkit.Eventually(t, "the cgroup is removed", func() bool { return os.Remove(c.dir) == nil })
 	})
 	if limit > 0 {
 		if err := os.WriteFile(filepath.Join(c.dir, c.limit), []byte(strconv.FormatInt(limit, 10)), 0); err != nil {
@@ -154,7 +156,7 @@ func longAnswers(t testing.TB) string {
 // A load that takes more memory than carpool may have costs some requests, and
 // not carpool.
 func TestX18MemoryIsShedBeforeTheKernelKills(t *testing.T) {
-	if raceEnabled {
+	if testkit.Race {
 		t.Skip("the race detector by itself takes more memory than the limit")
 	}
 	const limit, requests, more, most = 40 << 20, 1000, 500, 10000
@@ -201,7 +203,7 @@ func TestX18MemoryIsShedBeforeTheKernelKills(t *testing.T) {
 		for _, cl := range clients {
 			_ = cl.Close()
 		}
-		eventually(t, "it takes requests again", func() bool {
+		testkit.Eventually(t, "it takes requests again", func() bool {
 			r, err := once(c.proxy, "GET", up+"/short")
 			return err == nil && r.StatusCode == http.StatusOK
 		})

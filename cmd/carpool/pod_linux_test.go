@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // Whoever may only use the proxy must not get at what only the kubelet and
@@ -69,7 +71,7 @@ func TestO4RunsWithoutPrivilegesAndFiles(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can build the cage")
 	}
-	if raceEnabled {
+	if testkit.Race {
 		t.Skip("with the race detector the program needs the C library's files")
 	}
 	path, err := program()

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // adminOf is the environment of a carpool with this address for /readyz.
@@ -43,7 +45,7 @@ func TestReadyWaitsAsLongAsItMay(t *testing.T) {
 	if got := command(t, environ, "ready"); got.code != exitFault || !strings.Contains(got.stderr, "503") || asked.Load() != 1 {
 		t.Errorf("without --wait, asked %d times: %+v", asked.Load(), got)
 	}
-	if got := command(t, environ, "ready", "--wait", patience.String()); got.code != exitOK || asked.Load() != 3 {
+	if got := command(t, environ, "ready", "--wait", testkit.Patience.String()); got.code != exitOK || asked.Load() != 3 {
 		t.Errorf("with --wait, asked %d times: %+v", asked.Load(), got)
 	}
 	// The environment's own proxy is not asked.

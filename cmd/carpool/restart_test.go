@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // service is one address with pods behind it, as a Service of Kubernetes is:
@@ -157,7 +159,7 @@ func TestX14RollingRestartLosesNoIdempotentRequest(t *testing.T) {
 		})
 	}
 	for n := range restarts {
-		eventually(t, "requests are answered", func() bool { return t.Failed() || done.Load() > int64(n+1)*perRestart })
+		testkit.Eventually(t, "requests are answered", func() bool { return t.Failed() || done.Load() > int64(n+1)*perRestart })
 		s.restart()
 	}
 	over.Store(true)
@@ -205,7 +207,7 @@ func (r *retryless) exchange(k int, url string) (err error) {
 	if !r.keep {
 		fields = append(fields, "Connection: close")
 	}
-	_ = r.conn.SetDeadline(time.Now().Add(patience))
+	_ = r.conn.SetDeadline(time.Now().Add(testkit.Patience))
 	if _, err := io.WriteString(r.conn, head(method, url, fields...)+body); err != nil {
 		return err
 	}

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // visitor is a client of the soak.
@@ -84,7 +86,7 @@ func (v *visitor) connect() bool {
 			return false
 		}
 	}
-	_ = v.conn.SetDeadline(time.Now().Add(2 * patience))
+	_ = v.conn.SetDeadline(time.Now().Add(2 * testkit.Patience))
 	return true
 }
 
@@ -206,7 +208,7 @@ func (v *visitor) do(w *wish) bool {
 		// A server may keep silent about it, and then gets the body after a while.
 		_ = v.conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
 		first, _ := v.conn.in.Peek(len("HTTP/1.1 1"))
-		_ = v.conn.SetReadDeadline(time.Now().Add(2 * patience))
+		_ = v.conn.SetReadDeadline(time.Now().Add(2 * testkit.Patience))
 		if len(first) > 0 && !strings.HasSuffix(string(first), " 1") {
 			err = io.EOF // the answer is there: it did not want the body
 		}

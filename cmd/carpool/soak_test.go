@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // The soak: clients of all manners ask upstreams with all sorts of bad habits
@@ -313,7 +315,7 @@ func measure() footprint {
 	runtime.GC() // what pools held goes with the second
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return footprint{runtime.NumGoroutine(), len(descriptors()), m.HeapAlloc}
+	return footprint{runtime.NumGoroutine(), len(testkit.Descriptors()), m.HeapAlloc}
 }
 
 func TestSoak(t *testing.T) {
@@ -321,7 +323,7 @@ func TestSoak(t *testing.T) {
 		t.Skip("takes a while")
 	}
 	const heapSlack = 4 << 20
-	before, socketsBefore := measure(), sockets()
+	before, socketsBefore := measure(), testkit.Sockets()
 	l := newLedger(t)
 	var upstreams []*habits
 	for _, h := range badHabits {
@@ -353,7 +355,7 @@ func TestSoak(t *testing.T) {
 	}
 	*l = ledger{t: t}
 	var after footprint
-	eventually(t, "goroutines, descriptors and heap are back at where they were", func() bool {
+	testkit.Eventually(t, "goroutines, descriptors and heap are back at where they were", func() bool {
 		after = measure()
 		return after.goroutines <= before.goroutines && after.descriptors <= before.descriptors && after.heap <= before.heap+heapSlack ||
 			t.Failed()
@@ -366,29 +368,18 @@ func TestSoak(t *testing.T) {
 func comesToRest(t testing.TB, c *carpool, upstreams []*habits, socketsBefore int) {
 	t.Helper()
 	for _, gauge := range []string{"requests_in_flight", "client_connections", "tunnels", "connections_in_use", "requests_waiting"} {
-		eventually(t, gauge+" is 0", func() bool { return c.metric("carpool_"+gauge) == 0 })
+		testkit.Eventually(t, gauge+" is 0", func() bool { return c.metric("carpool_"+gauge) == 0 })
 	}
-	if descriptors() == nil {
+	if testkit.Descriptors() == nil {
 		return // the system does not tell
 	}
-	eventually(t, "there are only listeners and, at both ends, idle upstream connections", func() bool {
+	testkit.Eventually(t, "there are only listeners and, at both ends, idle upstream connections", func() bool {
 		idle, open := int(c.metric("carpool_connections_idle")), 0
 		for _, u := range upstreams {
 			open += u.open()
 		}
-		return open == idle && sockets() <= socketsBefore+2+len(upstreams)+2*idle
+		return open == idle && testkit.Sockets() <= socketsBefore+2+len(upstreams)+2*idle
 	})
-}
-
-// sockets is how many the process has.
-func sockets() int {
-	n := 0
-	for _, d := range descriptors() {
-		if strings.Contains(d, " socket:") {
-			n++
-		}
-	}
-	return n
 }
 
 // figures are carpool's own.

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // habit is how an upstream of the soak behaves. Shares are from 0 to 1.
@@ -123,7 +125,7 @@ func (u *habits) serve(c *net.TCPConn) {
 			}
 			return
 		}
-		_ = c.SetDeadline(time.Now().Add(patience))
+		_ = c.SetDeadline(time.Now().Add(testkit.Patience))
 		r, err := http.ReadRequest(in)
 		if err != nil {
 			return

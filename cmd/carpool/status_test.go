@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 func TestTheStatusPageShowsWhatWentThrough(t *testing.T) {
@@ -22,7 +24,7 @@ func TestTheStatusPageShowsWhatWentThrough(t *testing.T) {
 	}
 	var r *reply
 	for _, text := range []string{"<b>3</b> requests rode on <b>1</b> connection;", "<b>2</b> handshakes", upstream.URL} {
-		eventually(t, "the page says "+text, func() (says bool) { // an answer is counted when it has been sent
+		testkit.Eventually(t, "the page says "+text, func() (says bool) { // an answer is counted when it has been sent
 			var err error
 			r, err = c.probe("/")
 			want(t, http.StatusOK, r, err)

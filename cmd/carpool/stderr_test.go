@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // startUnread starts carpool with a pipe for stderr that is read until carpool
@@ -73,7 +75,7 @@ func TestX23AReaderOfTheLogThatHasGoneIsNoReasonToDie(t *testing.T) {
 		want(t, 200, r, err)
 	}
 	ask()
-	eventually(t, "the lines count as dropped", func() bool {
+	testkit.Eventually(t, "the lines count as dropped", func() bool {
 		ask()
 		return c.metric("carpool_log_lines_dropped_total", `reason="unread"`) > 0
 	})
