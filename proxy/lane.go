@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"net/netip"
-	"strconv"
 
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy/http1"
@@ -144,96 +143,4 @@ func appendLower(dst, b []byte) []byte {
 		dst = append(dst, c)
 	}
 	return dst
-}
-
-// buildRequest writes the head for the upstream: what came, less what was
-// meant for this connection only (RFC 9110 section 7.6.1), in origin-form.
-func (s *session) buildRequest(x *exchange, t target) {
-	r := &x.req
-	x.classify(s.p.cfg.RetryIdempotencyKey)
-	b := append(x.reqHead[:0], r.Method...)
-	b = append(b, ' ')
-	switch {
-	case len(t.path) == 0 && x.isOptions:
-		b = append(b, '*') // RFC 9112 section 3.2.4
-	case len(t.path) == 0 || t.path[0] == '?':
-		b = append(b, '/')
-	}
-	b = append(b, t.path...)
-	b = append(b, " HTTP/1.1\r\n"...)
-	if !bytes.Equal(r.First(http1.Host), t.authority) {
-		r.DropAll(http1.Host) // RFC 9112 section 3.2.2
-		b = append(b, "Host: "...)
-		b = append(b, t.authority...)
-		b = append(b, "\r\n"...)
-	}
-	const hopByHop = 1<<http1.Connection | 1<<http1.KeepAlive | 1<<http1.ProxyConnection | 1<<http1.ProxyAuthorization |
-		1<<http1.TE | 1<<http1.Upgrade | 1<<http1.Expect | 1<<http1.MaxForwards
-	trailers := false
-	if r.Has&hopByHop != 0 {
-		trailers = dropHopByHop(x)
-	}
-	b = r.AppendFields(b)
-	switch {
-	case x.upgrade:
-		b = append(b, "Connection: Upgrade\r\n"...)
-	case trailers:
-		b = append(b, "TE: trailers\r\nConnection: TE\r\n"...)
-	}
-	if x.forwards >= 0 {
-		b = append(b, "Max-Forwards: "...)
-		b = http1.AppendInt(b, x.forwards)
-		b = append(b, "\r\n"...)
-	}
-	if s.p.cfg.Via {
-		b = appendVia(b, r.Minor)
-	}
-	x.reqHead = append(b, "\r\n"...)
-}
-
-// dropHopByHop marks the fields of a request that end here and reports
-// whether the client takes trailers.
-func dropHopByHop(x *exchange) (trailers bool) {
-	r := &x.req
-	http1.EachOption(r.First(http1.TE), func(o []byte) bool {
-		trailers = trailers || http1.EqualFold(o, "trailers")
-		return true
-	})
-	for _, n := range [...]http1.Name{http1.Connection, http1.KeepAlive, http1.ProxyConnection, http1.ProxyAuthorization, http1.TE} {
-		r.DropAll(n)
-	}
-	if !x.upgrade {
-		r.DropAll(http1.Upgrade)
-	}
-	if r.Minor == 0 {
-		r.DropAll(http1.Expect) // RFC 9110 section 10.1.1
-	}
-	if x.forwards >= 0 {
-		r.DropAll(http1.MaxForwards)
-	}
-	return trailers
-}
-
-func appendVia(b []byte, minor int) []byte {
-	if minor == 0 {
-		return append(b, "Via: 1.0 carpool\r\n"...)
-	}
-	return append(b, "Via: 1.1 carpool\r\n"...)
-}
-
-// maxForwards returns Max-Forwards where it counts, less this hop; -1 where it
-// does not (RFC 9110 section 7.6.2).
-func maxForwards(r *http1.Request) (int64, bool) {
-	v := r.First(http1.MaxForwards)
-	if v == nil {
-		return -1, false
-	}
-	n, err := strconv.ParseInt(string(v), 10, 64)
-	switch {
-	case err != nil || n < 0:
-		return -1, false
-	case n == 0:
-		return -1, true
-	}
-	return n - 1, false
 }

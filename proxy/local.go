@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"slices"
 	"strings"
 	"time"
 
@@ -35,15 +34,15 @@ type Record struct {
 }
 
 // log tells of an exchange with an upstream.
-func (s *session) log(x *exchange, status int, kind string) { s.logDetail(x, status, kind, "") }
+func (s *session) log(x *exchange, status int, kind errorKind) { s.logDetail(x, status, kind, "") }
 
-func (s *session) logDetail(x *exchange, status int, kind, detail string) {
+func (s *session) logDetail(x *exchange, status int, kind errorKind, detail string) {
 	cfg := &s.p.cfg
-	if cfg.Log == nil || !cfg.LogAll && kind == "" && status < 500 {
+	if cfg.Log == nil || !cfg.LogAll && kind == noError && status < 500 {
 		return
 	}
 	r := Record{
-		Status: status, Error: kind, Detail: detail, Sent: x.sent, Received: x.received,
+		Status: status, Error: kind.String(), Detail: detail, Sent: x.sent, Received: x.received,
 		Duration: s.p.now() - x.start, Retried: x.retried,
 	}
 	switch {
@@ -81,7 +80,7 @@ func asProblem(err error) *problem {
 	case errors.As(err, &bad):
 		return badRequest(bad)
 	case errors.As(err, &denied):
-		return &problem{400, "http_request_error", denied.Message}
+		return &problem{400, kindHTTPRequestError, denied.Message}
 	}
 	return &problemTarget
 }
@@ -104,8 +103,8 @@ func (s *session) fail(x *exchange, v verdict) step {
 
 // replyProblem answers with p.
 func (s *session) replyProblem(x *exchange, p *problem) (again bool) {
-	s.p.errors[slices.Index(errorTypes[:], p.kind)].Add(1)
-	fields := "Content-Type: text/plain; charset=utf-8\r\nProxy-Status: carpool; error=" + p.kind + "\r\n"
+	s.p.errors[p.kind].Add(1)
+	fields := "Content-Type: text/plain; charset=utf-8\r\nProxy-Status: carpool; error=" + p.kind.String() + "\r\n"
 	return s.reply(x, p.status, fields, "carpool: "+p.text+"\n")
 }
 
@@ -159,7 +158,7 @@ func (s *session) answerHere(x *exchange) (done, again bool) {
 	x.keepAlive = x.keepAlive && x.reqBody.Done()
 	s.in.Consume(x.headLen)
 	again = s.reply(x, 200, fields, body)
-	s.log(x, 200, "")
+	s.log(x, 200, noError)
 	return true, again
 }
 

@@ -71,7 +71,7 @@ type Proxy struct {
 	retries  atomic.Uint64
 	refused  atomic.Uint64
 	panics   atomic.Uint64
-	errors   [len(errorTypes)]atomic.Uint64 // answers of carpool's own, by type
+	errors   [errorKinds]atomic.Uint64 // answers of carpool's own
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -241,9 +241,11 @@ func (p *Proxy) wake(id uint64) {
 
 // Stats returns the figures as they are now.
 func (p *Proxy) Stats() Stats {
-	kinds := make(map[string]uint64, len(errorTypes))
-	for i, kind := range errorTypes {
-		kinds[kind] = p.errors[i].Load()
+	kinds := make(map[string]uint64, errorKinds)
+	for k := range errorKinds {
+		if k.answered() {
+			kinds[k.String()] = p.errors[k].Load()
+		}
 	}
 	clients, accepted := p.roster.figures()
 	return Stats{

@@ -8,53 +8,6 @@ import (
 	"github.com/carpoolproxy/carpool/proxy/http1"
 )
 
-// buildResponse starts x.respHead with what came, less what was meant for the
-// upstream's connection only. The caller ends it.
-func (x *exchange) buildResponse(via bool) []byte {
-	r := &x.resp
-	if r.Status < 200 || r.Status == 204 {
-		r.DropLength() // RFC 9110 section 8.6, RFC 9112 section 6.1
-		r.DropAll(http1.TransferEncoding)
-	}
-	const hopByHop = 1<<http1.Connection | 1<<http1.KeepAlive | 1<<http1.ProxyConnection | 1<<http1.Upgrade
-	if r.Has&hopByHop != 0 {
-		for _, n := range [...]http1.Name{http1.Connection, http1.KeepAlive, http1.ProxyConnection} {
-			r.DropAll(n)
-		}
-		if !passesUpgrade(r.Status) {
-			r.DropAll(http1.Upgrade)
-		}
-	}
-	b := r.AppendFields(r.AppendLine(x.respHead[:0]))
-	if via {
-		b = appendVia(b, r.Minor)
-	}
-	return b
-}
-
-// passesUpgrade reports whether Upgrade tells the client something: to what was
-// switched, or to what it is to switch (RFC 9110 section 15.5.22). Elsewhere it
-// offers what carpool does not.
-func passesUpgrade(status int) bool { return status == 101 || status == 426 }
-
-// appendConnection appends what the client has to know of its connection.
-func (x *exchange) appendConnection(b []byte) []byte {
-	upgrade := x.resp.Has.Of(http1.Upgrade) && passesUpgrade(x.resp.Status)
-	switch {
-	case !x.keepAlive && upgrade:
-		return append(b, "Connection: close, Upgrade\r\n"...)
-	case !x.keepAlive:
-		return append(b, "Connection: close\r\n"...)
-	case x.http10 && upgrade:
-		return append(b, "Connection: keep-alive, Upgrade\r\n"...)
-	case x.http10:
-		return append(b, "Connection: keep-alive\r\n"...)
-	case upgrade:
-		return append(b, "Connection: Upgrade\r\n"...)
-	}
-	return b
-}
-
 // answer passes the final response on, whose head is in x.resp and at the
 // front of x.rb.
 func (s *session) answer(x *exchange, lease *pool.Lease) step {
@@ -66,38 +19,11 @@ func (s *session) answer(x *exchange, lease *pool.Lease) step {
 		return s.switchProtocols(x, lease)
 	}
 	x.status = r.Status
-	x.respBody = r.Body(x.isHead)
-	x.suspect = x.suspect || r.Status == 204 && (r.Length > 0 || r.Chunked) // there may be a body to come
 	x.hintTimeout, x.hintMax = r.KeepAliveHint()
-	if x.http10 && r.Chunked {
-		x.respBody.Unwrap = true
-		r.DropAll(http1.TransferEncoding)
-		r.DropAll(http1.Trailer)
-	}
 	x.pin = x.pin || r.Status == 401 && r.Has.Of(http1.WWWAuthenticate) && asksForConnection(r)
-	if !s.uploaded(x) || s.p.draining.Load() || x.untilClose() ||
-		r.Status == 205 && !x.respBody.Done() { // which some clients take for one without a body
-		x.keepAlive = false
-	}
+	x.frame(s.uploaded(x) && !s.p.draining.Load())
 	x.respHead = append(x.appendConnection(x.buildResponse(s.p.cfg.Via)), "\r\n"...)
 	return s.relay(x, lease)
-}
-
-// untilClose reports whether the client can tell the end of the answer only
-// by the end of the connection.
-func (x *exchange) untilClose() bool {
-	return x.respBody.UntilClose() || x.respBody.Unwrap && x.respBody.Chunked()
-}
-
-// asksForConnection reports whether a 401 asks for credentials of a scheme
-// that authenticates the connection.
-func asksForConnection(r *http1.Response) bool {
-	for i := range r.Fields {
-		if f := &r.Fields[i]; f.Name == http1.WWWAuthenticate && pins(r.Value(f)) {
-			return true
-		}
-	}
-	return false
 }
 
 // relay writes the head in x.respHead and the body as it comes: in one write
@@ -185,7 +111,7 @@ func (s *session) settle(x *exchange, lease *pool.Lease, clean bool) step {
 // finish ends an exchange whose answer was passed on whole.
 func (s *session) finish(x *exchange, next step) step {
 	countAnswer(x.origin, x.status)
-	s.log(x, x.status, "")
+	s.log(x, x.status, noError)
 	if s.p.cfg.BodyIdleTimeout > 0 {
 		_ = s.client.SetWriteDeadline(time.Time{})
 	}
@@ -209,4 +135,15 @@ func (s *session) brokenOff(x *exchange, lease *pool.Lease, err error, untilClos
 	countAnswer(x.origin, x.status)
 	s.log(x, x.status, v.problem.kind)
 	return closing
+}
+
+// asksForConnection reports whether a 401 asks for credentials of a scheme
+// that authenticates the connection.
+func asksForConnection(r *http1.Response) bool {
+	for i := range r.Fields {
+		if f := &r.Fields[i]; f.Name == http1.WWWAuthenticate && pins(r.Value(f)) {
+			return true
+		}
+	}
+	return false
 }

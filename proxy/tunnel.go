@@ -107,6 +107,6 @@ func (s *session) join(x *exchange, lease *pool.Lease, head []byte) step {
 	}
 	s.abort = broken
 	countAnswer(x.origin, x.status)
-	s.logDetail(x, x.status, "", detail)
+	s.logDetail(x, x.status, noError, detail)
 	return v.next
 }

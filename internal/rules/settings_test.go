@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,51 +14,68 @@ import (
 )
 
 var (
-	declared = regexp.MustCompile(`envconfig:"([A-Z0-9_]+)"`)
-	setting  = regexp.MustCompile(`\b[A-Z0-9]+(_[A-Z0-9]+)+\b`)
+	settingRow = regexp.MustCompile("(?m)^\\| `CARPOOL_([A-Z0-9_]+)` \\|")
+	upperWord  = regexp.MustCompile(`[A-Z0-9]+(?:_[A-Z0-9]+)*`)
 )
 
-// What a client is told names settings as users set them, and only those there
-// are.
-func TestTextsNameSettingsAsUsersSetThem(t *testing.T) {
-	t.Parallel()
-	table, err := os.ReadFile(root + "/cmd/carpool/internal/config/config.go")
+// TestErrorsNameSettingsAsUsersWriteThem looks at each string in the data plane:
+// a setting that it names exists, in the README's table, and has its prefix, so
+// that who reads the error can paste it.
+func TestErrorsNameSettingsAsUsersWriteThem(t *testing.T) {
+	readme, err := os.ReadFile(root + "/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := map[string]bool{"HTTP_PROXY": true, "NO_PROXY": true} // the app's own
-	for _, m := range declared.FindAllStringSubmatch(string(table), -1) {
-		known["CARPOOL_"+m[1]] = true
+	settings := map[string]bool{}
+	for _, m := range settingRow.FindAllStringSubmatch(string(readme), -1) {
+		settings[m[1]] = true
 	}
-	files, err := filepath.Glob(root + "/proxy/*.go")
-	if err != nil {
-		t.Fatal(err)
+	if len(settings) < 20 {
+		t.Fatalf("found only %d settings in the README", len(settings))
 	}
-	found := 0
-	for _, name := range files {
-		if strings.HasSuffix(name, "_test.go") {
-			continue
+	named := 0
+	eachString(t, func(file, s string) {
+		for _, word := range upperWord.FindAllString(s, -1) {
+			name, prefixed := strings.CutPrefix(word, "CARPOOL_")
+			switch {
+			case prefixed && !settings[name]:
+				t.Errorf("%s: there is no setting %s", file, word)
+			case prefixed:
+				named++
+			case strings.Contains(word, "_") && settings[word]:
+				t.Errorf("%s: %s is to be named CARPOOL_%s", file, word, word)
+			}
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+	})
+	if named == 0 {
+		t.Error("no error names a setting")
+	}
+}
+
+// eachString calls see with the strings in the code of proxy and pool.
+func eachString(t *testing.T, see func(file, s string)) {
+	t.Helper()
+	for _, folder := range []string{"proxy", "pool"} {
+		err := filepath.WalkDir(root+"/"+folder, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if l, ok := n.(*ast.BasicLit); ok && l.Kind == token.STRING {
+					if s, err := strconv.Unquote(l.Value); err == nil {
+						see(path, s)
+					}
+				}
+				return true
+			})
+			return nil
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		ast.Inspect(file, func(n ast.Node) bool {
-			l, ok := n.(*ast.BasicLit)
-			if !ok || l.Kind != token.STRING {
-				return true
-			}
-			text, _ := strconv.Unquote(l.Value)
-			for _, s := range setting.FindAllString(text, -1) {
-				found++
-				if !known[s] {
-					t.Errorf("%s speaks of %s, which is no setting: %q", filepath.Base(name), s, text)
-				}
-			}
-			return true
-		})
-	}
-	if found < 10 {
-		t.Errorf("found only %d names of settings", found)
 	}
 }
