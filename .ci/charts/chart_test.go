@@ -99,7 +99,7 @@ func TestNotesSayWhatIsSoAfterInstallAndUpgrade(t *testing.T) {
 			"port-forward POD 19128", "http://127.0.0.1:19128/metrics", "helm uninstall carpool --namespace carpool-system", "delete namespace carpool-system",
 		}, "keep the sidecar"},
 		"upgrade": {chartutil.ReleaseOptions{Revision: 2, IsUpgrade: true}, []string{
-			"of image registry.example.com/c:1", "keep the sidecar that they have", "rollout restart", "rollout status", "port-forward", "helm uninstall",
+			"New pods get carpool 0.1.0, image registry.example.com/c:1", "keep the sidecar they have", "rollout restart", "rollout status", "port-forward", "helm uninstall",
 		}, "No pod has it yet"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -94,7 +94,7 @@ const (
 	// Large answers and small ones have turns of their own, so that no probe waits behind scrapers.
 	everyLarge = 20 * time.Millisecond
 	everySmall = time.Millisecond
-	// Bounds on a request: nobody needs longer, or more, to ask for so little.
+	// Bounds on a request: so little can be asked for in less time and fewer bytes.
 	readTime   = 5 * time.Second
 	writeTime  = 5 * time.Second
 	idleTime   = time.Minute
@@ -176,7 +176,7 @@ func health(w http.ResponseWriter, from Sources) {
 // NotReady makes /readyz say so.
 func (s *Server) NotReady() { s.ready.Store(false) }
 
-// Close stops at once: nobody loses more than a scrape.
+// Close stops at once. What is under way, a scrape at most, is cut off.
 func (s *Server) Close() error {
 	if !s.serving {
 		return s.listener.Close()

@@ -80,7 +80,7 @@ func (b *bounded) touchLocked(c *conn) {
 	c.event = b.last
 }
 
-// evict closes the connection on which nothing has happened for longest, if there are at least so many.
+// evict closes the connection on which nothing has happened for longest, if atLeast or more are open.
 func (b *bounded) evict(atLeast int) bool {
 	b.mu.Lock()
 	var oldest *conn

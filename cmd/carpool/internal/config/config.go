@@ -32,13 +32,13 @@ type Config struct {
 	LogFormat LogFormat `envconfig:"LOG_FORMAT" default:"json" help:"Form of log lines: json for machines, console for people."`
 
 	// AccessLog says which requests get a log line.
-	AccessLog AccessLog `envconfig:"ACCESS_LOG" default:"errors" help:"Which requests get a log line: off, errors (of each kind a few a second, and how many more there were) or all."`
+	AccessLog AccessLog `envconfig:"ACCESS_LOG" default:"errors" help:"Which requests get a log line: off, errors or all. A few a second of each kind of error are logged, and how many more there were."`
 
 	// IdleTimeout is more than 0: the ceiling on how long an upstream connection stays pooled without a request.
 	IdleTimeout time.Duration `envconfig:"IDLE_TIMEOUT" default:"50s" help:"Longest time an upstream connection is kept without a request. It is shorter where the server announces less or was seen to close sooner." agentkeepalive:"freeSocketTimeout"`
 
 	// MaxConnAge is the age at which an upstream connection is retired, between requests only; 0 is no limit.
-	MaxConnAge time.Duration `envconfig:"MAX_CONN_AGE" default:"20s" help:"Age at which an upstream connection is replaced, never under a request, and up to a minute later while no new one can be made. New pods behind a Service get traffic this way. 0: no limit." agentkeepalive:"socketActiveTTL"`
+	MaxConnAge time.Duration `envconfig:"MAX_CONN_AGE" default:"20s" help:"Age at which an upstream connection is replaced, between requests. While no new one can be made it stays, for a minute at most. New pods behind a Service get traffic this way. 0: no limit." agentkeepalive:"socketActiveTTL"`
 
 	// MaxConnAgeJitter is the share of MaxConnAge, 0 to 1, by which the ages of connections differ; 0 is none.
 	MaxConnAgeJitter float64 `envconfig:"MAX_CONN_AGE_JITTER" default:"0.2" help:"Share of MAX_CONN_AGE, from 0 to 1, that is varied at random so that connections are not replaced all at once. 0: none."`
@@ -59,10 +59,10 @@ type Config struct {
 	MaxIdlePerHost int `envconfig:"MAX_IDLE_PER_HOST" default:"1024" help:"Most connections to one upstream that are kept without a request. 0: none is kept and nothing is reused." agentkeepalive:"maxFreeSockets"`
 
 	// NoReuseHosts are the hosts whose connections carry one request each; nil is none.
-	NoReuseHosts Hosts `envconfig:"NO_REUSE_HOSTS" help:"Upstreams whose connections are not kept, such as legacy,.old.example.com,10.0.0.7:8080; .suffix is every name below. For servers that cannot be trusted with a second request on a connection. Empty: none."`
+	NoReuseHosts Hosts `envconfig:"NO_REUSE_HOSTS" help:"Upstreams whose connections are not kept, such as legacy,.old.example.com,10.0.0.7:8080. A .suffix stands for every name below it. Name servers here that cannot be trusted with a second request on a connection. Empty: none."`
 
 	// DNSTimeout is more than 0: the longest time for finding the addresses of a name.
-	DNSTimeout time.Duration `envconfig:"DNS_TIMEOUT" default:"10s" help:"Longest time for finding the addresses of an upstream. Then the request gets 504. A name server that does not answer is asked again, and the next one too, long before."`
+	DNSTimeout time.Duration `envconfig:"DNS_TIMEOUT" default:"10s" help:"Longest time for finding the addresses of an upstream. Then the request gets 504. Long before, carpool asks a silent name server again, and the next one too."`
 
 	// DialTimeout is more than 0: the longest time for connecting and the TLS handshake together.
 	DialTimeout time.Duration `envconfig:"DIAL_TIMEOUT" default:"5s" help:"Longest time for connecting to an upstream, TLS handshake included. Then the request gets 504."`
@@ -74,7 +74,7 @@ type Config struct {
 	BodyIdleTimeout time.Duration `envconfig:"BODY_IDLE_TIMEOUT" default:"0" help:"Longest silence inside a body. Then the request is aborted. 0: no limit, so that quiet event streams live." agentkeepalive:"timeout"`
 
 	// UpstreamDeadTimeout is for TCP_USER_TIMEOUT and TCP keep-alive on upstream connections; 0 keeps the system's own.
-	UpstreamDeadTimeout time.Duration `envconfig:"UPSTREAM_DEAD_TIMEOUT" default:"15s" help:"Time after which a connection whose other end no longer acknowledges anything is given up (a lost node, a forgotten NAT entry). 0: the system's limits, which is about 15 minutes."`
+	UpstreamDeadTimeout time.Duration `envconfig:"UPSTREAM_DEAD_TIMEOUT" default:"15s" help:"Time after which carpool gives up a connection whose other end no longer acknowledges anything (a lost node, a forgotten NAT entry). 0: the system's limits, about 15 minutes."`
 
 	// ClientHeaderTimeout is the longest time from a request's first byte to the end of its head; 0 is no limit.
 	ClientHeaderTimeout time.Duration `envconfig:"CLIENT_HEADER_TIMEOUT" default:"10s" help:"Longest time a client may take to send the head of a request it has begun. Then it gets 408. 0: no limit."`
@@ -90,7 +90,7 @@ type Config struct {
 	MaxHeaderBytes Bytes `envconfig:"MAX_HEADER_BYTES" default:"64KiB" help:"Largest head of a request or a response, from 1KiB to 1MiB."`
 
 	// CAFile is the path of a PEM file; empty is none. Load does not open it.
-	CAFile string `envconfig:"CA_FILE" help:"PEM file of certificate authorities that are trusted for https upstreams besides the system's. Empty: none."`
+	CAFile string `envconfig:"CA_FILE" help:"PEM file of certificate authorities that carpool trusts for https upstreams, besides the system's. Empty: none."`
 
 	// ConnectPorts are the ports that CONNECT may ask for; nil is any.
 	ConnectPorts Ports `envconfig:"CONNECT_PORTS" help:"Ports that CONNECT may go to, such as 443,8443. Empty: any."`
@@ -102,13 +102,13 @@ type Config struct {
 	RetryIdempotencyKey bool `envconfig:"RETRY_IDEMPOTENCY_KEY" default:"false" help:"Send a POST or PATCH with an Idempotency-Key header once more when a reused connection died under it. Set it only if every upstream honours that header."`
 
 	// PreloadDir is the absolute path of a directory that the preload script is written to at the start; empty is none.
-	PreloadDir string `envconfig:"PRELOAD_DIR" help:"Directory, shared with the app, that the preload script for Node.js is written to before carpool is ready. Empty: none."`
+	PreloadDir string `envconfig:"PRELOAD_DIR" help:"Directory, shared with the app, where carpool writes the preload script for Node.js before it is ready. Empty: none."`
 
 	// BypassPorts are the ports that are looked at for connections that go past carpool; nil is off.
-	BypassPorts PortsOrOff `envconfig:"BYPASS_PORTS" default:"80,8080" help:"Ports of plain HTTP: what the pod connects to there without carpool is counted. off: nothing is."`
+	BypassPorts PortsOrOff `envconfig:"BYPASS_PORTS" default:"80,8080" help:"Ports of plain HTTP. carpool counts the pod's connections to them that go past it. off: it counts none."`
 
 	// DrainDelay is at most DrainTimeout: how long after SIGTERM carpool serves on in any case; 0 is not at all.
-	DrainDelay time.Duration `envconfig:"DRAIN_DELAY" default:"0" help:"Time after SIGTERM in which carpool serves on even if nothing is open, for an app that is still shutting down. At most DRAIN_TIMEOUT. 0: none."`
+	DrainDelay time.Duration `envconfig:"DRAIN_DELAY" default:"0" help:"Time after SIGTERM in which carpool serves on even if nothing is open, for an app that still shuts down. At most DRAIN_TIMEOUT. 0: none."`
 
 	// DrainTimeout is the longest time from SIGTERM to exit; 0 is at once.
 	DrainTimeout time.Duration `envconfig:"DRAIN_TIMEOUT" default:"25s" help:"Longest time from SIGTERM to exit, while open requests and tunnels end. Keep it below the pod's terminationGracePeriodSeconds. 0: exit at once."`

@@ -128,7 +128,7 @@ func listenAddr(s string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(n)), err == nil
 }
 
-// overlap reports whether two listeners want the same port of the same address. The unspecified address of either
+// overlap reports whether two listeners would take the same port of the same address. The unspecified address of either
 // family is both families' every address, as it is to net.Listen.
 func overlap(a, b string) bool {
 	x, _ := listenAddr(a)

@@ -14,7 +14,7 @@ import (
 type Setting struct {
 	Name           string // with the prefix
 	Default        string // as one would write it; "" is empty
-	Help           string // one to three sentences
+	Help           string // a few short sentences
 	Agentkeepalive string // the option of Node's agentkeepalive that it takes the place of, or ""
 }
 

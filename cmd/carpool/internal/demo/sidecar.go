@@ -44,7 +44,7 @@ func startSidecar(ctx context.Context, start starter, settings ...string) (*side
 		defer close(s.ended)
 		s.err = start(ctx, environ)
 		if s.err == nil && ctx.Err() == nil {
-			s.err = errors.New("nothing, though nobody stopped it")
+			s.err = errors.New("it ended without an error before it was stopped")
 		}
 	}()
 	if err := s.waitReady(ctx); err != nil {

@@ -18,12 +18,12 @@ type Value[T any] struct {
 	taken time.Time // zero: never
 }
 
-// New returns a Value that find finds out, and that is given out again for so long.
+// New returns a Value that find finds out, and that is given out again until it is as old as keep.
 func New[T any](keep time.Duration, find func() T) *Value[T] {
 	return &Value[T]{keep: keep, find: find}
 }
 
-// Get returns what was found out at most so long ago. All who ask get the same: they must not change it.
+// Get returns what was found out, keep ago at most. All who ask get the same: they must not change it.
 func (v *Value[T]) Get() T {
 	v.mu.Lock()
 	defer v.mu.Unlock()

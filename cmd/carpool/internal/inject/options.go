@@ -14,7 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// DefaultImage is the image of the sidecar where nobody names another. The
+// DefaultImage is the image of the sidecar where none is named. The
 // chart's values name the same.
 const DefaultImage = "ghcr.io/carpoolproxy/carpool:0.1.0"
 

@@ -20,7 +20,7 @@ type pod struct {
 	root *yaml.Node // metadata and spec
 	kind string     // of the workload
 	note func(string)
-	pass func(why string) // tells that it is left as it is, though it may want carpool
+	pass func(why string) // tells that it is left as it is, though carpool may be meant for it
 }
 
 // list is a list of the pod's spec: its name and, where it is made, what it

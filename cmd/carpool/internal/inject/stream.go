@@ -141,7 +141,7 @@ func (d document) passRest(o object, pods []*yaml.Node) {
 	}
 }
 
-// pass tells that something is left as it is though it may want carpool.
+// pass tells that something is left as it is though carpool may be meant for it.
 func (d document) pass(name, why string) {
 	if d.strict {
 		d.fail(fmt.Errorf("%s is passed over: %s", cmp.Or(name, "this"), why))

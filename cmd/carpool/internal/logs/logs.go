@@ -1,6 +1,6 @@
-// Package logs is carpool's log: lines that cost the writer's reader, not the writer, when nobody reads them. Whoever
-// logs never waits. Lines go into a queue of bounded size that one goroutine writes out; a flood of one kind is cut to a
-// few lines a second and a count; and what got lost either way is counted.
+// Package logs is carpool's log: whoever logs never waits, even if the log is not read. Lines go into a queue of
+// bounded size that one goroutine writes out. A flood of one kind is cut to a few lines a second and a count. What got
+// lost either way is counted.
 package logs
 
 import (
@@ -58,13 +58,13 @@ func New(cfg config.Config, w io.Writer) *Log {
 	return l
 }
 
-// Close writes out what is there, and gives up after a moment if nobody reads. It is called once. What is logged
+// Close writes out what is there, and gives up after a moment if it is not read. It is called once. What is logged
 // afterwards is dropped.
 func (l *Log) Close() {
 	l.flood.close()
 	l.queue.close(lastWait)
 }
 
-// Dropped returns how many lines were not written: unread for want of a reader, flood because there were many of the
+// Dropped returns how many lines were not written: unread because none reads them, flood because there were many of the
 // kind.
 func (l *Log) Dropped() (unread, flood uint64) { return l.queue.dropped.Load(), l.flood.cut.Load() }

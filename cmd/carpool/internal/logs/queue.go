@@ -127,7 +127,7 @@ func (q *queue) flush(spare []byte, report func(lost uint64)) []byte {
 	return lines
 }
 
-// close makes run write what is there and end, and waits for that so long at most.
+// close makes run write what is there and end, and waits for that, no longer than wait.
 func (q *queue) close(wait time.Duration) {
 	close(q.closing)
 	timer := time.NewTimer(wait)

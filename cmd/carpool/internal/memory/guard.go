@@ -54,7 +54,7 @@ type Config struct {
 	Source Source
 	// SetGoLimit says whether the garbage collector is told of the limit; not if GOMEMLIMIT is set.
 	SetGoLimit bool
-	// Relieve, called from one goroutine, closes connections that have been idle for so long, or longer.
+	// Relieve, called from one goroutine, closes connections that have been idle for that time or longer.
 	Relieve func(idle time.Duration)
 	// Began and Ended are told when requests begin to be refused, and when they are taken again: how many were refused
 	// and for how long. They come from one goroutine, and are always a pair unless Close comes between.
@@ -116,7 +116,7 @@ func NewGuard(cfg Config) *Guard {
 	g := &Guard{cfg: cfg, stop: make(chan struct{}), stopped: make(chan struct{}), kick: make(chan struct{}, 1)}
 	g.requests.cost, g.requests.share = requestCost, shedShare
 	g.buffers.cost, g.buffers.share = bufferCost, tightShare
-	g.readLimitLocked(time.Now()) // nobody else knows of g yet
+	g.readLimitLocked(time.Now()) // no other goroutine knows of g yet
 	return g
 }
 
@@ -144,7 +144,7 @@ func (g *Guard) state() (Stats, episode) {
 	return Stats{Limit: g.limit.Load(), Used: g.used, Shedding: g.requests.shut.Load(), Refused: g.refused.Load()}, g.episode
 }
 
-// AdmitRequest says whether there is memory for one more request, with which so many run.
+// AdmitRequest says whether there is memory for one more request, which makes running of them.
 func (g *Guard) AdmitRequest(running int64) bool {
 	ok := g.pass(&g.requests, running*promised)
 	if !ok {

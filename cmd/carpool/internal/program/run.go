@@ -36,7 +36,7 @@ Usage:
   carpool config          print the settings in force
   carpool config --table  print the table of settings, in Markdown
   carpool ready           say by the exit code whether the carpool of this pod serves
-                          (--wait 60s: give it so long)
+                          (--wait 60s: wait that long for it)
   carpool preload         print the script that makes Node.js use HTTP_PROXY
   carpool version
 `
@@ -97,7 +97,7 @@ func exitCode(err error, stderr io.Writer) int {
 	return ExitFault
 }
 
-// say writes a last word, and gives up after a moment if nobody reads.
+// say writes a last word, and gives up after a moment if it is not read.
 func say(stderr io.Writer, text string) {
 	said := make(chan struct{})
 	go func() {

@@ -146,7 +146,7 @@ func (s *sidecar) close() {
 	if s.proxy != nil {
 		_ = s.proxy.Close()
 	}
-	if s.memory != nil { // nobody asks it any more
+	if s.memory != nil { // no request asks it any more
 		sock.Ration(nil)
 		s.memory.Close()
 	}
@@ -161,7 +161,7 @@ func (s *sidecar) close() {
 	}
 }
 
-// relieve closes connections that have been idle for so long.
+// relieve closes connections that have been idle for that time or longer.
 func (s *sidecar) relieve(idle time.Duration) {
 	s.pool.CloseIdle(idle)
 	s.proxy.CloseIdle(idle)
