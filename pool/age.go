@@ -81,7 +81,7 @@ func (o *Origin) renew() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b := &p.budget
-	if b.claims.len > 0 || b.taken >= b.most {
+	if b.claims.Len() > 0 || b.taken >= b.most {
 		return
 	}
 	o.mu.Lock()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"math"
 	"sync/atomic"
+
+	"github.com/carpoolproxy/carpool/internal/list"
 )
 
 // budget bounds the connections of the pool, tunnels included. Its fields are
@@ -19,7 +21,7 @@ import (
 type budget struct {
 	most    int // slots
 	taken   int
-	claims  list[*claim]
+	claims  list.List[*claim]
 	serving bool // somebody serves claims, and looks again when one is added
 
 	// starved is how many claims were not served for want of a slot.
@@ -30,7 +32,7 @@ type budget struct {
 type claim struct {
 	origin *Origin       // whose requests wait, or nil for a tunnel,
 	ready  chan struct{} // which is closed when the slot is there
-	node   node[*claim]
+	node   list.Node[*claim]
 }
 
 func (b *budget) init(most int) {
@@ -43,8 +45,8 @@ func (b *budget) init(most int) {
 // soon as there is room.
 func (p *Pool) claim(o *Origin) {
 	p.mu.Lock()
-	if b := &p.budget; !b.claims.has(&o.claim.node) {
-		b.claims.pushBack(&o.claim.node)
+	if b := &p.budget; !b.claims.Has(&o.claim.node) {
+		b.claims.PushBack(&o.claim.node)
 	}
 	p.mu.Unlock()
 	p.serveClaims()
@@ -53,9 +55,9 @@ func (p *Pool) claim(o *Origin) {
 // reserve takes a slot for a tunnel.
 func (p *Pool) reserve(ctx context.Context) error {
 	b, c := &p.budget, &claim{ready: make(chan struct{})}
-	c.node.value = c
+	c.node.Value = c
 	p.mu.Lock()
-	b.claims.pushBack(&c.node)
+	b.claims.PushBack(&c.node)
 	p.mu.Unlock()
 	p.serveClaims()
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.PendingTimeout)
@@ -67,10 +69,10 @@ func (p *Pool) reserve(ctx context.Context) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !b.claims.has(&c.node) {
+	if !b.claims.Has(&c.node) {
 		return nil // it came at the last moment
 	}
-	b.claims.remove(&c.node)
+	b.claims.Remove(&c.node)
 	return ErrBudget
 }
 
@@ -117,19 +119,19 @@ func (p *Pool) evictUnlocked(l *Lease) {
 // that is to be closed for the next one.
 func (p *Pool) serveLocked() *Lease {
 	b := &p.budget
-	for n := b.claims.front; n != nil; n = b.claims.front {
-		c := n.value
+	for n := b.claims.Front(); n != nil; n = b.claims.Front() {
+		c := n.Value
 		if b.taken >= b.most {
 			// Stored before the look at what is idle: a connection that comes back
 			// now is seen here, or sees this.
-			b.starved.Store(int32(b.claims.len))
+			b.starved.Store(int32(b.claims.Len()))
 			if c.stands() {
 				return p.longest.take()
 			}
-			b.claims.remove(n)
+			b.claims.Remove(n)
 			continue
 		}
-		b.claims.remove(n)
+		b.claims.Remove(n)
 		switch {
 		case c.origin == nil:
 			b.taken++
@@ -137,7 +139,7 @@ func (p *Pool) serveLocked() *Lease {
 		case c.origin.begin():
 			b.taken++
 			if c.stands() {
-				b.claims.pushBack(n)
+				b.claims.PushBack(n)
 			}
 		}
 	}
@@ -163,19 +165,19 @@ func (p *Pool) rival(o *Origin) (c *claim, holds int) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var next *node[*claim]
-	for n := b.claims.front; n != nil; n = next {
-		next = n.next
-		if c := n.value; c.origin == nil {
+	var next *list.Node[*claim]
+	for n := b.claims.Front(); n != nil; n = next {
+		next = n.Next()
+		if c := n.Value; c.origin == nil {
 			return c, 0
 		} else if c.origin != o {
 			if holds, wants := c.origin.holds(); wants {
 				return c, holds
 			}
-			b.claims.remove(n)
+			b.claims.Remove(n)
 		}
 	}
-	b.starved.Store(int32(b.claims.len))
+	b.starved.Store(int32(b.claims.Len()))
 	return nil, 0
 }
 
@@ -183,8 +185,8 @@ func (p *Pool) rival(o *Origin) (c *claim, holds int) {
 func (p *Pool) favour(c *claim) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if b := &p.budget; b.claims.has(&c.node) {
-		b.claims.remove(&c.node)
-		b.claims.pushFront(&c.node)
+	if b := &p.budget; b.claims.Has(&c.node) {
+		b.claims.Remove(&c.node)
+		b.claims.PushFront(&c.node)
 	}
 }

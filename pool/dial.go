@@ -86,7 +86,7 @@ func (o *Origin) connect(avoid netip.Addr) (l *Lease, err error) {
 		return nil, err
 	}
 	l = &Lease{Stream: conn, origin: o, conn: conn, addr: addr}
-	l.node.value = l
+	l.node.Value = l
 	if o.dialer.config != nil {
 		g := &gate{Conn: conn}
 		t := tls.Client(g, o.dialer.config)

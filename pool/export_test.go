@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"time"
+
+	"github.com/carpoolproxy/carpool/internal/list"
 )
 
 // LookUp asks for the addresses of a host, and reports whether they are all.
@@ -99,12 +101,12 @@ func (p *Pool) Origins() int { return len(p.all()) }
 func (p *Pool) Starved() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for c := p.budget.claims.front; c != nil; c = c.next {
-		if o := c.value.origin; o == nil {
+	for c := p.budget.claims.Front(); c != nil; c = c.Next() {
+		if o := c.Value.origin; o == nil {
 			n++
 		} else {
 			o.mu.Lock()
-			n += o.waiting.len - o.dialing
+			n += o.waiting.Len() - o.dialing
 			o.mu.Unlock()
 		}
 	}
@@ -160,10 +162,10 @@ func (o *Origin) Hasty() bool {
 func (o *Origin) PassTime(d time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, n := range []*node[*Lease]{o.idle.front, o.pinned.front} {
-		for ; n != nil; n = n.next {
-			n.value.idleSince -= d
-			n.value.halfSince -= d
+	for _, n := range []*list.Node[*Lease]{o.idle.Front(), o.pinned.Front()} {
+		for ; n != nil; n = n.Next() {
+			n.Value.idleSince -= d
+			n.Value.halfSince -= d
 		}
 	}
 	o.failed = max(o.failed-d, 0)
@@ -183,10 +185,10 @@ func (o *Origin) Dialing() int {
 func (o *Origin) IdlePending() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.idle.front == nil {
+	if o.idle.Front() == nil {
 		return false
 	}
-	some, _ := o.idle.front.value.conn.Pending()
+	some, _ := o.idle.Front().Value.conn.Pending()
 	return some
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/list"
 	"github.com/carpoolproxy/carpool/internal/sock"
 )
 
@@ -61,7 +62,7 @@ type Lease struct {
 	idled  time.Duration // how long it was idle before this exchange
 
 	// Guarded by the origin's mutex.
-	node      node[*Lease]
+	node      list.Node[*Lease]
 	idleSince time.Duration
 	hungUp    bool          // the peer has closed it while it was in use
 	figures   *AddrStats    // of the address it leads to

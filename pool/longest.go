@@ -72,21 +72,21 @@ func (o *Origin) takeIdleSince(t time.Duration) *Lease {
 	if l == nil || l.idleSince > t {
 		return nil
 	}
-	l.node.in.remove(&l.node)
+	l.node.Leave()
 	return l
 }
 
 // idleLongestLocked returns the connection that has been idle longest, nil if
 // none is idle.
 func (o *Origin) idleLongestLocked() *Lease {
-	a, b := o.idle.back, o.pinned.back
+	a, b := o.idle.Back(), o.pinned.Back()
 	switch {
 	case a == nil && b == nil:
 		return nil
-	case a == nil || b != nil && b.value.idleSince < a.value.idleSince:
-		return b.value
+	case a == nil || b != nil && b.Value.idleSince < a.Value.idleSince:
+		return b.Value
 	}
-	return a.value
+	return a.Value
 }
 
 // list sees to it that the origin is in the heap, after one of its connections

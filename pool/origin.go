@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/carpoolproxy/carpool/internal/list"
 )
 
 // What Acquire can fail with, apart from the errors of dialling.
@@ -30,9 +32,9 @@ type Origin struct {
 	dialer dialer
 
 	// Guarded by Pool.mu.
-	place    node[*Origin] // in known.order
-	claim    claim         // its place in the queue for slots
-	at       int           // in longest, where it is listed, by
+	place    list.Node[*Origin] // in known.order
+	claim    claim              // its place in the queue for slots
+	at       int                // in longest, where it is listed, by
 	idleFrom time.Duration
 	listed   atomic.Bool
 
@@ -44,10 +46,10 @@ type Origin struct {
 	// mu guards all below, and the list fields of leases and tickets in it. It is
 	// never held across I/O that can wait; idle connections are looked at with it.
 	mu      sync.Mutex
-	idle    list[*Lease]  // most recently used first
-	pinned  list[*Lease]  // idle too, likewise, and each for one borrower alone
-	waiting list[*Ticket] // first come first
-	open    int           // connections, idle or in use
+	idle    list.List[*Lease]  // most recently used first
+	pinned  list.List[*Lease]  // idle too, likewise, and each for one borrower alone
+	waiting list.List[*Ticket] // first come first
+	open    int                // connections, idle or in use
 	dialing int
 	used    time.Duration // when it was last asked for
 	opened  time.Duration // when a dial last succeeded, 0: never
@@ -62,7 +64,7 @@ func newOrigin(p *Pool, k Key) *Origin {
 	o := &Origin{pool: p, key: k, used: p.now()}
 	o.stats.Closed = map[Reason]uint64{}
 	o.manners.never = p.cfg.NoReuse != nil && p.cfg.NoReuse(k)
-	o.place.value, o.claim.origin, o.claim.node.value = o, o, &o.claim
+	o.place.Value, o.claim.origin, o.claim.node.Value = o, o, &o.claim
 	o.dialer.init(p, k)
 	return o
 }
@@ -96,7 +98,7 @@ type Ticket struct {
 	Avoid netip.Addr
 
 	ch     chan grant // made when first needed; holds one
-	node   node[*Ticket]
+	node   list.Node[*Ticket]
 	dial   *opening // begun for this request; guarded by the origin's mutex
 	own    *Lease   // pinned for this ticket; it may have been closed since
 	since  time.Duration
@@ -160,12 +162,12 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 	}
 	if !o.mayDialLocked() {
 		if l := o.idleLongestLocked(); l != nil { // none this request may have: make room
-			l.node.in.remove(&l.node)
+			l.node.Leave()
 			o.mu.Unlock()
 			l.close(MaxIdle)
 			return o.acquire(t)
 		}
-		if !t.waited && o.waiting.len-o.dialing >= o.pool.cfg.MaxPendingPerHost {
+		if !t.waited && o.waiting.Len()-o.dialing >= o.pool.cfg.MaxPendingPerHost {
 			o.mu.Unlock()
 			return nil, ErrFull
 		}
@@ -173,12 +175,12 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 	if t.ch == nil {
 		t.ch = make(chan grant, 1)
 	}
-	t.node.value = t
+	t.node.Value = t
 	if t.waited { // its turn had come, but the connection it got was dead
-		o.waiting.pushFront(&t.node)
+		o.waiting.PushFront(&t.node)
 	} else {
 		t.since, t.waited = now, true
-		o.waiting.pushBack(&t.node)
+		o.waiting.PushBack(&t.node)
 	}
 	wants := o.wantsLocked()
 	o.mu.Unlock()
@@ -194,18 +196,18 @@ func (o *Origin) pickLocked(t *Ticket, now time.Duration) *Lease {
 	if t.Fresh || !o.manners.keeps(now) {
 		return nil
 	}
-	n, rest := o.idle.front, o.manners.rest(t.Replayable, now)
-	for n != nil && now-n.value.idleSince < rest {
-		n = n.next
+	n, rest := o.idle.Front(), o.manners.rest(t.Replayable, now)
+	for n != nil && now-n.Value.idleSince < rest {
+		n = n.Next()
 	}
-	if n == nil || now-n.value.idleSince > o.usableLocked(n.value, t.Replayable) {
+	if n == nil || now-n.Value.idleSince > o.usableLocked(n.Value, t.Replayable) {
 		return nil
 	}
-	l := n.value
+	l := n.Value
 	if !t.Replayable {
 		l = o.youngestLocked(n, now)
 	}
-	o.idle.remove(&l.node)
+	o.idle.Remove(&l.node)
 	l.idled, l.reused = now-l.idleSince, l.requests > 0
 	return l
 }
@@ -217,14 +219,14 @@ const fewUsedLast = 4
 // youngestLocked returns the connection that was opened last of the few that
 // were used last, from n on, which the request may have. In a rollout the
 // servers that end are those that have been there for long.
-func (o *Origin) youngestLocked(n *node[*Lease], now time.Duration) *Lease {
-	youngest := n.value
+func (o *Origin) youngestLocked(n *list.Node[*Lease], now time.Duration) *Lease {
+	youngest := n.Value
 	for range fewUsedLast - 1 {
-		if n = n.next; n == nil || now-n.value.idleSince > o.usableLocked(n.value, false) {
+		if n = n.Next(); n == nil || now-n.Value.idleSince > o.usableLocked(n.Value, false) {
 			break
 		}
-		if n.value.id > youngest.id {
-			youngest = n.value
+		if n.Value.id > youngest.id {
+			youngest = n.Value
 		}
 	}
 	return youngest
@@ -248,7 +250,7 @@ func (o *Origin) mayDialLocked() bool {
 // wantsLocked reports whether a connection is to be opened for a request that
 // waits, as far as the origin's own limit goes.
 func (o *Origin) wantsLocked() bool {
-	return o.dialing < o.waiting.len && o.mayDialLocked() && o.pool.ctx.Err() == nil
+	return o.dialing < o.waiting.Len() && o.mayDialLocked() && o.pool.ctx.Err() == nil
 }
 
 // holds returns how many slots the origin has, and whether it wants another.
@@ -281,19 +283,19 @@ func (o *Origin) beginLocked(d *opening) {
 // undialledLocked returns a request that no dial under way was begun for, the
 // first of them if there may be many. There is one if there are fewer dials.
 func (o *Origin) undialledLocked() *Ticket {
-	if last := o.waiting.back.value; last.dial == nil && o.dialing == o.waiting.len-1 {
+	if last := o.waiting.Back().Value; last.dial == nil && o.dialing == o.waiting.Len()-1 {
 		return last
 	}
-	n := o.waiting.front
-	for n.value.dial != nil {
-		n = n.next
+	n := o.waiting.Front()
+	for n.Value.dial != nil {
+		n = n.Next()
 	}
-	return n.value
+	return n.Value
 }
 
 // grantLocked ends a wait.
 func (o *Origin) grantLocked(t *Ticket, g grant) {
-	o.waiting.remove(&t.node)
+	o.waiting.Remove(&t.node)
 	if t.dial != nil {
 		t.dial.by, t.dial = nil, nil
 	}
@@ -311,7 +313,7 @@ func (o *Origin) wait(t *Ticket) (*Lease, error) {
 			return g.lease, g.err
 		case <-timer.C:
 			o.mu.Lock()
-			if o.waiting.has(&t.node) && t.dial == nil && !o.waiting.within(&t.node, o.dialing) {
+			if o.waiting.Has(&t.node) && t.dial == nil && !within(&o.waiting, &t.node, o.dialing) {
 				err := ErrWaited
 				if o.mayDialLocked() { // so it is a slot that was short
 					err = ErrBudget
@@ -325,12 +327,22 @@ func (o *Origin) wait(t *Ticket) (*Lease, error) {
 	}
 }
 
+// within reports whether n is among the first k.
+func within(l *list.List[*Ticket], n *list.Node[*Ticket], k int) bool {
+	for f := l.Front(); f != nil && k > 0; f, k = f.Next(), k-1 {
+		if f == n {
+			return true
+		}
+	}
+	return false
+}
+
 // Cancel makes the Acquire that waits with this ticket, if there is one, return
 // ErrCanceled. It may be called from any goroutine.
 func (o *Origin) Cancel(t *Ticket) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.waiting.has(&t.node) {
+	if o.waiting.Has(&t.node) {
 		o.grantLocked(t, grant{err: ErrCanceled})
 	}
 }
@@ -368,8 +380,8 @@ func (o *Origin) dial(d *opening) {
 	o.stats.HandshakeTime += l.handshake
 	o.setup.add(l.handshake)
 	l.figures = o.addrs.opened(l.addr.Addr())
-	if first := o.waiting.front; first != nil {
-		o.grantLocked(first.value, grant{lease: l})
+	if first := o.waiting.Front(); first != nil {
+		o.grantLocked(first.Value, grant{lease: l})
 		o.mu.Unlock()
 		return
 	}
@@ -394,13 +406,13 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 		return l, NotTrusted
 	}
 	fresh := 0
-	for n := o.waiting.front; n != nil; n = n.next {
+	for n := o.waiting.Front(); n != nil; n = n.Next() {
 		if rival != nil && (theirs == 0 || o.open+o.dialing > theirs+1) {
 			return l, MaxIdle
 		}
-		if t := n.value; !t.Fresh && o.manners.rest(t.Replayable, now) == 0 {
+		if t := n.Value; !t.Fresh && o.manners.rest(t.Replayable, now) == 0 {
 			l.idled, l.reused = 0, l.requests > 0
-			o.grantLocked(n.value, grant{lease: l})
+			o.grantLocked(n.Value, grant{lease: l})
 			return nil, ""
 		}
 		if fresh++; fresh > o.dialing { // the limit keeps this one from its new connection
@@ -414,13 +426,13 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 		return l, MaxIdle
 	}
 	l.idleSince = now
-	o.idle.pushFront(&l.node)
-	if o.idle.len <= o.pool.cfg.MaxIdlePerHost {
+	o.idle.PushFront(&l.node)
+	if o.idle.Len() <= o.pool.cfg.MaxIdlePerHost {
 		return nil, ""
 	}
-	back := o.idle.back
-	o.idle.remove(back)
-	return back.value, MaxIdle
+	back := o.idle.Back()
+	o.idle.Remove(back)
+	return back.Value, MaxIdle
 }
 
 // settleLocked accounts for the exchange that a connection has done.
@@ -471,9 +483,9 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 func (o *Origin) hungUp(l *Lease) {
 	now := o.pool.now()
 	o.mu.Lock()
-	idle := l.node.in != nil
+	idle := l.node.Listed()
 	if idle {
-		l.node.in.remove(&l.node)
+		l.node.Leave()
 		l.idled = now - l.idleSince
 	} else {
 		l.hungUp = true
@@ -528,12 +540,12 @@ func (o *Origin) dropFor(why func(*Lease) Reason) int {
 	}
 	var gone []dropped
 	o.mu.Lock()
-	for _, list := range [...]*list[*Lease]{&o.idle, &o.pinned} {
-		for n := list.back; n != nil; {
-			prev := n.prev
-			if reason := why(n.value); reason != "" {
-				list.remove(n)
-				gone = append(gone, dropped{n.value, reason})
+	for _, in := range [...]*list.List[*Lease]{&o.idle, &o.pinned} {
+		for n := in.Back(); n != nil; {
+			prev := n.Prev()
+			if reason := why(n.Value); reason != "" {
+				in.Remove(n)
+				gone = append(gone, dropped{n.Value, reason})
 			}
 			n = prev
 		}
@@ -549,7 +561,7 @@ func (o *Origin) dropFor(why func(*Lease) Reason) int {
 func (o *Origin) failWaiting(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for n := o.waiting.front; n != nil; n = o.waiting.front {
-		o.grantLocked(n.value, grant{err: err})
+	for n := o.waiting.Front(); n != nil; n = o.waiting.Front() {
+		o.grantLocked(n.Value, grant{err: err})
 	}
 }

@@ -73,11 +73,11 @@ func (o *Origin) pin(l *Lease, rival bool) Reason {
 		return Shutdown
 	case !o.keepsLocked(l, now):
 		return NotTrusted
-	case o.gone.Load(), !l.midway && (rival || o.waiting.len > o.dialing && !o.mayDialLocked()):
+	case o.gone.Load(), !l.midway && (rival || o.waiting.Len() > o.dialing && !o.mayDialLocked()):
 		return MaxIdle
 	}
 	l.idleSince = now
-	o.pinned.pushFront(&l.node)
+	o.pinned.PushFront(&l.node)
 	return ""
 }
 
@@ -95,10 +95,10 @@ func (o *Origin) keepsLocked(l *Lease, now time.Duration) bool {
 func (o *Origin) takePinned(l *Lease) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.pinned.has(&l.node) {
+	if !o.pinned.Has(&l.node) {
 		return false
 	}
-	o.pinned.remove(&l.node)
+	o.pinned.Remove(&l.node)
 	return true
 }
 

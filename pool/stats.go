@@ -113,7 +113,7 @@ func (o *Origin) snapshot() (Stats, []AddrStats) {
 	defer o.mu.Unlock()
 	var s Stats
 	s.add(&o.stats)
-	s.Idle, s.Waiting = o.idle.len+o.pinned.len, o.waiting.len
+	s.Idle, s.Waiting = o.idle.Len()+o.pinned.Len(), o.waiting.Len()
 	s.InUse = o.open - s.Idle
 	s.IdleLimit, s.Handshake = o.manners.limit.learned, o.setup.value
 	for i := range s.Answers {
