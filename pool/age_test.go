@@ -188,7 +188,7 @@ func TestX5ADialThatIsRefusedIsTriedOnceMore(t *testing.T) {
 					return err
 				}
 			})
-			l, err := p.Origin(false, []byte("127.0.0.1"), addr.Port()).Acquire(&pool.Ticket{})
+			l, err := p.Origin(pool.Lookup{Host: []byte("127.0.0.1"), Port: addr.Port()}).Acquire(&pool.Ticket{})
 			if (err == nil) != c.works || tried.Load() != 2 {
 				t.Errorf("got %v after %d tries", err, tried.Load())
 			}
@@ -216,7 +216,7 @@ func TestX4ARequestThatIsSentAgainGoesToAnotherAddress(t *testing.T) {
 func TestX4AnAddressToAvoidIsBetterThanNone(t *testing.T) {
 	u := newUpstream(t)
 	p := newPool(t, func(c *pool.Config) { c.Resolver = names{"one.test": loopback(1)} })
-	l := acquire(t, p.Origin(false, []byte("one.test"), u.addr.Port()), pool.Ticket{Avoid: u.addr.Addr()})
+	l := acquire(t, p.Origin(pool.Lookup{Host: []byte("one.test"), Port: u.addr.Port()}), pool.Ticket{Avoid: u.addr.Addr()})
 	if l.Addr().String() != net.JoinHostPort("127.0.0.1", strconv.Itoa(int(u.addr.Port()))) {
 		t.Errorf("it went to %v", l.Addr())
 	}

@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"context"
 	"math"
 	"sync/atomic"
 
@@ -30,8 +29,7 @@ type budget struct {
 
 // claim is a place in the queue for slots.
 type claim struct {
-	origin *Origin       // whose requests wait, or nil for a tunnel,
-	ready  chan struct{} // which is closed when the slot is there
+	origin *Origin // whose requests wait
 	node   list.Node[*claim]
 }
 
@@ -45,35 +43,11 @@ func (b *budget) init(most int) {
 // soon as there is room.
 func (p *Pool) claim(o *Origin) {
 	p.mu.Lock()
-	if b := &p.budget; !b.claims.Has(&o.claim.node) {
-		b.claims.PushBack(&o.claim.node)
+	if b := &p.budget; !b.claims.Has(&o.seat.claim.node) {
+		b.claims.PushBack(&o.seat.claim.node)
 	}
 	p.mu.Unlock()
 	p.serveClaims()
-}
-
-// reserve takes a slot for a tunnel.
-func (p *Pool) reserve(ctx context.Context) error {
-	b, c := &p.budget, &claim{ready: make(chan struct{})}
-	c.node.Value = c
-	p.mu.Lock()
-	b.claims.PushBack(&c.node)
-	p.mu.Unlock()
-	p.serveClaims()
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.PendingTimeout)
-	defer cancel()
-	select {
-	case <-c.ready:
-		return nil
-	case <-ctx.Done():
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !b.claims.Has(&c.node) {
-		return nil // it came at the last moment
-	}
-	b.claims.Remove(&c.node)
-	return ErrBudget
 }
 
 // unreserve gives a slot back.
@@ -132,11 +106,7 @@ func (p *Pool) serveLocked() *Lease {
 			continue
 		}
 		b.claims.Remove(n)
-		switch {
-		case c.origin == nil:
-			b.taken++
-			close(c.ready)
-		case c.origin.begin():
+		if c.origin.begin() {
 			b.taken++
 			if c.stands() {
 				b.claims.PushBack(n)
@@ -149,9 +119,6 @@ func (p *Pool) serveLocked() *Lease {
 
 // stands reports whether the slot is still needed.
 func (c *claim) stands() bool {
-	if c.origin == nil {
-		return true
-	}
 	_, wants := c.origin.holds()
 	return wants
 }
@@ -168,9 +135,7 @@ func (p *Pool) rival(o *Origin) (c *claim, holds int) {
 	var next *list.Node[*claim]
 	for n := b.claims.Front(); n != nil; n = next {
 		next = n.Next()
-		if c := n.Value; c.origin == nil {
-			return c, 0
-		} else if c.origin != o {
+		if c := n.Value; c.origin != o {
 			if holds, wants := c.origin.holds(); wants {
 				return c, holds
 			}

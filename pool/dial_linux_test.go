@@ -48,7 +48,7 @@ func TestAnAddressThatAnswersNothingIsPassedByAndAvoided(t *testing.T) {
 		c.Resolver = names{"two.test": {dead.Addr(), u.addr.Addr()}}
 		c.CheckAddr = func(a netip.AddrPort) error { tried <- a; return nil }
 	})
-	o := p.Origin(false, []byte("two.test"), u.addr.Port())
+	o := p.Origin(pool.Lookup{Host: []byte("two.test"), Port: u.addr.Port()})
 	start := time.Now()
 	l := acquire(t, o, pool.Ticket{Fresh: true})
 	if took := time.Since(start); l.Addr() != u.addr || took < 200*ms || took > 5*time.Second {
@@ -70,9 +70,9 @@ func TestAnOriginThatAnswersNothingIsGivenUp(t *testing.T) {
 	dead := netip.AddrPortFrom(loopback(8)[0], u.addr.Port())
 	blackhole(t, dead)
 	p := newPool(t, func(c *pool.Config) { c.DialTimeout = 50 * ms })
-	err := failure(t, p.Origin(false, []byte("127.0.0.8"), dead.Port()))
+	err := failure(t, p.Origin(pool.Lookup{Host: []byte("127.0.0.8"), Port: dead.Port()}))
 	var timeout net.Error
-	if err.Stage != "connect" || !errors.As(err, &timeout) || !timeout.Timeout() {
+	if err.Stage != pool.StageConnect || !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("got %v, at %s", err, err.Stage)
 	}
 }
@@ -87,8 +87,8 @@ func TestAddressesThatWereNotTriedAreNotAvoided(t *testing.T) {
 	p := newPool(t, func(c *pool.Config) {
 		c.DialTimeout, c.Resolver = 50*ms, names{"many.test": addrs}
 	})
-	o := p.Origin(false, []byte("many.test"), u.addr.Port())
-	if err := failure(t, o); err.Stage != "connect" || o.Avoided() != 1 {
+	o := p.Origin(pool.Lookup{Host: []byte("many.test"), Port: u.addr.Port()})
+	if err := failure(t, o); err.Stage != pool.StageConnect || o.Avoided() != 1 {
 		t.Errorf("%v, %d addresses are avoided", err, o.Avoided())
 	}
 }

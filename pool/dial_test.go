@@ -86,9 +86,9 @@ func TestAFailedDialTellsItsStage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPool(t, func(cfg *pool.Config) { cfg.Resolver, cfg.CheckAddr = known, c.check })
-			o := p.Origin(false, []byte(c.host), closed)
+			o := p.Origin(pool.Lookup{Host: []byte(c.host), Port: closed})
 			err := failure(t, o)
-			if err.Stage != c.stage || !c.is(err) || !strings.HasPrefix(err.Error(), c.stage+": ") {
+			if err.Stage.String() != c.stage || !c.is(err) || !strings.HasPrefix(err.Error(), c.stage+": ") {
 				t.Errorf("got %v, at %s", err, err.Stage)
 			}
 			if s := stats(t, p); s.DialErrors != 1 || s.Opened != 0 {
@@ -104,8 +104,8 @@ func isErr(target error) func(error) bool {
 
 func TestAResolverThatDoesNotAnswerIsGivenUp(t *testing.T) {
 	p := newPool(t, func(c *pool.Config) { c.Resolver, c.DNSTimeout = &stuckResolver{}, 30*ms })
-	err := failure(t, p.Origin(false, []byte("stuck.test"), 80))
-	if err.Stage != "dns" || !errors.Is(err, context.DeadlineExceeded) {
+	err := failure(t, p.Origin(pool.Lookup{Host: []byte("stuck.test"), Port: 80}))
+	if err.Stage != pool.StageDNS || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, at %s", err, err.Stage)
 	}
 }
@@ -128,10 +128,10 @@ func TestATunnelIsDialledUnderTheSameRules(t *testing.T) {
 	_ = conn.Close()
 	closed()
 	var failed *pool.DialError
-	if _, _, err := p.Dial(t.Context(), "here.test", refused(t)); !errors.As(err, &failed) || failed.Stage != "policy" {
+	if _, _, err := p.Dial(t.Context(), "here.test", refused(t)); !errors.As(err, &failed) || failed.Stage != pool.StagePolicy {
 		t.Errorf("got %v", err)
 	}
-	if _, _, err := p.Dial(t.Context(), "gone.test", 80); !errors.As(err, &failed) || failed.Stage != "dns" {
+	if _, _, err := p.Dial(t.Context(), "gone.test", 80); !errors.As(err, &failed) || failed.Stage != pool.StageDNS {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -149,7 +149,7 @@ func TestTheNextAddressIsTriedAndTheDeadOneAvoided(t *testing.T) {
 		c.Resolver = names{"two.test": append(loopback(9), u.addr.Addr())}
 		c.CheckAddr = func(a netip.AddrPort) error { tried <- a; return nil }
 	})
-	o := p.Origin(false, []byte("two.test"), u.addr.Port())
+	o := p.Origin(pool.Lookup{Host: []byte("two.test"), Port: u.addr.Port()})
 	for i, want := range [][]netip.Addr{loopback(9, 1), loopback(1)} {
 		l := acquire(t, o, pool.Ticket{Fresh: true})
 		l.Discard(pool.NotKept)
@@ -173,7 +173,7 @@ func TestADeniedAddressIsNotTakenForDead(t *testing.T) {
 		c.Resolver = names{"two.test": loopback(9)}
 		c.CheckAddr = func(netip.AddrPort) error { return errDenied }
 	})
-	o := p.Origin(false, []byte("two.test"), u.addr.Port())
+	o := p.Origin(pool.Lookup{Host: []byte("two.test"), Port: u.addr.Port()})
 	if failure(t, o); o.Avoided() != 0 {
 		t.Error("it is avoided")
 	}
@@ -198,7 +198,7 @@ func TestAddressesAreTriedWithTheFamiliesTakingTurns(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPool(t)
-			o := p.Origin(false, []byte("a.test"), 80)
+			o := p.Origin(pool.Lookup{Host: []byte("a.test"), Port: 80})
 			o.Avoid(netip.MustParseAddr("127.0.0.1"), time.Minute)
 			for _, d := range addrs(c.dead) {
 				o.Avoid(d, 0)
@@ -216,7 +216,7 @@ func TestAddressesAreTriedWithTheFamiliesTakingTurns(t *testing.T) {
 
 func TestAddressesThatWereDeadLongAgoAreForgotten(t *testing.T) {
 	p := newPool(t)
-	o := p.Origin(false, []byte("a.test"), 80)
+	o := p.Origin(pool.Lookup{Host: []byte("a.test"), Port: 80})
 	for i := range 100 {
 		o.Avoid(netip.AddrFrom4([4]byte{127, 0, 1, byte(i)}), time.Minute)
 	}

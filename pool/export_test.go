@@ -102,13 +102,10 @@ func (p *Pool) Starved() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := p.budget.claims.Front(); c != nil; c = c.Next() {
-		if o := c.Value.origin; o == nil {
-			n++
-		} else {
-			o.mu.Lock()
-			n += o.waiting.Len() - o.dialing
-			o.mu.Unlock()
-		}
+		o := c.Value.origin
+		o.mu.Lock()
+		n += o.queue.undialled()
+		o.mu.Unlock()
 	}
 	return n
 }
@@ -162,13 +159,13 @@ func (o *Origin) Hasty() bool {
 func (o *Origin) PassTime(d time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, n := range []*list.Node[*Lease]{o.idle.Front(), o.pinned.Front()} {
+	for _, n := range []*list.Node[*Lease]{o.idle.free.Front(), o.idle.pinned.Front()} {
 		for ; n != nil; n = n.Next() {
 			n.Value.idleSince -= d
 			n.Value.halfSince -= d
 		}
 	}
-	o.failed = max(o.failed-d, 0)
+	o.times.failed = max(o.times.failed-d, 0)
 }
 
 // Tidy does what the janitor does.
@@ -178,33 +175,43 @@ func (o *Origin) Tidy() { o.tidy(o.pool.now()) }
 func (o *Origin) Dialing() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.dialing
+	return o.queue.dialing
 }
 
 // IdlePending reports whether bytes wait on the connection that was used last.
 func (o *Origin) IdlePending() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.idle.Front() == nil {
+	if o.idle.free.Front() == nil {
 		return false
 	}
-	some, _ := o.idle.Front().Value.conn.Pending()
+	some, _ := o.idle.free.Front().Value.conn.Pending()
 	return some
 }
 
 // Order is the order in which the addresses are tried.
 func (o *Origin) Order(addrs ...netip.Addr) []netip.AddrPort {
-	return o.dialer.order(addrs, o.key.Port, o.pool.now())
+	return o.order(addrs)
 }
 
 // Avoid notes a dead address, as of a while ago.
-func (o *Origin) Avoid(a netip.Addr, ago time.Duration) { o.dialer.avoid(a, o.pool.now()-ago) }
+func (o *Origin) Avoid(a netip.Addr, ago time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.endpoints.bench(a, o.pool.now()-ago)
+}
 
 // Avoided returns how many dead addresses are remembered.
 func (o *Origin) Avoided() int {
-	o.dialer.mu.Lock()
-	defer o.dialer.mu.Unlock()
-	return len(o.dialer.dead)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := 0
+	for _, e := range o.endpoints.known {
+		if e.benched != 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // Lifetime returns how long after its opening the connection expires.

@@ -63,7 +63,7 @@ func (u *upstream) next() *net.TCPConn {
 
 // origin returns the pool's origin for this server.
 func (u *upstream) origin(p *pool.Pool) *pool.Origin {
-	return p.Origin(false, []byte(u.addr.Addr().String()), u.addr.Port())
+	return p.Origin(pool.Lookup{Host: []byte(u.addr.Addr().String()), Port: u.addr.Port()})
 }
 
 // newPool returns a pool with generous limits, and checks at the end of the
@@ -306,5 +306,5 @@ func twoAddresses(t *testing.T, deadTimeout time.Duration) (*pool.Pool, *pool.Or
 		c.DeadTimeout = deadTimeout
 		c.Resolver = names{"two.test": {first.addr.Addr(), second.addr.Addr()}}
 	})
-	return p, p.Origin(false, []byte("two.test"), first.addr.Port()), first, second
+	return p, p.Origin(pool.Lookup{Host: []byte("two.test"), Port: first.addr.Port()}), first, second
 }

@@ -34,7 +34,7 @@ func (k *known) add(o *Origin) {
 		o.label = o.key.String()
 	}
 	k.byKey[o.key] = o
-	k.order.PushFront(&o.place)
+	k.order.PushFront(&o.seat.known)
 }
 
 // look returns the origin that was looked at longest ago.
@@ -48,7 +48,7 @@ func (k *known) look() *Origin {
 // drop removes an origin that was retired.
 func (k *known) drop(o *Origin) {
 	delete(k.byKey, o.key)
-	k.order.Remove(&o.place)
+	k.order.Remove(&o.seat.known)
 	t, _ := o.snapshot()
 	if o.label != "" {
 		k.labels--
@@ -114,12 +114,12 @@ const (
 func (o *Origin) usage() (use, time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.useLocked(), o.used
+	return o.useLocked(), o.times.used
 }
 
 func (o *Origin) useLocked() use {
 	switch {
-	case o.dialing+o.waiting.Len() > 0 || o.open > o.idle.Len()+o.pinned.Len():
+	case o.queue.dialing+o.queue.waiting.Len() > 0 || o.open > o.idle.len():
 		return inUse
 	case o.open > 0:
 		return allIdle
@@ -135,12 +135,9 @@ func (o *Origin) retire() (leases []*Lease, retired bool) {
 	if o.useLocked() == inUse {
 		return nil, false
 	}
-	for l := o.idleLongestLocked(); l != nil; l = o.idleLongestLocked() {
-		l.node.Leave()
+	for l := o.idle.takeLongest(); l != nil; l = o.idle.takeLongest() {
 		leases = append(leases, l)
-		o.open--
-		l.figures.Open--
-		o.stats.Closed[MaxIdle]++
+		o.lostLocked(l, MaxIdle)
 	}
 	o.gone.Store(true)
 	return leases, true

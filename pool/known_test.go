@@ -39,7 +39,7 @@ func many(t *testing.T, n int, u *upstream) (*pool.Pool, []*pool.Origin) {
 		known[fmt.Sprint(i, ".test")] = loopback(1)
 	}
 	for i := range n {
-		o := p.Origin(false, fmt.Append(nil, i, ".test"), port)
+		o := p.Origin(pool.Lookup{Host: fmt.Append(nil, i, ".test"), Port: port})
 		origins = append(origins, o)
 		if u != nil {
 			acquire(t, o, pool.Ticket{}).Release()
@@ -54,7 +54,7 @@ func TestX28ANewOriginLooksAtAFewOthersOnly(t *testing.T) {
 	p, origins := many(t, 100, nil)
 	release := held(t, origins[pool.LookedAt:]...)
 	defer release()
-	await(t, "it is there", in(func() *pool.Origin { return p.Origin(false, []byte("new.test"), 80) }))
+	await(t, "it is there", in(func() *pool.Origin { return p.Origin(pool.Lookup{Host: []byte("new.test"), Port: 80}) }))
 	if !origins[0].Gone() {
 		t.Error("not the one that was used longest ago has made room")
 	}
@@ -97,7 +97,7 @@ func TestX28AFloodOfNames(t *testing.T) {
 	defer l.Release()
 	for i := range 3 * most {
 		acquire(t, used, pool.Ticket{}).Release()
-		o := p.Origin(false, fmt.Append(nil, most+i, ".test"), u.addr.Port())
+		o := p.Origin(pool.Lookup{Host: fmt.Append(nil, most+i, ".test"), Port: u.addr.Port()})
 		acquire(t, o, pool.Ticket{}).Release()
 		if n := p.Origins(); n > most {
 			t.Fatalf("%d origins", n)
@@ -123,7 +123,7 @@ func TestX28OriginsInUseAreNotForgotten(t *testing.T) {
 	for _, o := range origins {
 		leases = append(leases, acquire(t, o, pool.Ticket{}))
 	}
-	p.Origin(false, []byte("5.test"), 80)
+	p.Origin(pool.Lookup{Host: []byte("5.test"), Port: 80})
 	for i, l := range leases {
 		if l.Release(); origins[i].Gone() {
 			t.Error("one in use is forgotten")

@@ -31,6 +31,7 @@ const (
 	TimedOut       Reason = "timeout"         // one of carpool's own
 	PeerDead       Reason = "peer_dead"       // no sign of life
 	PeerDeadToo    Reason = "peer_dead_too"   // idle, to a peer that was found dead by another
+	Tunnelled      Reason = "tunnelled"       // carried a CONNECT tunnel, which has ended
 	Upgraded       Reason = "upgraded"        // became a tunnel, which has ended
 	Pinned         Reason = "pinned"          // belonged to one client (NTLM), which has gone
 	Shutdown       Reason = "shutdown"        // carpool is stopping
@@ -64,9 +65,10 @@ type Lease struct {
 	// Guarded by the origin's mutex.
 	node      list.Node[*Lease]
 	idleSince time.Duration
-	hungUp    bool          // the peer has closed it while it was in use
-	figures   *AddrStats    // of the address it leads to
-	halfSince time.Duration // when half a record was first seen on it; 0: there was none
+	hungUp    bool              // the peer has closed it while it was in use
+	endpoint  *endpoint         // what it leads to,
+	sibling   list.Node[*Lease] // and its place there
+	halfSince time.Duration     // when half a record was first seen on it; 0: there was none
 }
 
 // Reused reports whether the connection was used before this exchange, or at

@@ -230,7 +230,7 @@ func TestX24NameServersThatDoNotAnswer(t *testing.T) {
 				resolvers = append(resolvers, s.resolver())
 			}
 			p.AskThese(resolvers...)
-			l := acquire(t, p.Origin(false, []byte("lost.test."), u.addr.Port()), pool.Ticket{})
+			l := acquire(t, p.Origin(pool.Lookup{Host: []byte("lost.test."), Port: u.addr.Port()}), pool.Ticket{})
 			if l.Discard(pool.NotKept); l.Addr() != u.addr {
 				t.Errorf("connected to %v", l.Addr())
 			}
@@ -260,7 +260,7 @@ func TestX24AddressesOfTheOtherFamilyComeLate(t *testing.T) {
 		}
 	})
 	p.AskThese(s.resolver())
-	l := acquire(t, p.Origin(false, []byte("six.test."), u.addr.Port()), pool.Ticket{})
+	l := acquire(t, p.Origin(pool.Lookup{Host: []byte("six.test."), Port: u.addr.Port()}), pool.Ticket{})
 	if l.Discard(pool.NotKept); l.Addr() != u.addr {
 		t.Errorf("connected to %v", l.Addr())
 	}
@@ -279,7 +279,7 @@ func TestDNSHasATimeOfItsOwn(t *testing.T) {
 			return loopback(1), nil
 		})
 	})
-	acquire(t, p.Origin(false, []byte("slow.test"), u.addr.Port()), pool.Ticket{}).Discard(pool.NotKept)
+	acquire(t, p.Origin(pool.Lookup{Host: []byte("slow.test"), Port: u.addr.Port()}), pool.Ticket{}).Discard(pool.NotKept)
 	if d := <-left; d < 30*time.Minute {
 		t.Errorf("the look-up has %v", d)
 	}

@@ -10,15 +10,15 @@ import (
 // P20 of the catalogue.
 func TestConnectionsAreSharedOnlyWithinASchemeHostAndPort(t *testing.T) {
 	p := newPool(t)
-	base := p.Origin(false, []byte("a.test"), 80)
-	if p.Origin(false, []byte("a.test"), 80) != base {
+	base := p.Origin(pool.Lookup{Host: []byte("a.test"), Port: 80})
+	if p.Origin(pool.Lookup{Host: []byte("a.test"), Port: 80}) != base {
 		t.Error("the same origin is another one")
 	}
 	for name, other := range map[string]*pool.Origin{
-		"scheme":    p.Origin(true, []byte("a.test"), 80),
-		"host":      p.Origin(false, []byte("b.test"), 80),
-		"port":      p.Origin(false, []byte("a.test"), 8080),
-		"the label": p.Origin(false, []byte("a.test."), 80),
+		"scheme":    p.Origin(pool.Lookup{TLS: true, Host: []byte("a.test"), Port: 80}),
+		"host":      p.Origin(pool.Lookup{Host: []byte("b.test"), Port: 80}),
+		"port":      p.Origin(pool.Lookup{Host: []byte("a.test"), Port: 8080}),
+		"the label": p.Origin(pool.Lookup{Host: []byte("a.test."), Port: 80}),
 	} {
 		if other == base {
 			t.Errorf("%s makes no difference", name)
@@ -41,9 +41,9 @@ func TestKeysReadLikeURLs(t *testing.T) {
 func TestTheHostIsNotKept(t *testing.T) {
 	p := newPool(t)
 	host := []byte("a.test")
-	o := p.Origin(false, host, 80)
+	o := p.Origin(pool.Lookup{Host: host, Port: 80})
 	host[0] = 'b'
-	if o.Key().Host != "a.test" || p.Origin(false, []byte("a.test"), 80) != o {
+	if o.Key().Host != "a.test" || p.Origin(pool.Lookup{Host: []byte("a.test"), Port: 80}) != o {
 		t.Error("the key has changed")
 	}
 }
@@ -51,7 +51,7 @@ func TestTheHostIsNotKept(t *testing.T) {
 func TestAKnownOriginIsFoundWithoutAllocating(t *testing.T) {
 	p := newPool(t)
 	host := []byte("a-host-with-a-long-enough-name.test")
-	if n := testing.AllocsPerRun(100, func() { p.Origin(true, host, 443) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { p.Origin(pool.Lookup{TLS: true, Host: host, Port: 443}) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -61,12 +61,12 @@ func TestTheNumberOfOriginsIsBounded(t *testing.T) {
 	p := newPool(t)
 	kept := u.origin(p)
 	fill(t, u, kept, 1)
-	busy := p.Origin(false, []byte("localhost"), u.addr.Port())
-	unused := p.Origin(false, []byte("unused.test"), 80)
+	busy := p.Origin(pool.Lookup{Host: []byte("localhost"), Port: u.addr.Port()})
+	unused := p.Origin(pool.Lookup{Host: []byte("unused.test"), Port: 80})
 	l := acquire(t, busy, pool.Ticket{})
 	defer l.Release()
 	for i := range 2 * pool.MaxOrigins {
-		p.Origin(false, fmt.Appendf(nil, "%d.test", i), 80)
+		p.Origin(pool.Lookup{Host: fmt.Appendf(nil, "%d.test", i), Port: 80})
 	}
 	if n := p.Origins(); n > pool.MaxOrigins {
 		t.Errorf("%d origins", n)
@@ -99,15 +99,15 @@ func TestOriginsBeyondTheFirstAreCountedTogether(t *testing.T) {
 	u := newUpstream(t)
 	p := newPool(t)
 	for i := range pool.MaxLabels {
-		p.Origin(false, fmt.Appendf(nil, "%d.test", i), 80)
+		p.Origin(pool.Lookup{Host: fmt.Appendf(nil, "%d.test", i), Port: 80})
 	}
 	o := u.origin(p)
 	fill(t, u, o, 2)
-	o.Answered(200)
+	o.Tally(2)
 	for range 2 { // also when the origin is forgotten
 		s := p.Snapshot()
 		other := s.Origins[len(s.Origins)-1]
-		if other.Origin != "other" || other.Opened != 2 || other.Answers != [6]uint64{2: 1} {
+		if other.Origin != "other" || other.Opened != 2 || other.Tally != [8]uint64{2: 1} {
 			t.Fatalf("%+v", other)
 		}
 		for p.EvictIdle() {
@@ -121,9 +121,9 @@ func TestTotalsOutliveTheirOrigins(t *testing.T) {
 	p := newPool(t)
 	o := u.origin(p)
 	fill(t, u, o, 2)
-	o.Answered(200)
+	o.Tally(2)
 	before := p.Snapshot().Total
-	if before.Opened != 2 || before.Idle != 2 || before.Answers[2] != 1 {
+	if before.Opened != 2 || before.Idle != 2 || before.Tally[2] != 1 {
 		t.Fatalf("%+v", before)
 	}
 	for p.EvictIdle() {
@@ -133,18 +133,18 @@ func TestTotalsOutliveTheirOrigins(t *testing.T) {
 	if len(s.Origins) != 0 {
 		t.Fatalf("%+v", s.Origins)
 	}
-	if s.Total.Opened != 2 || s.Total.Idle != 0 || s.Total.Answers != before.Answers || s.Total.Closed[pool.Evicted] != 2 {
+	if s.Total.Opened != 2 || s.Total.Idle != 0 || s.Total.Tally != before.Tally || s.Total.Closed[pool.Evicted] != 2 {
 		t.Errorf("%+v", s.Total)
 	}
 }
 
-func TestAnswersAreCountedByClass(t *testing.T) {
+func TestTalliesAreKept(t *testing.T) {
 	p := newPool(t)
-	o := p.Origin(false, []byte("a.test"), 80)
-	for _, status := range []int{0, 100, 200, 204, 301, 404, 500, 503, 599, 600, 999} {
-		o.Answered(status)
+	o := p.Origin(pool.Lookup{Host: []byte("a.test"), Port: 80})
+	for _, i := range []int{0, 1, 2, 2, 3, 4, 5, 5, 5, 7} {
+		o.Tally(i)
 	}
-	if got := stats(t, p).Answers; got != [6]uint64{1, 1, 2, 1, 1, 3} {
+	if got := stats(t, p).Tally; got != [8]uint64{1, 1, 2, 1, 1, 3, 0, 1} {
 		t.Errorf("got %v", got)
 	}
 }

@@ -43,7 +43,7 @@ func TestPanicsOfDialsAreContained(t *testing.T) {
 				}
 				broken(c, &on)
 			})
-			o := p.Origin(false, []byte("here.test"), u.addr.Port())
+			o := p.Origin(pool.Lookup{Host: []byte("here.test"), Port: u.addr.Port()})
 			on.Store(true)
 			for range 2 { // it gives its slot back
 				if err := failure(t, o); !strings.Contains(err.Error(), "this is a test") {

@@ -95,6 +95,14 @@ func (k Key) String() string {
 	return scheme + net.JoinHostPort(k.Host, strconv.Itoa(int(k.Port)))
 }
 
+// Lookup is a Key as it is found in a request: its host is bytes, which are not
+// kept.
+type Lookup struct {
+	TLS  bool
+	Host []byte
+	Port uint16
+}
+
 const (
 	// maxOrigins is how many origins are kept before unused ones make room.
 	maxOrigins = 4096
@@ -176,16 +184,16 @@ func (p *Pool) Close() error {
 // now is the pool's clock: time since it began, which no clock step changes.
 func (p *Pool) now() time.Duration { return time.Since(p.start) }
 
-// Origin returns the origin for a key whose host is given as bytes, which it
-// does not keep. It does not allocate for an origin that it knows.
-func (p *Pool) Origin(tls bool, host []byte, port uint16) *Origin {
+// Origin returns the origin that is asked for. It does not allocate for one that
+// it knows.
+func (p *Pool) Origin(k Lookup) *Origin {
 	p.mu.Lock()
-	if o := p.known.byKey[Key{tls, string(host), port}]; o != nil {
+	if o := p.known.byKey[Key{k.TLS, string(k.Host), k.Port}]; o != nil {
 		p.mu.Unlock()
 		return o
 	}
 	shut := p.makeRoomLocked()
-	o := newOrigin(p, Key{tls, string(host), port})
+	o := newOrigin(p, Key{k.TLS, string(k.Host), k.Port})
 	p.known.add(o)
 	p.mu.Unlock()
 	for _, l := range shut {

@@ -384,7 +384,7 @@ func TestCloseFailsWhoWaitsAndWaitsForDials(t *testing.T) {
 	o := u.origin(p)
 	l := acquire(t, o, pool.Ticket{})
 	behind := enqueue(t, p, o, pool.Ticket{})
-	named := p.Origin(false, []byte("stuck.test"), 80)
+	named := p.Origin(pool.Lookup{Host: []byte("stuck.test"), Port: 80})
 	dialling := enqueue(t, p, named, pool.Ticket{})
 	await(t, "the lookup begins", blocked.begun)
 	if err := p.Close(); err != nil {

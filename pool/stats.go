@@ -21,9 +21,9 @@ type Stats struct {
 	// Handshake is what opening a connection usually takes now; 0 before the
 	// first, and in sums.
 	Handshake time.Duration
-	// Answers counts responses by the first digit of their status; those that
-	// carpool made itself are in Answers[0] too.
-	Answers [6]uint64
+	// Tally counts what borrowers tell by Origin.Tally. The pool gives it no
+	// meaning.
+	Tally [8]uint64
 	// InUse, Idle and Waiting are how many there are now.
 	InUse, Idle, Waiting int
 	// IdleLimit is after how long the upstream was seen to close idle
@@ -40,8 +40,8 @@ func (s *Stats) add(t *Stats) {
 	s.InUse += t.InUse
 	s.Idle += t.Idle
 	s.Waiting += t.Waiting
-	for i, n := range t.Answers {
-		s.Answers[i] += n
+	for i, n := range t.Tally {
+		s.Tally[i] += n
 	}
 	for r, n := range t.Closed {
 		if s.Closed == nil {
@@ -113,13 +113,13 @@ func (o *Origin) snapshot() (Stats, []AddrStats) {
 	defer o.mu.Unlock()
 	var s Stats
 	s.add(&o.stats)
-	s.Idle, s.Waiting = o.idle.Len()+o.pinned.Len(), o.waiting.Len()
+	s.Idle, s.Waiting = o.idle.len(), o.queue.waiting.Len()
 	s.InUse = o.open - s.Idle
 	s.IdleLimit, s.Handshake = o.manners.limit.learned, o.setup.value
-	for i := range s.Answers {
-		s.Answers[i] = o.answers[i].Load()
+	for i := range s.Tally {
+		s.Tally[i] = o.tally[i].Load()
 	}
-	return s, o.addrs.snapshot()
+	return s, o.endpoints.snapshot()
 }
 
 // Buckets are the upper bounds of a Histogram's buckets; one more is without

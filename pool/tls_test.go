@@ -142,7 +142,7 @@ func newSecure(t testing.TB, change ...func(*pool.Config)) (*secure, *pool.Pool,
 		c.RootCAs, c.Resolver = a.roots(), names{"good.test": loopback(1), "good.test.": loopback(1), "bad.test": loopback(1)}
 	})...)
 	p.StopJanitor()
-	return s, p, p.Origin(true, []byte("good.test"), s.addr.Port())
+	return s, p, p.Origin(pool.Lookup{TLS: true, Host: []byte("good.test"), Port: s.addr.Port()})
 }
 
 // connect opens a connection and returns both ends.
@@ -489,14 +489,14 @@ func TestAnUpstreamThatCannotProveItsNameGetsNothing(t *testing.T) {
 					"good.test": loopback(1), "good.test.": loopback(1), "bad.test": loopback(1),
 				}
 			})
-			o := p.Origin(true, []byte(c.host), s.addr.Port())
+			o := p.Origin(pool.Lookup{TLS: true, Host: []byte(c.host), Port: s.addr.Port()})
 			accepted := s.accept()
 			if c.wrong == nil {
 				acquire(t, o, pool.Ticket{}).Release()
 				await(t, "the server has shaken hands", accepted)
 				return
 			}
-			if err := failure(t, o); err.Stage != "tls" || !c.wrong(err) {
+			if err := failure(t, o); err.Stage != pool.StageTLS || !c.wrong(err) {
 				t.Errorf("got %v, at %s", err, err.Stage)
 			}
 			if end := await(t, "the server has shaken hands", accepted); end.Conn != nil {
@@ -514,7 +514,7 @@ func TestAnUpstreamThatCannotProveItsNameGetsNothing(t *testing.T) {
 func TestAHandshakeThatStallsIsGivenUp(t *testing.T) {
 	s, _, o := newSecure(t, func(c *pool.Config) { c.DialTimeout = 50 * ms })
 	err := failure(t, o)
-	if err.Stage != "tls" || !errors.Is(err, context.DeadlineExceeded) {
+	if err.Stage != pool.StageTLS || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, at %s", err, err.Stage)
 	}
 	if _, err := io.Copy(io.Discard, s.next()); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -534,6 +534,6 @@ func TestAnAddressOfAnotherFamilyIsVerifiedToo(t *testing.T) {
 		a.issue(t, func(c *x509.Certificate) { c.IPAddresses = []net.IP{netip.IPv6Loopback().AsSlice()} }),
 	}}}
 	p := newPool(t, func(c *pool.Config) { c.RootCAs = a.roots() })
-	l, _ := s.connect(t, p.Origin(true, []byte("::1"), s.addr.Port()), pool.Ticket{})
+	l, _ := s.connect(t, p.Origin(pool.Lookup{TLS: true, Host: []byte("::1"), Port: s.addr.Port()}), pool.Ticket{})
 	l.Release()
 }

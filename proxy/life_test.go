@@ -285,7 +285,7 @@ func TestCloseWithEverythingOpen(t *testing.T) {
 		eventually(t, "no descriptor is left", func() bool { return len(descriptors()) <= before })
 	})
 	resolver := stuck{make(chan struct{}, 2)}
-	r := start(t, func(s *settings) { s.pool.Resolver = resolver; s.pool.MaxConnsPerHost = 5 })
+	r := start(t, func(s *settings) { s.pool.Resolver = resolver; s.pool.MaxConnsPerHost = 6 })
 	o := newOrigin(t)
 	open := everything(t, r, o, resolver)
 	r.stop()

@@ -85,8 +85,8 @@ func asProblem(err error) *problem {
 
 // fail answers a request that could not be carried out.
 func (s *session) fail(x *exchange, p *problem) (again bool) {
-	x.origin.Answered(0)
-	x.origin.Answered(p.status)
+	answered(x.origin, 0)
+	answered(x.origin, p.status)
 	if !x.reqBody.Done() || x.broken || p.status < 500 {
 		x.keepAlive = false
 	}

@@ -58,7 +58,7 @@ type Config struct {
 
 // Upstreams is what the proxy needs of a pool.Pool.
 type Upstreams interface {
-	Origin(tls bool, host []byte, port uint16) *pool.Origin
+	Origin(pool.Lookup) *pool.Origin
 	Dial(ctx context.Context, host string, port uint16) (conn *sock.Conn, closed func(), err error)
 	EvictIdle() bool
 }

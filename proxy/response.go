@@ -204,7 +204,7 @@ func (s *session) settle(x *exchange, lease *pool.Lease, clean bool) {
 
 // finish ends an exchange whose answer was passed on whole.
 func (s *session) finish(x *exchange) bool {
-	x.origin.Answered(x.status)
+	answered(x.origin, x.status)
 	s.log(x, x.status, "")
 	if s.p.cfg.BodyIdleTimeout > 0 {
 		_ = s.client.SetWriteDeadline(time.Time{})
@@ -235,7 +235,7 @@ func (s *session) brokenOff(x *exchange, lease *pool.Lease, err error, untilClos
 		s.giveBack(lease, reason)
 	}
 	s.abort = untilClose // an ordinary close would look like the end
-	x.origin.Answered(x.status)
+	answered(x.origin, x.status)
 	s.log(x, x.status, kind)
 	return false
 }

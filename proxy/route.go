@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strconv"
 
+	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy/http1"
 	"github.com/carpoolproxy/carpool/proxy/policy"
 )
@@ -115,7 +116,7 @@ func (s *session) findOrigin(t target) error {
 	} else {
 		name = appendLower(name, host)
 	}
-	s.origin = s.p.cfg.Upstreams.Origin(t.tls, name, port)
+	s.origin = s.p.cfg.Upstreams.Origin(pool.Lookup{TLS: t.tls, Host: name, Port: port})
 	s.tls, s.authority = t.tls, append(s.authority[:0], t.authority...)
 	return nil
 }

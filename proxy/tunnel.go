@@ -33,7 +33,7 @@ func (s *session) switchProtocols(x *exchange, lease *pool.Lease) bool {
 	rethrow(err)
 	detail := s.endFlow()
 	s.giveBack(lease, pool.Upgraded)
-	x.origin.Answered(101)
+	answered(x.origin, 101)
 	s.logDetail(x, 101, "", detail)
 	s.abort = err != nil
 	return false

@@ -93,12 +93,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 }
 
 func collectOrigin(ch chan<- prometheus.Metric, o *pool.OriginStats) {
-	for class, n := range o.Answers {
+	for class, n := range o.Tally {
 		if class > 0 {
 			counter(ch, requests, float64(n), o.Origin, classLabels[class])
 		}
 	}
-	counter(ch, ownAnswers, float64(o.Answers[0]), o.Origin)
+	counter(ch, ownAnswers, float64(o.Tally[0]), o.Origin)
 	counter(ch, opened, float64(o.Opened), o.Origin)
 	counter(ch, reused, float64(o.Reused), o.Origin)
 	counter(ch, dialErrors, float64(o.DialErrors), o.Origin)

@@ -33,15 +33,15 @@ import (
 // busy are the figures of a pool that has something of everything to show.
 func busy() pool.Snapshot {
 	orders := pool.Stats{
-		Opened: 12, Reused: 98_765, Answers: [6]uint64{3, 0, 98_000, 0, 770, 7}, InUse: 4, Idle: 8, Waiting: 1,
+		Opened: 12, Reused: 98_765, Tally: [8]uint64{3, 0, 98_000, 0, 770, 7}, InUse: 4, Idle: 8, Waiting: 1,
 		HandshakeTime: 2400 * time.Millisecond, SavedTime: 9 * time.Hour, Handshake: 2 * time.Millisecond, IdleLimit: 5 * time.Second,
 		Closed: map[pool.Reason]uint64{pool.MaxAge: 7, pool.UpstreamClosed: 2},
 	}
 	legacy := pool.Stats{
-		Opened: 40, Answers: [6]uint64{2: 40}, Closed: map[pool.Reason]uint64{pool.NotKept: 40},
+		Opened: 40, Tally: [8]uint64{2: 40}, Closed: map[pool.Reason]uint64{pool.NotKept: 40},
 	}
 	total := pool.Stats{
-		Opened: 52, Reused: 98_765, Answers: [6]uint64{3, 0, 98_040, 0, 770, 7}, SavedTime: 9 * time.Hour,
+		Opened: 52, Reused: 98_765, Tally: [8]uint64{3, 0, 98_040, 0, 770, 7}, SavedTime: 9 * time.Hour,
 		Closed: map[pool.Reason]uint64{pool.MaxAge: 7, pool.UpstreamClosed: 2, pool.NotKept: 40},
 	}
 	return pool.Snapshot{
@@ -159,13 +159,13 @@ func between(s, from, to string) string {
 
 func TestHintsSayWhatToDo(t *testing.T) {
 	for want, o := range map[string]pool.Stats{
-		"Turn its keep-alive on": {Opened: 40, Answers: [6]uint64{2: 40}, Closed: map[pool.Reason]uint64{pool.NotKept: 40}},
+		"Turn its keep-alive on": {Opened: 40, Tally: [8]uint64{2: 40}, Closed: map[pool.Reason]uint64{pool.NotKept: 40}},
 		"Raise its idle timeout": {Opened: 40, Reused: 2, Closed: map[pool.Reason]uint64{pool.UpstreamClosed: 20, pool.ClosedOnReuse: 15}},
 		"Have it mended":         {Opened: 40, Closed: map[pool.Reason]uint64{pool.StrayBytes: 2, pool.NotTrusted: 37}},
 		"MAX_IDLE_PER_HOST":      {Opened: 40, Reused: 2, Closed: map[pool.Reason]uint64{pool.MaxIdle: 30}},
-		"33.3 % of the requests": {Answers: [6]uint64{10, 0, 20, 0, 0, 10}},
+		"33.3 % of the requests": {Tally: [8]uint64{10, 0, 20, 0, 0, 10}},
 		"60 requests wait":       {Opened: 40, Reused: 4000, Waiting: 60},
-		"": {Opened: 40, Reused: 4000, Answers: [6]uint64{1, 0, 4039, 0, 0, 1}, Waiting: 2,
+		"": {Opened: 40, Reused: 4000, Tally: [8]uint64{1, 0, 4039, 0, 0, 1}, Waiting: 2,
 			Closed: map[pool.Reason]uint64{pool.NotKept: 40}},
 	} {
 		got := hintFor(&pool.OriginStats{Origin: "http://a:80", Stats: o})
@@ -262,7 +262,7 @@ func TestErrorsHaveATime(t *testing.T) {
 				s := busy()
 				mu.Lock()
 				defer mu.Unlock()
-				s.Origins[0].Answers[0] = failed
+				s.Origins[0].Tally[0] = failed
 				return s
 			},
 		}))

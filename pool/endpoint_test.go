@@ -30,7 +30,7 @@ func addrsOf(t *testing.T, p *pool.Pool) []pool.AddrStats {
 func TestFiguresByAddressSayWhereRequestsGo(t *testing.T) {
 	u := newUpstreamAt(t, "0.0.0.0:0")
 	p := newPool(t, func(c *pool.Config) { c.Resolver = &oneByOne{} })
-	o := p.Origin(false, []byte("some.host"), u.addr.Port())
+	o := p.Origin(pool.Lookup{Host: []byte("some.host"), Port: u.addr.Port()})
 	first := acquire(t, o, pool.Ticket{})
 	second := acquire(t, o, pool.Ticket{})
 	first.Release()
@@ -53,7 +53,7 @@ func TestFiguresByAddressSayWhereRequestsGo(t *testing.T) {
 func TestFiguresByAddressAreBounded(t *testing.T) {
 	u := newUpstreamAt(t, "0.0.0.0:0")
 	p := newPool(t, func(c *pool.Config) { c.Resolver = &oneByOne{} })
-	o := p.Origin(false, []byte("some.host"), u.addr.Port())
+	o := p.Origin(pool.Lookup{Host: []byte("some.host"), Port: u.addr.Port()})
 	const more = 5
 	var leases []*pool.Lease
 	for range pool.MaxAddrs + more { // all open: those beyond the bound count together
