@@ -273,3 +273,6 @@ func (t *Typical) Add(d time.Duration) time.Duration {
 
 // MaxAddrs is how many addresses of an origin have figures of their own.
 const MaxAddrs = maxAddrs
+
+// Add adds t to s, as sums are made.
+func (s *Stats) Add(t *Stats) { s.add(t) }

@@ -68,3 +68,6 @@ func (r *Relief) Helped() { r.r.helped() }
 // FirstRelief is the shortest time between two evictions of which the first did
 // not help.
 const FirstRelief = firstRelief
+
+// Answered is answered.
+var Answered = answered

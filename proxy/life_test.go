@@ -331,9 +331,9 @@ func everything(t *testing.T, r *rig, o *origin, resolver stuck) map[string]*wir
 	open["a websocket"], open["the upstream of a websocket"] = websocket(r, o)
 	client("one that waits for an answer", o.get("/"))
 	open["the upstream that thinks"] = o.accept()
+	open["a tunnel"], open["the upstream of a tunnel"] = tunnel(r, o)
 	client("one that waits for a connection", o.get("/"))
 	r.waiting(o, 1)
-	open["a tunnel"], open["the upstream of a tunnel"] = tunnel(r, o)
 	client("one that waits for a name", "GET http://name.test/ HTTP/1.1\r\nHost: x\r\n\r\n")
 	<-resolver.asked
 	client("a tunnel that waits for a name", connectTo("name.test:443"))
