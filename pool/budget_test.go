@@ -86,7 +86,7 @@ func TestAFullBudgetIsAnError(t *testing.T) {
 	if _, err := b.origin(p).Acquire(&pool.Ticket{}); !errors.Is(err, pool.ErrBudget) {
 		t.Errorf("got %v", err)
 	}
-	if _, _, err := p.Dial(t.Context(), "127.0.0.1", b.addr.Port()); !errors.Is(err, pool.ErrBudget) {
+	if _, err := borrowTunnel(p, "127.0.0.1", b.addr.Port()); !errors.Is(err, pool.ErrBudget) {
 		t.Errorf("a tunnel: %v", err)
 	}
 	l.Release()
@@ -97,18 +97,17 @@ func TestTunnelsCountAgainstTheBudget(t *testing.T) {
 	p := newPool(t, budget(1), func(c *pool.Config) { c.PendingTimeout = 30 * ms })
 	a, b := newUpstream(t), newUpstream(t)
 	fill(t, a, a.origin(p), 1) // makes room
-	conn, closed, err := p.Dial(t.Context(), "127.0.0.1", b.addr.Port())
+	l, err := borrowTunnel(p, "127.0.0.1", b.addr.Port())
 	if err != nil {
 		t.Fatal(err)
 	}
 	peer := b.next()
-	write(t, conn, "hello")
+	write(t, l, "hello")
 	read(t, peer, "hello")
 	if _, err := a.origin(p).Acquire(&pool.Ticket{}); !errors.Is(err, pool.ErrBudget) {
 		t.Errorf("got %v", err)
 	}
-	_ = conn.Close()
-	closed()
+	l.Discard(pool.Tunnelled)
 	acquire(t, a.origin(p), pool.Ticket{}).Release()
 }
 
@@ -117,7 +116,7 @@ func TestATunnelThatCannotBeOpenedLeavesTheBudgetAlone(t *testing.T) {
 	u := newUpstream(t)
 	for range 3 {
 		var failed *pool.DialError
-		if _, _, err := p.Dial(t.Context(), "127.0.0.1", refused(t)); !errors.As(err, &failed) || failed.Stage != pool.StageConnect {
+		if _, err := borrowTunnel(p, "127.0.0.1", refused(t)); !errors.As(err, &failed) || failed.Stage != pool.StageConnect {
 			t.Fatalf("got %v", err)
 		}
 		if _, err := p.Origin(pool.Lookup{Host: []byte("127.0.0.1"), Port: refused(t)}).Acquire(&pool.Ticket{}); !errors.As(err, &failed) {
@@ -231,12 +230,12 @@ func TestABusyOriginDoesNotStarveATunnel(t *testing.T) {
 	l := acquire(t, a.origin(p), pool.Ticket{})
 	w := enqueue(t, p, a.origin(p), pool.Ticket{})
 	tunnel := in(func() func() {
-		conn, closed, err := p.Dial(t.Context(), "127.0.0.1", b.addr.Port())
+		l, err := borrowTunnel(p, "127.0.0.1", b.addr.Port())
 		if err != nil {
 			t.Error(err)
 			return func() {}
 		}
-		return func() { _ = conn.Close(); closed() }
+		return func() { l.Discard(pool.Tunnelled) }
 	})
 	eventually(t, "both wait for room", func() bool { return p.Starved() == 2 })
 	l.Release()

@@ -121,17 +121,16 @@ func TestATunnelIsDialledUnderTheSameRules(t *testing.T) {
 			return nil
 		}
 	})
-	conn, closed, err := p.Dial(t.Context(), "here.test", u.addr.Port())
+	l, err := borrowTunnel(p, "here.test", u.addr.Port())
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = conn.Close()
-	closed()
+	l.Discard(pool.Tunnelled)
 	var failed *pool.DialError
-	if _, _, err := p.Dial(t.Context(), "here.test", refused(t)); !errors.As(err, &failed) || failed.Stage != pool.StagePolicy {
+	if _, err := borrowTunnel(p, "here.test", refused(t)); !errors.As(err, &failed) || failed.Stage != pool.StagePolicy {
 		t.Errorf("got %v", err)
 	}
-	if _, _, err := p.Dial(t.Context(), "gone.test", 80); !errors.As(err, &failed) || failed.Stage != pool.StageDNS {
+	if _, err := borrowTunnel(p, "gone.test", 80); !errors.As(err, &failed) || failed.Stage != pool.StageDNS {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

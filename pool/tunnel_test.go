@@ -9,6 +9,11 @@ import (
 	"github.com/carpoolproxy/carpool/pool"
 )
 
+// borrowTunnel acquires a connection for a tunnel.
+func borrowTunnel(p *pool.Pool, host string, port uint16) (*pool.Lease, error) {
+	return p.Origin(pool.Lookup{Host: []byte(host), Port: port}).Acquire(&pool.Ticket{Virgin: true})
+}
+
 // A tunnel is a lease like any other, but for where its connection comes from and
 // what becomes of it.
 func TestATunnelGetsAConnectionThatHasCarriedNothing(t *testing.T) {
