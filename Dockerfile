@@ -21,7 +21,7 @@ ARG VERSION=unreleased
 RUN --mount=type=cache,target=/go/pkg/mod \
     --mount=type=cache,target=/root/.cache/go-build \
     GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
-      -ldflags "-s -w -X main.buildVersion=$VERSION" -o /out/carpool ./cmd/carpool
+      -ldflags "-s -w -X github.com/carpoolproxy/carpool/cmd/carpool/internal/program.buildVersion=$VERSION" -o /out/carpool ./cmd/carpool
 
 FROM scratch
 ARG VERSION=unreleased

@@ -28,7 +28,7 @@ fuzz: ## each fuzz target for FUZZTIME
 	.ci/fuzz $(FUZZTIME)
 
 soak: ## mixed clients against misbehaving upstreams, for SOAK
-	$(GO) test ./cmd/carpool -run 'TestSoak$$' -soak $(SOAK) -timeout 2h -v
+	$(GO) test ./cmd/carpool/internal/soak -run 'TestSoak$$' -soak $(SOAK) -timeout 2h -v
 
 test-clients: ## real clients: Node 10 to 24, curl, Python, Ruby, Java
 	cd .ci/clients && $(GO) test -count=1 ./...

@@ -189,18 +189,18 @@ func (m *making) resolve(ctx context.Context) (err error) {
 // race connects to one of the addresses.
 func (m *making) race(ctx context.Context) error {
 	o := m.origin
-	targets := o.order(m.to.addrs)
+	targets := m.order(m.to.addrs)
 	slices.SortStableFunc(targets, func(a, b netip.AddrPort) int { return isAddr(a, m.avoid) - isAddr(b, m.avoid) })
-	c, addr, err := o.race(ctx, targets)
+	c, addr, err := m.tryAll(ctx, targets)
 	if err != nil && !over(ctx) {
 		if late := o.pool.names.rest(ctx, m.to); len(late) > 0 {
-			c, addr, err = o.race(ctx, o.order(late))
+			c, addr, err = m.tryAll(ctx, m.order(late))
 		}
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) && !over(ctx) {
 		// Nothing was sent, and behind the address of a Service it may be another
 		// pod that is asked next.
-		c, addr, err = o.race(ctx, targets)
+		c, addr, err = m.tryAll(ctx, targets)
 	}
 	if err != nil {
 		return err
@@ -247,24 +247,4 @@ func (m *making) enlist(context.Context) error {
 		l.expires = now + age - time.Duration(rand.Float64()*p.cfg.AgeJitter*float64(age))
 	}
 	return nil
-}
-
-// Dial opens a connection for a tunnel, which is not pooled. The returned function
-// is called once, after the connection was closed.
-func (p *Pool) Dial(ctx context.Context, host string, port uint16) (*sock.Conn, func(), error) {
-	o, t := p.Origin(Lookup{Host: []byte(host), Port: port}), &Ticket{Virgin: true}
-	stop := context.AfterFunc(ctx, func() { o.Cancel(t) })
-	l, err := o.Acquire(t)
-	if !stop() && err == nil {
-		l.Discard(ClientGone)
-		err = ctx.Err()
-	}
-	if errors.Is(err, ErrCanceled) {
-		err = ctx.Err()
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	l.SetPatient(true) // what is in a tunnel may wait for its reader; keep-alive probes remain
-	return l.conn, func() { l.Discard(Tunnelled) }, nil
 }

@@ -191,7 +191,7 @@ func (o *Origin) IdlePending() bool {
 
 // Order is the order in which the addresses are tried.
 func (o *Origin) Order(addrs ...netip.Addr) []netip.AddrPort {
-	return o.order(addrs)
+	return (&making{origin: o}).order(addrs)
 }
 
 // Avoid notes a dead address, as of a while ago.

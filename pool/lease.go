@@ -134,6 +134,13 @@ func (l *Lease) Discard(reason Reason) {
 	l.close(reason)
 }
 
+// Abort is Discard by which the upstream sees a reset, not an end.
+func (l *Lease) Abort(reason Reason) {
+	l.comeBack()
+	_ = l.conn.Abort()
+	l.close(reason)
+}
+
 // comeBack ends the loan. A lease that ended it twice would be lent to two
 // borrowers at a time, so that is found here, before anything is changed.
 func (l *Lease) comeBack() {

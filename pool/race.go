@@ -18,7 +18,8 @@ import (
 const attemptDelay = 250 * time.Millisecond
 
 // order returns the order in which addresses are tried.
-func (o *Origin) order(addrs []netip.Addr) []netip.AddrPort {
+func (m *making) order(addrs []netip.Addr) []netip.AddrPort {
+	o := m.origin
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.endpoints.order(addrs, o.key.Port, o.pool.now())
@@ -39,9 +40,9 @@ type attempt struct {
 	err  error
 }
 
-// race tries addresses one after the other, the next as soon as the one before
+// tryAll tries addresses one after the other, the next as soon as the one before
 // has failed or has taken attemptDelay. The first that connects wins.
-func (o *Origin) race(ctx context.Context, targets []netip.AddrPort) (*net.TCPConn, netip.AddrPort, error) {
+func (m *making) tryAll(ctx context.Context, targets []netip.AddrPort) (*net.TCPConn, netip.AddrPort, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	results := make(chan attempt, len(targets))
@@ -49,7 +50,7 @@ func (o *Origin) race(ctx context.Context, targets []netip.AddrPort) (*net.TCPCo
 	var running []netip.AddrPort // in the order they were started in
 	for {
 		if len(targets) > 0 {
-			go o.pool.try(ctx, targets[0], results)
+			go m.origin.pool.try(ctx, targets[0], results)
 			running, targets = append(running, targets[0]), targets[1:]
 		}
 		var next <-chan time.Time
@@ -63,10 +64,10 @@ func (o *Origin) race(ctx context.Context, targets []netip.AddrPort) (*net.TCPCo
 			if r.err == nil {
 				cancel()
 				discardRest(results, len(running))
-				o.reached(r.addr, running[:i])
+				m.reached(r.addr, running[:i])
 				return r.conn, r.addr, nil
 			}
-			o.missed(ctx, r)
+			m.missed(ctx, r)
 			errs = append(errs, r.err)
 		case <-next:
 		}
@@ -87,7 +88,8 @@ func over(ctx context.Context) bool {
 }
 
 // missed benches an address that could not be connected to.
-func (o *Origin) missed(ctx context.Context, r attempt) {
+func (m *making) missed(ctx context.Context, r attempt) {
+	o := m.origin
 	var failed *DialError
 	if ctx.Err() == context.Canceled || errors.As(r.err, &failed) && failed.Stage == StagePolicy {
 		return
@@ -99,7 +101,8 @@ func (o *Origin) missed(ctx context.Context, r attempt) {
 
 // reached notes that an address could be connected to while others, tried
 // earlier, gave no answer at all: those are as good as dead.
-func (o *Origin) reached(addr netip.AddrPort, silent []netip.AddrPort) {
+func (m *making) reached(addr netip.AddrPort, silent []netip.AddrPort) {
+	o := m.origin
 	now := o.pool.now()
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -13,6 +13,15 @@ The way of a request:
 	                         │                    │      readResponse
 	                         └──── finish ◄── relay: write the answer, settle the connection
 
+A CONNECT goes another way: serveConnect finds its origin, decider.decide asks
+goproxy what becomes of it, tunnel acquires a connection that has carried
+nothing, join answers 200 and splice copies. An Upgrade comes from attempt by
+switchProtocols to join and splice.
+
+Whatever an exchange ends by, judge gathers the facts and facts.judge says what
+follows: the answer, what becomes of the connection, and the next step.
+conclude, settle, brokenOff and join carry it out.
+
 One goroutine does all of it, in this order, without handing anything to
 another. The exceptions are the pump, which sends the part of a request body
 that has not arrived with its head, because the upstream may answer first; the
@@ -21,10 +30,10 @@ few times a second.
 
 # What other goroutines may do to a session
 
-A session belongs to its goroutine. Others only ever interrupt it: they make
-the reads and writes under way on its two connections fail, under session.mu,
-which the session holds whenever it lets go of one of them. What the session
-finds then (session.gone) tells it why.
+A session belongs to its goroutine. Others have only its reins: they make the
+reads and writes under way on its two connections fail, under reins.mu, which
+the session holds whenever it lets go of one of them. What the session finds
+then (reins.gone) tells it why.
 
 # Panics
 
@@ -36,7 +45,7 @@ All are counted and told to Config.Fault. Left out are goroutines that run
 nothing of ours but a wait, and, in cmd, what looks at memory and keeps the
 page's history: it reads figures, and no request waits for it.
 
-# The retry rule
+# The retry rule (verdict.go)
 
 A request is sent a second time, once, on a fresh connection, if no byte of an
 answer has come, 1xx included, and

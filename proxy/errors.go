@@ -15,80 +15,117 @@ import (
 	"github.com/carpoolproxy/carpool/proxy/policy"
 )
 
-// problem is an answer that carpool makes itself: a status, an error type of
-// RFC 9209 for Proxy-Status, and one line that says what to do. It never
+// problem is an answer that carpool makes itself: a status, what is wrong, and one
+// line that says what to do. It names settings as users write them, and never
 // repeats bytes of the request.
 type problem struct {
 	status int
-	kind   string
+	kind   errorKind
 	text   string
 }
 
-// errorTypes are the error types that problems have. They are the labels of a
-// metric.
-var errorTypes = [...]string{
-	"connection_limit_reached",
-	"connection_refused",
-	"connection_terminated",
-	"connection_timeout",
-	"destination_ip_prohibited",
-	"destination_ip_unroutable",
-	"destination_unavailable",
-	"dns_error",
-	"dns_timeout",
-	"http_protocol_error",
-	"http_request_denied",
-	"http_request_error",
-	"http_response_incomplete",
-	"http_response_timeout",
-	"http_upgrade_failed",
-	"proxy_internal_response",
-	"proxy_loop_detected",
-	"tls_certificate_error",
-	"tls_protocol_error",
+// errorKind is what was wrong, as far as programs care: an error type of RFC 9209
+// section 2.3. Its name stands in Proxy-Status, in the log and in a metric's label.
+type errorKind uint8
+
+const (
+	noError errorKind = iota // the zero value
+	kindConnectionLimitReached
+	kindConnectionRefused
+	kindConnectionTerminated
+	kindConnectionTimeout
+	kindDestinationIPProhibited
+	kindDestinationIPUnroutable
+	kindDestinationUnavailable
+	kindDNSError
+	kindDNSTimeout
+	kindHTTPProtocolError
+	kindHTTPRequestDenied
+	kindHTTPRequestError
+	kindHTTPResponseIncomplete
+	kindHTTPResponseTimeout
+	kindHTTPUpgradeFailed
+	kindProxyInternalResponse
+	kindProxyLoopDetected
+	kindTLSCertificateError
+	kindTLSProtocolError
+	kindClientGone // is carpool's own, for the log alone: nobody is there who would read an answer
+	errorKinds     // how many there are
+)
+
+var errorNames = [errorKinds]string{
+	kindConnectionLimitReached:  "connection_limit_reached",
+	kindConnectionRefused:       "connection_refused",
+	kindConnectionTerminated:    "connection_terminated",
+	kindConnectionTimeout:       "connection_timeout",
+	kindDestinationIPProhibited: "destination_ip_prohibited",
+	kindDestinationIPUnroutable: "destination_ip_unroutable",
+	kindDestinationUnavailable:  "destination_unavailable",
+	kindDNSError:                "dns_error",
+	kindDNSTimeout:              "dns_timeout",
+	kindHTTPProtocolError:       "http_protocol_error",
+	kindHTTPRequestDenied:       "http_request_denied",
+	kindHTTPRequestError:        "http_request_error",
+	kindHTTPResponseIncomplete:  "http_response_incomplete",
+	kindHTTPResponseTimeout:     "http_response_timeout",
+	kindHTTPUpgradeFailed:       "http_upgrade_failed",
+	kindProxyInternalResponse:   "proxy_internal_response",
+	kindProxyLoopDetected:       "proxy_loop_detected",
+	kindTLSCertificateError:     "tls_certificate_error",
+	kindTLSProtocolError:        "tls_protocol_error",
+	kindClientGone:              "client_gone",
 }
+
+// String returns the name; "" for noError.
+func (k errorKind) String() string { return errorNames[k] }
+
+// answered reports whether clients get answers of this kind.
+func (k errorKind) answered() bool { return k != noError && k != kindClientGone }
 
 func (p *problem) Error() string { return p.text }
 
 var (
-	problemHeadTimeout = problem{408, "http_request_error", "the request head did not arrive in time (CLIENT_HEADER_TIMEOUT)"}
-	problemBodyTimeout = problem{408, "http_request_error", "the request body did not arrive in time (BODY_IDLE_TIMEOUT)"}
-	problemHeadSize    = problem{431, "http_request_error", "the header section is too large (MAX_HEADER_BYTES)"}
-	problemNotProxied  = problem{400, "http_request_error",
+	problemHeadTimeout = problem{408, kindHTTPRequestError, "the request head did not arrive in time (CARPOOL_CLIENT_HEADER_TIMEOUT)"}
+	problemBodyTimeout = problem{408, kindHTTPRequestError, "the request body did not arrive in time (CARPOOL_BODY_IDLE_TIMEOUT)"}
+	problemHeadSize    = problem{431, kindHTTPRequestError, "the header section is too large (CARPOOL_MAX_HEADER_BYTES)"}
+	problemNotProxied  = problem{400, kindHTTPRequestError,
 		"this is a proxy, not a web server: set HTTP_PROXY to this address and ask for the full URL, as in: curl -x http://127.0.0.1:3128 http://host/path"}
-	problemTarget    = problem{400, "http_request_error", "the request target is not http://host[:port]/path or https://host[:port]/path"}
-	problemPort      = problem{400, "http_request_error", "the port of the request target is not a number from 1 to 65535"}
-	problemAuthority = problem{400, "http_request_error", "CONNECT takes a target of the form host:port"}
+	problemTarget    = problem{400, kindHTTPRequestError, "the request target is not http://host[:port]/path or https://host[:port]/path"}
+	problemPort      = problem{400, kindHTTPRequestError, "the port of the request target is not a number from 1 to 65535"}
+	problemAuthority = problem{400, kindHTTPRequestError, "CONNECT takes a target of the form host:port"}
 
-	problemConnectPort = problem{403, "http_request_denied", "CONNECT to this port is not allowed (CONNECT_PORTS)"}
-	problemLoop        = problem{508, "proxy_loop_detected", "the request leads back to this proxy: check its host and port"}
+	problemConnectPort = problem{403, kindHTTPRequestDenied, "CONNECT to this port is not allowed (CARPOOL_CONNECT_PORTS)"}
+	problemLoop        = problem{508, kindProxyLoopDetected, "the request leads back to this proxy: check its host and port"}
 
-	problemBusy     = problem{503, "connection_limit_reached", "all connections to this host are in use and too many requests wait (MAX_CONNS_PER_HOST, MAX_PENDING_PER_HOST, PENDING_TIMEOUT)"}
-	problemBudget   = problem{503, "connection_limit_reached", "too many connections are open (the limit on open files)"}
-	problemMemory   = problem{503, "proxy_internal_response", "the proxy's memory is nearly used up, so it takes no new requests for a moment: try again, and raise the memory limit of its container if this goes on"}
-	problemStopping = problem{503, "proxy_internal_response", "the proxy is stopping"}
+	problemBusy     = problem{503, kindConnectionLimitReached, "all connections to this host are in use and too many requests wait (CARPOOL_MAX_CONNS_PER_HOST, CARPOOL_MAX_PENDING_PER_HOST, CARPOOL_PENDING_TIMEOUT)"}
+	problemBudget   = problem{503, kindConnectionLimitReached, "too many connections are open (the limit on open files)"}
+	problemMemory   = problem{503, kindProxyInternalResponse, "the proxy's memory is nearly used up, so it takes no new requests for a moment: try again, and raise the memory limit of its container if this goes on"}
+	problemStopping = problem{503, kindProxyInternalResponse, "the proxy is stopping"}
 
-	problemUnknownHost = problem{502, "dns_error", "the host name does not exist, or has no address"}
-	problemDNS         = problem{502, "dns_error", "the host name could not be resolved"}
-	problemDNSTimeout  = problem{504, "dns_timeout", "the name server did not answer in time (DNS_TIMEOUT)"}
-	problemRefused     = problem{502, "connection_refused", "the upstream refused the connection: is it listening on this port?"}
-	problemConnTimeout = problem{504, "connection_timeout", "the upstream could not be connected to in time (DIAL_TIMEOUT)"}
-	problemUnroutable  = problem{502, "destination_ip_unroutable", "there is no route to the upstream"}
-	problemConnect     = problem{502, "destination_unavailable", "the upstream could not be connected to"}
-	problemCertificate = problem{502, "tls_certificate_error", "the upstream's certificate does not hold for this host: wrong name, expired, or an unknown authority (CA_FILE adds one)"}
+	problemUnknownHost = problem{502, kindDNSError, "the host name does not exist, or has no address"}
+	problemDNS         = problem{502, kindDNSError, "the host name could not be resolved"}
+	problemDNSTimeout  = problem{504, kindDNSTimeout, "the name server did not answer in time (CARPOOL_DNS_TIMEOUT)"}
+	problemRefused     = problem{502, kindConnectionRefused, "the upstream refused the connection: is it listening on this port?"}
+	problemConnTimeout = problem{504, kindConnectionTimeout, "the upstream could not be connected to in time (CARPOOL_DIAL_TIMEOUT)"}
+	problemUnroutable  = problem{502, kindDestinationIPUnroutable, "there is no route to the upstream"}
+	problemConnect     = problem{502, kindDestinationUnavailable, "the upstream could not be connected to"}
+	problemCertificate = problem{502, kindTLSCertificateError, "the upstream's certificate does not hold for this host: wrong name, expired, or an unknown authority (CARPOOL_CA_FILE adds one)"}
 
-	problemTerminated = problem{502, "connection_terminated", "the upstream closed the connection without an answer; the request may or may not have been carried out"}
-	problemReuse      = problem{502, "connection_terminated", "the upstream closed a kept connection just as the request was sent; it was not repeated because the method is not idempotent, or the request is conditional (If-Match and the like)"}
-	problemStray      = problem{502, "http_protocol_error", "the upstream sent bytes on a kept connection that belong to no answer, just as the request came; it was not repeated because the method is not idempotent, or the body too long"}
-	problemDead       = problem{504, "connection_timeout", "the upstream gives no sign of life (UPSTREAM_DEAD_TIMEOUT)"}
-	problemIncomplete = problem{502, "http_response_incomplete", "the upstream broke off its answer"}
-	problemProtocol   = problem{502, "http_protocol_error", "the upstream's answer is not valid HTTP/1.1"}
-	problemUpgrade    = problem{502, "http_upgrade_failed", "the upstream switched protocols without being asked to"}
-	problemTimeout    = problem{504, "http_response_timeout", "the upstream did not answer in time (RESPONSE_HEADER_TIMEOUT)"}
+	// problemClientGone is no answer: nobody is there who would read one.
+	problemClientGone = problem{status: 499, kind: kindClientGone}
+
+	problemTerminated = problem{502, kindConnectionTerminated, "the upstream closed the connection without an answer; the request may or may not have been carried out"}
+	problemReuse      = problem{502, kindConnectionTerminated, "the upstream closed a kept connection just as the request was sent; it was not repeated because the method is not idempotent, or the request is conditional (If-Match and the like)"}
+	problemStray      = problem{502, kindHTTPProtocolError, "the upstream sent bytes on a kept connection that belong to no answer, just as the request came; it was not repeated because the method is not idempotent, or the body too long"}
+	problemDead       = problem{504, kindConnectionTimeout, "the upstream gives no sign of life (CARPOOL_UPSTREAM_DEAD_TIMEOUT)"}
+	problemIncomplete = problem{502, kindHTTPResponseIncomplete, "the upstream broke off its answer"}
+	problemProtocol   = problem{502, kindHTTPProtocolError, "the upstream's answer is not valid HTTP/1.1"}
+	problemUpgrade    = problem{502, kindHTTPUpgradeFailed, "the upstream switched protocols without being asked to"}
+	problemTimeout    = problem{504, kindHTTPResponseTimeout, "the upstream did not answer in time (CARPOOL_RESPONSE_HEADER_TIMEOUT)"}
 )
 
 func badRequest(err *http1.Error) *problem {
-	return &problem{err.Status, "http_request_error", err.Text}
+	return &problem{err.Status, kindHTTPRequestError, err.Text}
 }
 
 // badResponse is the problem with a response that does not parse.
@@ -101,6 +138,8 @@ func badResponse(err *http1.Error) *problem {
 // dialProblem tells why there is no upstream connection.
 func dialProblem(err error) *problem {
 	switch {
+	case errors.Is(err, pool.ErrCanceled):
+		return &problemClientGone
 	case errors.Is(err, pool.ErrFull), errors.Is(err, pool.ErrWaited):
 		return &problemBusy
 	case errors.Is(err, pool.ErrBudget), sock.Exhausted(err):
@@ -146,7 +185,7 @@ func policyProblem(err error) *problem {
 	var denied *policy.Denied
 	switch {
 	case errors.As(err, &denied):
-		return &problem{403, "destination_ip_prohibited", denied.Message}
+		return &problem{403, kindDestinationIPProhibited, denied.Message}
 	case errors.Is(err, errLoop):
 		return &problemLoop
 	}

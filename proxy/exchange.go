@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"net/netip"
 	"os"
 	"sync"
@@ -26,19 +25,21 @@ type exchange struct {
 	keepAlive         bool  // the client wants to go on after the answer
 	http10            bool  // the client speaks HTTP/1.0
 	upgrade           bool  // the client offers another protocol
+	connect           bool  // it is a CONNECT
 	replayable        bool  // may be sent twice, as far as the method goes
 	pin               bool  // authenticates the connection, not the request
 	forwards          int64 // Max-Forwards for the next hop, -1: none
 
-	reqHead []byte      // as it goes upstream; kept until the end, for a retry and the log
-	reqBody http1.Body  // the framing of what is still to be read
-	ready   int         // bytes at the front of session.in that are body, as it goes upstream
-	keep    bool        // they stay there after they were sent, for a retry
-	pumping bool        // the rest of the body is being sent by another goroutine
-	allRead atomic.Bool // which has read the last of it
-	broken  bool        // not the whole request was, or will be, sent
-	pumpErr error       // what the pump ended with
-	retried bool
+	reqHead  []byte      // as it goes upstream; kept until the end, for a retry and the log
+	reqBody  http1.Body  // the framing of what is still to be read
+	ready    int         // bytes at the front of session.in that are body, as it goes upstream
+	keep     bool        // they stay there after they were sent, for a retry
+	pumping  bool        // the rest of the body is being sent by another goroutine
+	allRead  atomic.Bool // which has read the last of it
+	accepted bool        // a byte of it was
+	broken   bool        // not the whole request was, or will be, sent
+	pumpErr  error       // what the pump ended with
+	retried  bool
 
 	resp     http1.Response
 	rb       sock.Buffer // what the upstream has sent and nobody has used yet
@@ -46,7 +47,7 @@ type exchange struct {
 	respBody http1.Body
 	informed bool // a 1xx was passed on
 	suspect  bool // and was odd
-	answered bool // the head of the final response is there; guarded by session.mu
+	stray    bool // more came behind it than belongs to it
 	// What the upstream said of its connection (pool.Lease.Hint).
 	hintTimeout, hintMax int64
 
@@ -140,7 +141,7 @@ func pins(credentials []byte) bool {
 const maxReplay = 64 << 10
 
 // exchange carries the request in x upstream and brings the answer back.
-func (s *session) exchange(x *exchange) (again bool) {
+func (s *session) exchange(x *exchange) (more bool) {
 	s.in.Consume(x.headLen)
 	x.keep = x.replayable && x.reqBody.Left() <= maxReplay
 	if err := s.decodeBody(x); err != nil {
@@ -148,18 +149,14 @@ func (s *session) exchange(x *exchange) (again bool) {
 	}
 	s.p.inFlight.Add(1)
 	defer s.p.inFlight.Add(-1) // after a panic too
-	s.mu.Lock()
-	s.phase, s.sweeps, s.waiting = carrying, 0, x.origin
-	gone := s.gone
-	s.mu.Unlock()
 	switch {
-	case gone:
+	case !s.reins.begin(x.origin):
 	case s.p.admits():
-		again = s.carry(x)
+		more = s.carry(x)
 	default:
-		again = s.fail(x, &problemMemory)
+		more = s.unlent(x, &problemMemory) == following
 	}
-	return s.enter(busy) && again
+	return s.reins.enter(busy, s.p.now()) && more
 }
 
 // carry is the retry loop: at most one retry, on a fresh connection.
@@ -167,25 +164,24 @@ func (s *session) carry(x *exchange) bool {
 	for {
 		lease, err := s.acquire(x)
 		if err != nil {
-			if errors.Is(err, pool.ErrCanceled) {
-				return s.clientLeft(x)
-			}
-			return s.fail(x, dialProblem(err))
+			return s.unlent(x, dialProblem(err)) == following
 		}
 		addr := lease.Addr().Addr()
-		again, retry := s.attempt(x, lease)
-		if !retry {
-			return again
+		if next := s.attempt(x, lease); next != again {
+			return next == following
 		}
 		x.retried, s.ticket.Avoid = true, addr
-		x.broken = false
+		x.broken, x.accepted = false, false
 		x.rb.Release()
 		x.resp.Reset()
-		s.mu.Lock()
-		x.answered = false
-		s.mu.Unlock()
 		s.p.retries.Add(1)
 	}
+}
+
+// unlent ends an exchange for which there is no connection.
+func (s *session) unlent(x *exchange, p *problem) step {
+	f := facts{unlent: p, read: x.reqBody.Done(), sent: true, persists: x.keepAlive}
+	return s.tell(x, f.judge())
 }
 
 // acquire borrows a connection: the one that belongs to this client, or one
@@ -196,109 +192,86 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	if !x.retried {
 		s.ticket.Avoid = netip.Addr{}
 	} else {
-		s.mu.Lock()
-		s.waiting = x.origin
-		s.mu.Unlock()
+		s.reins.beginAgain(x.origin)
 	}
 	l, err := x.origin.Acquire(&s.ticket)
-	s.hold(l)
+	s.reins.hold(l)
 	if err == nil && l.Pinned() {
 		x.pin = true // it knows this client, also where a request has no credentials
 	}
 	return l, err
 }
 
-// attempt sends the request on a connection and relays the answer. It asks for
-// a retry where the rule allows one: nothing of an answer has come, and either
-// none of the request was accepted, or the connection was a kept one and the
-// request can be sent twice.
-func (s *session) attempt(x *exchange, lease *pool.Lease) (again, retry bool) {
+// attempt sends the request on a connection and relays the answer, or asks to be
+// called again.
+func (s *session) attempt(x *exchange, lease *pool.Lease) step {
 	n, err := lease.Writev(x.reqHead, s.in.Bytes()[:x.ready])
-	if err != nil && n == 0 && !x.retried && !s.isGone() {
-		s.giveBack(lease, diedOf(lease, err))
-		return false, true
-	}
 	if err != nil {
 		x.broken = true // there may be an answer all the same, an early one
+		if x.accepted = n > 0; !x.accepted {
+			if v := s.judge(x, lease, unanswered, err); v.next == again {
+				return s.conclude(x, lease, v)
+			}
+		}
 	} else {
+		x.accepted = true
 		s.sendRest(x, lease)
 	}
 	if err := s.readResponse(x, lease); err != nil {
-		return s.noAnswer(x, lease, err)
+		got := unanswered
+		if x.rb.Len() > 0 || x.informed {
+			got = begun
+		}
+		return s.conclude(x, lease, s.judge(x, lease, got, err))
 	}
-	if s.crossed(x, lease) {
-		s.giveBack(lease, x.reasonOf408())
-		return false, true
+	if v, crossed := s.crossed(x, lease); crossed {
+		return s.conclude(x, lease, v)
 	}
-	return s.answer(x, lease), false
+	return s.answer(x, lease)
 }
 
-// giveBack returns a lease to the pool to be closed.
-func (s *session) giveBack(lease *pool.Lease, reason pool.Reason) {
-	s.hold(nil)
-	lease.Discard(reason)
-}
-
-// noAnswer deals with an exchange that has no final response.
-func (s *session) noAnswer(x *exchange, lease *pool.Lease, err error) (again, retry bool) {
+// judge stops the pump, gathers the facts, and has them judged. err is what the
+// exchange cannot go on for, nil if there is nothing.
+func (s *session) judge(x *exchange, lease *pool.Lease, got progress, err error) verdict {
 	pumped := s.joinPump(x, lease)
-	var malformed *http1.Error
-	switch {
-	case isClientError(pumped) && errors.Is(pumped, os.ErrDeadlineExceeded) && !s.isGone():
-		s.giveBack(lease, pool.ClientGone)
-		return s.fail(x, &problemBodyTimeout), false
-	case s.isGone() || isClientError(pumped) || isClientError(err):
-		s.giveBack(lease, pool.ClientGone)
-		return s.clientLeft(x), false
-	case errors.As(pumped, &malformed):
-		s.giveBack(lease, pool.ClientGone)
-		return s.fail(x, badRequest(malformed)), false
-	case errors.As(err, &malformed) && x.cameLate(lease):
-		return s.strayed(x, lease)
-	case errors.As(err, &malformed):
-		s.giveBack(lease, pool.BadAnswer)
-		return s.fail(x, badResponse(malformed)), false
-	case s.foundDead():
-		s.giveBack(lease, pool.PeerDead)
-		return s.fail(x, &problemDead), false
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		s.giveBack(lease, pool.TimedOut)
-		return s.fail(x, &problemTimeout), false
-	case x.rb.Len() > 0 || x.informed:
-		s.giveBack(lease, pool.Dead(err, pool.BadAnswer))
-		return s.fail(x, &problemIncomplete), false
+	r := &x.resp
+	f := facts{
+		got: got, accepted: x.accepted, read: x.reqBody.Done(), sent: !x.broken, replayable: x.replayable, kept: x.keep,
+		retried: x.retried, upgrade: x.upgrade, connect: x.connect, persists: x.keepAlive, reused: lease != nil && lease.Reused(), stray: x.stray,
+		late: lease != nil && x.cameLate(lease),
 	}
-	return s.died(x, lease, err)
+	if got >= headed {
+		f.idledOut, f.switched, f.last = lease != nil && x.idledOut(lease), r.Status == 101, ends(r)
+		f.suspect = r.Suspect || x.respBody.Suspect || x.suspect
+	}
+	if got == complete {
+		f.gone, f.dead = s.reins.letGo() // from here on nobody interrupts it
+	} else {
+		f.gone, f.dead = s.reins.reined()
+	}
+	f.blame(pumped, isClientError(pumped))
+	f.blame(err, isClientError(err))
+	return f.judge()
 }
 
-// died deals with a connection that ended without a byte of an answer.
-func (s *session) died(x *exchange, lease *pool.Lease, err error) (again, retry bool) {
-	reused, reason := lease.Reused(), diedOf(lease, err)
-	s.giveBack(lease, reason)
-	switch {
-	case reused && x.repeatable():
-		return false, true
-	case reason == pool.PeerDead:
-		return s.fail(x, &problemDead), false
-	case reused && !x.replayable:
-		return s.fail(x, &problemReuse), false
-	}
-	return s.fail(x, &problemTerminated), false
+// conclude carries a verdict out on an exchange of which no answer has reached
+// the client.
+func (s *session) conclude(x *exchange, lease *pool.Lease, v verdict) step {
+	s.reins.letGo()
+	lease.Discard(v.reason)
+	return s.tell(x, v)
 }
 
-// diedOf is the reason for closing a connection that ended, by err, without a
-// byte of an answer.
-func diedOf(lease *pool.Lease, err error) pool.Reason {
-	if lease.Reused() {
-		return pool.Dead(err, pool.ClosedOnReuse)
+// tell answers what a verdict says, if there is somebody to answer.
+func (s *session) tell(x *exchange, v verdict) step {
+	switch v.problem {
+	case nil:
+		return v.next
+	case &problemClientGone:
+		s.log(x, v.problem.status, v.problem.kind)
+		return closing
 	}
-	return pool.Dead(err, pool.BadAnswer)
-}
-
-// clientLeft ends an exchange that nobody waits for any more.
-func (s *session) clientLeft(x *exchange) bool {
-	s.log(x, 499, "client_gone")
-	return false
+	return s.fail(x, v)
 }
 
 // readResponse reads until the head of the final response is in x.resp. 1xx
@@ -315,7 +288,7 @@ func (s *session) readResponse(x *exchange, lease *pool.Lease) error {
 		case err == nil && (x.resp.Status >= 200 || x.resp.Status == 101):
 			x.headLen = n
 			if s.p.cfg.ResponseHeaderTimeout > 0 {
-				return s.headCame(x, lease)
+				return s.reins.headCame(lease)
 			}
 			return nil
 		case err == nil:
@@ -336,35 +309,13 @@ func (s *session) readResponse(x *exchange, lease *pool.Lease) error {
 	}
 }
 
-// awaitHead bounds the wait for a response head after a request of which the
-// last part went out late: the head may be there already.
-func (s *session) awaitHead(x *exchange, lease *pool.Lease) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.gone || x.answered {
-		return nil
-	}
-	return lease.SetReadDeadline(time.Now().Add(s.p.cfg.ResponseHeaderTimeout))
-}
-
-// headCame lifts the bound that awaitHead has set, or keeps it from being set.
-func (s *session) headCame(x *exchange, lease *pool.Lease) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	x.answered = true
-	if s.gone {
-		return os.ErrDeadlineExceeded
-	}
-	return lease.SetReadDeadline(time.Time{})
-}
-
 // deadline bounds the next reads from the upstream. A cut that came before
 // stays in force.
 func (s *session) deadline(lease *pool.Lease, t time.Duration) error {
 	if err := lease.SetReadDeadline(time.Now().Add(t)); err != nil {
 		return err
 	}
-	if s.isGone() {
+	if s.reins.isGone() {
 		return os.ErrDeadlineExceeded
 	}
 	return nil

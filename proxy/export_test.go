@@ -36,10 +36,10 @@ func EgressOf(own func() ([]net.Addr, error), listeners ...netip.AddrPort) func(
 
 // HoldSessions stops whoever wants to look at a session, until it is released.
 func (p *Proxy) HoldSessions() (release func()) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var held []*session
-	for s := p.sessions; s != nil; s = s.next {
+	p.roster.mu.Lock()
+	defer p.roster.mu.Unlock()
+	var held []*reins
+	for s := p.roster.awake; s != nil; s = s.next {
 		s.mu.Lock()
 		held = append(held, s)
 	}
@@ -69,5 +69,5 @@ func (r *Relief) Helped() { r.r.helped() }
 // not help.
 const FirstRelief = firstRelief
 
-// Answered is answered.
-var Answered = answered
+// ErrorNames returns the names of all kinds of errors.
+func ErrorNames() []string { return errorNames[noError+1:] }

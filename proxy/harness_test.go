@@ -152,7 +152,7 @@ func start(t testing.TB, change ...func(*settings)) *rig {
 		t.Fatal(err)
 	}
 	r.served = make(chan error, 1)
-	go func() { r.served <- r.proxy.Serve(l) }()
+	go func() { r.served <- r.proxy.Serve(l, proxy.Lane{}) }()
 	t.Cleanup(r.stop)
 	return r
 }

@@ -329,9 +329,9 @@ func everything(t *testing.T, r *rig, o *origin, resolver stuck) map[string]*wir
 	pushUntilStuck(t, up, newNoise(1<<30))
 	open["the upstream of a slow reader"] = up
 	open["a websocket"], open["the upstream of a websocket"] = websocket(r, o)
+	open["a tunnel"], open["the upstream of a tunnel"] = tunnel(r, o)
 	client("one that waits for an answer", o.get("/"))
 	open["the upstream that thinks"] = o.accept()
-	open["a tunnel"], open["the upstream of a tunnel"] = tunnel(r, o)
 	client("one that waits for a connection", o.get("/"))
 	r.waiting(o, 1)
 	client("one that waits for a name", "GET http://name.test/ HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -384,7 +384,7 @@ func TestServeAfterClose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.proxy.Serve(l); !errors.Is(err, proxy.ErrClosed) {
+	if err := r.proxy.Serve(l, proxy.Lane{}); !errors.Is(err, proxy.ErrClosed) {
 		t.Errorf("Serve: %v", err)
 	}
 	if err := l.Close(); err == nil {

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"slices"
 	"strings"
 	"time"
 
@@ -35,18 +34,21 @@ type Record struct {
 }
 
 // log tells of an exchange with an upstream.
-func (s *session) log(x *exchange, status int, kind string) { s.logDetail(x, status, kind, "") }
+func (s *session) log(x *exchange, status int, kind errorKind) { s.logDetail(x, status, kind, "") }
 
-func (s *session) logDetail(x *exchange, status int, kind, detail string) {
+func (s *session) logDetail(x *exchange, status int, kind errorKind, detail string) {
 	cfg := &s.p.cfg
-	if cfg.Log == nil || !cfg.LogAll && kind == "" && status < 500 {
+	if cfg.Log == nil || !cfg.LogAll && kind == noError && status < 500 {
 		return
 	}
 	r := Record{
-		Status: status, Error: kind, Detail: detail, Sent: x.sent, Received: x.received,
+		Status: status, Error: kind.String(), Detail: detail, Sent: x.sent, Received: x.received,
 		Duration: s.p.now() - x.start, Retried: x.retried,
 	}
-	if x.origin != nil {
+	switch {
+	case x.connect && x.origin != nil:
+		r.Method, r.Origin = "CONNECT", x.authority()
+	case x.origin != nil:
 		r.Origin = x.origin.Key().String()
 	}
 	if head := string(x.reqHead); head != "" {
@@ -78,29 +80,31 @@ func asProblem(err error) *problem {
 	case errors.As(err, &bad):
 		return badRequest(bad)
 	case errors.As(err, &denied):
-		return &problem{400, "http_request_error", denied.Message}
+		return &problem{400, kindHTTPRequestError, denied.Message}
 	}
 	return &problemTarget
 }
 
 // fail answers a request that could not be carried out.
-func (s *session) fail(x *exchange, p *problem) (again bool) {
-	answered(x.origin, 0)
-	answered(x.origin, p.status)
-	if !x.reqBody.Done() || x.broken || p.status < 500 {
-		x.keepAlive = false
-	}
-	again = s.replyProblem(x, p)
+func (s *session) fail(x *exchange, v verdict) step {
+	p := v.problem
+	x.origin.Tally(OwnAnswers)
+	countAnswer(x.origin, p.status)
+	x.keepAlive = v.next == following
+	more := s.replyProblem(x, p)
 	s.logDetail(x, p.status, p.kind, p.text)
 	s.in.Consume(x.ready)
 	x.ready = 0
-	return again
+	if !more {
+		return closing
+	}
+	return following
 }
 
 // replyProblem answers with p.
 func (s *session) replyProblem(x *exchange, p *problem) (again bool) {
-	s.p.errors[slices.Index(errorTypes[:], p.kind)].Add(1)
-	fields := "Content-Type: text/plain; charset=utf-8\r\nProxy-Status: carpool; error=" + p.kind + "\r\n"
+	s.p.errors[p.kind].Add(1)
+	fields := "Content-Type: text/plain; charset=utf-8\r\nProxy-Status: carpool; error=" + p.kind.String() + "\r\n"
 	return s.reply(x, p.status, fields, "carpool: "+p.text+"\n")
 }
 
@@ -149,24 +153,24 @@ func (s *session) answerHere(x *exchange) (done, again bool) {
 	}
 	fields, body := "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE, CONNECT\r\n", ""
 	if trace {
-		fields, body = "Content-Type: message/http\r\n", string(traced(r))
+		fields, body = "Content-Type: message/http\r\n", string(s.traced(r))
 	}
 	x.keepAlive = x.keepAlive && x.reqBody.Done()
 	s.in.Consume(x.headLen)
 	again = s.reply(x, 200, fields, body)
-	s.log(x, 200, "")
+	s.log(x, 200, noError)
 	return true, again
 }
 
 // traced is the head of a request as a TRACE answer shows it: without what
 // must not be told (RFC 9110 section 9.3.8).
-func traced(r *http1.Request) []byte {
+func (s *session) traced(r *http1.Request) []byte {
 	for i := range r.Fields {
 		f := &r.Fields[i]
 		f.Drop = f.Name == http1.Authorization || f.Name == http1.ProxyAuthorization ||
 			http1.EqualFold(r.FieldName(f), "cookie")
 	}
-	t, _ := parseTarget(r.Target) // it was routed by it
+	t, _ := s.lane.target(r.Target) // it was routed by it
 	b := append([]byte(nil), r.Method...)
 	b = append(append(append(append(b, ' '), t.scheme...), t.authority...), t.path...)
 	b = append(b, " HTTP/1."...)

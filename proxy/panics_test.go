@@ -32,10 +32,10 @@ func TestPanicsOfASessionsGoroutinesAreContained(t *testing.T) {
 			up.want(o.forwarded("POST", "/", more))
 			return client, up
 		}, func(client, up *wire) *wire { return client }},
-		{"proxy.(*session).switchProtocols.func", websocket, func(client, up *wire) *wire { return client }},
-		{"proxy.(*session).switchProtocols(", websocket, func(client, up *wire) *wire { return up }},
-		{"goproxy.copyAndClose(", tunnel, func(client, up *wire) *wire { return client }},
-		{"goproxy.copyAndClose(", tunnel, func(client, up *wire) *wire { return up }},
+		{"proxy.(*session).splice.func", websocket, func(client, up *wire) *wire { return client }},
+		{"proxy.(*session).splice(", websocket, func(client, up *wire) *wire { return up }},
+		{"proxy.(*session).splice.func", tunnel, func(client, up *wire) *wire { return client }},
+		{"proxy.(*session).splice(", tunnel, func(client, up *wire) *wire { return up }},
 	} {
 		t.Run(c.where, func(t *testing.T) {
 			var faults atomic.Int64

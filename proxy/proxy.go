@@ -5,13 +5,10 @@ import (
 	"errors"
 	"net"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/elazarl/goproxy"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
@@ -59,7 +56,6 @@ type Config struct {
 // Upstreams is what the proxy needs of a pool.Pool.
 type Upstreams interface {
 	Origin(pool.Lookup) *pool.Origin
-	Dial(ctx context.Context, host string, port uint16) (conn *sock.Conn, closed func(), err error)
 	EvictIdle() bool
 }
 
@@ -67,7 +63,7 @@ type Upstreams interface {
 type Proxy struct {
 	cfg     Config
 	start   time.Time
-	connect *goproxy.ProxyHttpServer
+	decider decider
 
 	draining atomic.Bool
 	inFlight atomic.Int64 // exchanges
@@ -75,25 +71,17 @@ type Proxy struct {
 	retries  atomic.Uint64
 	refused  atomic.Uint64
 	panics   atomic.Uint64
-	errors   [len(errorTypes)]atomic.Uint64 // answers of carpool's own, by type
+	errors   [errorKinds]atomic.Uint64 // answers of carpool's own
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	work   sync.WaitGroup // sessions, accept loops, the sweeper
 
-	watcher *sock.Watcher // wakes sessions that sleep
-	swept   atomic.Int64  // when the sweeper last turned, by now
-	loops   atomic.Pointer[[]*acceptLoop]
+	roster roster
+	swept  atomic.Int64 // when the sweeper last turned, by now
 
-	// mu guards the lists. A session's mutex may be taken while it is held, never
-	// the other way round; it is never held across I/O that can wait.
-	mu       sync.Mutex
-	sessions *session            // awake: the first of a doubly linked list
-	asleep   map[uint64]*session // idle, without a goroutine
-	lastID   uint64
-	stacks   int // that sessions which fell asleep have left behind
-	clients  int
-	accepted uint64
+	mu    sync.Mutex // guards changes of loops
+	loops atomic.Pointer[[]*acceptLoop]
 }
 
 // acceptLoop is one Serve.
@@ -130,16 +118,16 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{
 		cfg: cfg, start: time.Now(),
-		asleep: map[uint64]*session{},
+		roster: roster{most: cfg.MaxClients, asleep: map[uint64]*reins{}},
 	}
 	p.loops.Store(new([]*acceptLoop))
-	w, err := sock.NewWatcher(p.wakeID)
+	w, err := sock.NewWatcher(p.wake)
 	if err != nil {
 		return nil, err
 	}
-	p.watcher = w
+	p.roster.watcher = w
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.connect = newConnectLane(p)
+	p.decider = newDecider()
 	p.work.Add(1)
 	go p.sweep()
 	return p, nil
@@ -148,8 +136,9 @@ func New(cfg Config) (*Proxy, error) {
 // ErrClosed is returned by Serve after Close.
 var ErrClosed = errors.New("proxy: closed")
 
-// Serve accepts connections on l until Close, which closes l.
-func (p *Proxy) Serve(l *sock.Listener) error {
+// Serve accepts connections on l until Close, which closes l. lane says how their
+// requests name their origins.
+func (p *Proxy) Serve(l *sock.Listener, lane Lane) error {
 	p.mu.Lock()
 	if p.ctx.Err() != nil {
 		p.mu.Unlock()
@@ -162,11 +151,11 @@ func (p *Proxy) Serve(l *sock.Listener) error {
 	p.work.Add(1)
 	p.mu.Unlock()
 	defer p.work.Done()
-	s := p.newSession()
+	s := p.newSession(lane)
 	var room relief
 	for {
 		loop.turned.Store(p.swept.Load())
-		if p.full() && !p.evictIdleClient() {
+		if p.roster.full() && !p.roster.evictIdlest() {
 			p.pause()
 			continue
 		}
@@ -176,9 +165,10 @@ func (p *Proxy) Serve(l *sock.Listener) error {
 		switch {
 		case err == nil:
 			room.helped()
-			p.add(s)
-			go s.serve()
-			s = p.newSession()
+			p.work.Add(1)
+			p.roster.join(&s.reins)
+			go s.reins.run()
+			s = p.newSession(lane)
 		case p.ctx.Err() != nil || errors.Is(err, net.ErrClosed):
 			return ErrClosed
 		case sock.Exhausted(err) && room.due(p.now()) && p.makeRoom():
@@ -200,35 +190,10 @@ func (p *Proxy) pause() {
 	}
 }
 
-func (p *Proxy) full() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.cfg.MaxClients > 0 && p.clients >= p.cfg.MaxClients
-}
-
 // makeRoom closes what is idle when descriptors are short: an upstream
 // connection, or else the client that has been idle longest.
 func (p *Proxy) makeRoom() bool {
-	return p.cfg.Upstreams.EvictIdle() || p.evictIdleClient()
-}
-
-func (p *Proxy) evictIdleClient() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var oldest *session
-	var since time.Duration
-	consider := func(s *session) {
-		if t, idle := s.idleSince(); idle && (oldest == nil || t < since) {
-			oldest, since = s, t
-		}
-	}
-	for s := p.sessions; s != nil; s = s.next {
-		consider(s)
-	}
-	for _, s := range p.asleep {
-		consider(s)
-	}
-	return oldest != nil && p.evictLocked(oldest)
+	return p.cfg.Upstreams.EvictIdle() || p.roster.evictIdlest()
 }
 
 // CloseIdle closes the client connections that have been without a request for
@@ -236,7 +201,7 @@ func (p *Proxy) evictIdleClient() bool {
 func (p *Proxy) CloseIdle(idle time.Duration) (closed int) {
 	latest := p.now() - idle
 	for n := closeAtATime; n == closeAtATime; closed += n {
-		n = p.closeIdle(latest)
+		n = p.roster.closeIdle(latest)
 		runtime.Gosched() // let them go before others are woken for it
 	}
 	return closed
@@ -245,39 +210,6 @@ func (p *Proxy) CloseIdle(idle time.Duration) (closed int) {
 // closeAtATime bounds how many sleeping sessions are given a goroutine at once
 // only to end: their stacks are memory too.
 const closeAtATime = 256
-
-// closeIdle closes some client connections that have been idle since then.
-func (p *Proxy) closeIdle(latest time.Duration) (n int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	old := func(s *session) bool {
-		since, idle := s.idleSince()
-		return idle && since <= latest
-	}
-	for s := p.sessions; s != nil && n < closeAtATime; s = s.next {
-		if old(s) && p.evictLocked(s) {
-			n++
-		}
-	}
-	for _, s := range p.asleep {
-		if n == closeAtATime {
-			break
-		}
-		if old(s) && p.evictLocked(s) {
-			n++
-		}
-	}
-	return n
-}
-
-// evictLocked ends an idle session.
-func (p *Proxy) evictLocked(s *session) bool {
-	if !s.evict() {
-		return false
-	}
-	p.wakeLocked(s)
-	return true
-}
 
 // admits reports whether there is memory for one more exchange or tunnel, which
 // is counted already.
@@ -301,90 +233,24 @@ func (p *Proxy) Lag() time.Duration {
 // now is the proxy's clock: time since it began, which no clock step changes.
 func (p *Proxy) now() time.Duration { return time.Since(p.start) }
 
-func (p *Proxy) add(s *session) {
-	p.work.Add(1)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.linkLocked(s)
-	p.clients++
-	p.accepted++
-}
-
-func (p *Proxy) remove(s *session) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.unlinkLocked(s)
-	p.clients--
-}
-
-func (p *Proxy) linkLocked(s *session) {
-	if s.next = p.sessions; s.next != nil {
-		s.next.prev = s
-	}
-	p.sessions = s
-}
-
-func (p *Proxy) unlinkLocked(s *session) {
-	if s.prev != nil {
-		s.prev.next = s.next
-	} else {
-		p.sessions = s.next
-	}
-	if s.next != nil {
-		s.next.prev = s.prev
-	}
-	s.next, s.prev = nil, nil
-}
-
-// sleep lets an idle session wait without a goroutine: its stack is most of
-// what an idle client costs. It is the last thing that goroutine does. If the
-// session cannot be watched it goes on awake.
-func (p *Proxy) sleep(s *session) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.lastID++
-	s.id = p.lastID
-	s.rest()
-	if p.watcher.Arm(&s.conn, s.id) != nil {
-		go s.serve()
-		return
-	}
-	p.unlinkLocked(s)
-	p.asleep[s.id] = s
-	p.stacks++
-}
-
-// wakeID is told by the watcher that there is something to read for a session.
-func (p *Proxy) wakeID(id uint64) {
+// wake is told by the watcher that there is something to read for a session.
+func (p *Proxy) wake(id uint64) {
 	defer p.contain("the watcher")
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if s := p.asleep[id]; s != nil {
-		p.wakeLocked(s)
-	}
-}
-
-// wakeLocked gives a session that sleeps a goroutine again.
-func (p *Proxy) wakeLocked(s *session) {
-	if p.asleep[s.id] != s {
-		return
-	}
-	delete(p.asleep, s.id)
-	p.linkLocked(s)
-	go s.serve()
+	p.roster.wakeID(id)
 }
 
 // Stats returns the figures as they are now.
 func (p *Proxy) Stats() Stats {
-	kinds := make(map[string]uint64, len(errorTypes))
-	for i, kind := range errorTypes {
-		kinds[kind] = p.errors[i].Load()
+	kinds := make(map[string]uint64, errorKinds)
+	for k := range errorKinds {
+		if k.answered() {
+			kinds[k.String()] = p.errors[k].Load()
+		}
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	clients, accepted := p.roster.figures()
 	return Stats{
-		Clients: p.clients, InFlight: int(p.inFlight.Load()), Tunnels: int(p.tunnels.Load()),
-		Accepted: p.accepted, Refused: p.refused.Load(), Retries: p.retries.Load(), Panics: p.panics.Load(),
+		Clients: clients, InFlight: int(p.inFlight.Load()), Tunnels: int(p.tunnels.Load()),
+		Accepted: accepted, Refused: p.refused.Load(), Retries: p.retries.Load(), Panics: p.panics.Load(),
 		Errors: kinds, MaxClients: p.cfg.MaxClients,
 	}
 }
@@ -397,20 +263,7 @@ func (p *Proxy) Drain() { p.draining.Store(true) }
 // has ended, and in which nothing has moved for a few seconds, is none.
 func (p *Proxy) Busy() bool {
 	open := p.inFlight.Load() + p.tunnels.Load()
-	return open > 0 && open > p.quiet()
-}
-
-// quiet counts the tunnels that a drain need not wait for. All of them are in
-// the counts that Busy has taken before, or have ended since.
-func (p *Proxy) quiet() (n int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for s := p.sessions; s != nil; s = s.next {
-		if s.isQuiet() {
-			n++
-		}
-	}
-	return n
+	return open > 0 && open > p.roster.quiet()
 }
 
 // Close stops listening, cuts off what is open, and waits for it to end.
@@ -430,24 +283,12 @@ func (p *Proxy) Close() error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		p.cutAll()
+		p.roster.cutAll()
 		select {
 		case <-ended:
-			return p.watcher.Close()
+			return p.roster.watcher.Close()
 		case <-tick.C:
 		}
-	}
-}
-
-func (p *Proxy) cutAll() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for s := p.sessions; s != nil; s = s.next {
-		s.cut()
-	}
-	for _, s := range p.asleep {
-		s.cut()
-		p.wakeLocked(s)
 	}
 }
 
@@ -466,7 +307,7 @@ func (p *Proxy) sweep() {
 	defer p.work.Done()
 	tick := time.NewTicker(sweepPeriod)
 	defer tick.Stop()
-	var list []*session
+	var list []*reins
 	stacks := 0
 	for {
 		select {
@@ -475,12 +316,8 @@ func (p *Proxy) sweep() {
 		case <-tick.C:
 		}
 		p.swept.Store(int64(p.now()))
-		stacks = p.freeStacks(stacks)
-		p.mu.Lock()
-		for s := p.sessions; s != nil; s = s.next {
-			list = append(list, s)
-		}
-		p.mu.Unlock()
+		stacks = p.roster.freeStacks(stacks)
+		list = p.roster.appendAwake(list)
 		for _, s := range list { // what has ended meanwhile is in no phase that matters
 			p.lookAfter(s)
 		}
@@ -490,28 +327,7 @@ func (p *Proxy) sweep() {
 }
 
 // lookAfter contains what one session may do to the sweeper.
-func (p *Proxy) lookAfter(s *session) {
+func (p *Proxy) lookAfter(r *reins) {
 	defer p.contain("the sweeper")
-	s.lookAfter()
-}
-
-// manyStacks is how many stacks are worth a garbage collection.
-const manyStacks = 512
-
-// freeStacks gives the memory of stacks back to the system when many sessions
-// have fallen asleep and no more do. The runtime itself would keep it for
-// minutes, for there is next to no garbage here that makes it collect. It
-// takes how many stacks there were before, and returns how many there are now.
-func (p *Proxy) freeStacks(before int) int {
-	p.mu.Lock()
-	now := p.stacks
-	quiet := now >= manyStacks && now == before
-	if quiet {
-		p.stacks, now = 0, 0
-	}
-	p.mu.Unlock()
-	if quiet {
-		debug.FreeOSMemory()
-	}
-	return now
+	r.lookAfter(p.now(), &p.cfg)
 }

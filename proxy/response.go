@@ -1,126 +1,45 @@
 package proxy
 
 import (
-	"errors"
 	"io"
-	"os"
 	"time"
 
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy/http1"
 )
 
-// buildResponse starts x.respHead with what came, less what was meant for the
-// upstream's connection only. The caller ends it.
-func (x *exchange) buildResponse(via bool) []byte {
-	r := &x.resp
-	if r.Status < 200 || r.Status == 204 {
-		r.DropLength() // RFC 9110 section 8.6, RFC 9112 section 6.1
-		r.DropAll(http1.TransferEncoding)
-	}
-	const hopByHop = 1<<http1.Connection | 1<<http1.KeepAlive | 1<<http1.ProxyConnection | 1<<http1.Upgrade
-	if r.Has&hopByHop != 0 {
-		for _, n := range [...]http1.Name{http1.Connection, http1.KeepAlive, http1.ProxyConnection} {
-			r.DropAll(n)
-		}
-		if !passesUpgrade(r.Status) {
-			r.DropAll(http1.Upgrade)
-		}
-	}
-	b := r.AppendFields(r.AppendLine(x.respHead[:0]))
-	if via {
-		b = appendVia(b, r.Minor)
-	}
-	return b
-}
-
-// passesUpgrade reports whether Upgrade tells the client something: to what was
-// switched, or to what it is to switch (RFC 9110 section 15.5.22). Elsewhere it
-// offers what carpool does not.
-func passesUpgrade(status int) bool { return status == 101 || status == 426 }
-
-// appendConnection appends what the client has to know of its connection.
-func (x *exchange) appendConnection(b []byte) []byte {
-	upgrade := x.resp.Has.Of(http1.Upgrade) && passesUpgrade(x.resp.Status)
-	switch {
-	case !x.keepAlive && upgrade:
-		return append(b, "Connection: close, Upgrade\r\n"...)
-	case !x.keepAlive:
-		return append(b, "Connection: close\r\n"...)
-	case x.http10 && upgrade:
-		return append(b, "Connection: keep-alive, Upgrade\r\n"...)
-	case x.http10:
-		return append(b, "Connection: keep-alive\r\n"...)
-	case upgrade:
-		return append(b, "Connection: Upgrade\r\n"...)
-	}
-	return b
-}
-
 // answer passes the final response on, whose head is in x.resp and at the
 // front of x.rb.
-func (s *session) answer(x *exchange, lease *pool.Lease) (again bool) {
+func (s *session) answer(x *exchange, lease *pool.Lease) step {
 	r := &x.resp
 	if r.Status == 101 {
-		_ = s.joinPump(x, lease)
-		if !x.upgrade || x.broken { // it goes on where the request ends
-			s.giveBack(lease, pool.BadAnswer)
-			return s.fail(x, &problemUpgrade)
+		if v := s.judge(x, lease, headed, nil); v.next != passOn {
+			return s.conclude(x, lease, v)
 		}
 		return s.switchProtocols(x, lease)
 	}
 	x.status = r.Status
-	x.respBody = r.Body(x.isHead)
-	x.suspect = x.suspect || r.Status == 204 && (r.Length > 0 || r.Chunked) // there may be a body to come
 	x.hintTimeout, x.hintMax = r.KeepAliveHint()
-	if x.http10 && r.Chunked {
-		x.respBody.Unwrap = true
-		r.DropAll(http1.TransferEncoding)
-		r.DropAll(http1.Trailer)
-	}
 	x.pin = x.pin || r.Status == 401 && r.Has.Of(http1.WWWAuthenticate) && asksForConnection(r)
-	if !s.uploaded(x) || s.p.draining.Load() || x.untilClose() ||
-		r.Status == 205 && !x.respBody.Done() { // which some clients take for one without a body
-		x.keepAlive = false
-	}
+	x.frame(s.uploaded(x) && !s.p.draining.Load())
 	x.respHead = append(x.appendConnection(x.buildResponse(s.p.cfg.Via)), "\r\n"...)
 	return s.relay(x, lease)
 }
 
-// untilClose reports whether the client can tell the end of the answer only
-// by the end of the connection.
-func (x *exchange) untilClose() bool {
-	return x.respBody.UntilClose() || x.respBody.Unwrap && x.respBody.Chunked()
-}
-
-// asksForConnection reports whether a 401 asks for credentials of a scheme
-// that authenticates the connection.
-func asksForConnection(r *http1.Response) bool {
-	for i := range r.Fields {
-		if f := &r.Fields[i]; f.Name == http1.WWWAuthenticate && pins(r.Value(f)) {
-			return true
-		}
-	}
-	return false
-}
-
 // relay writes the head in x.respHead and the body as it comes: in one write
 // what came in one read.
-func (s *session) relay(x *exchange, lease *pool.Lease) bool {
+func (s *session) relay(x *exchange, lease *pool.Lease) step {
 	skip, untilClose := x.headLen, x.untilClose()
 	for head := x.respHead; ; {
 		out, used, bad := x.respBody.Decode(x.rb.Bytes()[skip:])
 		x.received += int64(out)
 		if bad != nil && head != nil && out == 0 {
-			_ = s.joinPump(x, lease)
-			s.giveBack(lease, pool.BadAnswer)
-			return s.fail(x, &problemProtocol)
+			return s.conclude(x, lease, s.judge(x, lease, headed, bad))
 		}
-		held := lease
+		held, done := lease, closing
 		if bad == nil && x.respBody.Done() {
 			// Others may have the connection while the client takes its time.
-			s.settle(x, lease, x.rb.Len() == skip+used)
-			held = nil
+			held, done = nil, s.settle(x, lease, x.rb.Len() == skip+used)
 		}
 		if err := s.send(head, x.rb.Bytes()[skip:skip+out]); err != nil {
 			return s.brokenOff(x, held, &clientError{err}, false)
@@ -129,15 +48,14 @@ func (s *session) relay(x *exchange, lease *pool.Lease) bool {
 		head, skip = nil, 0
 		switch {
 		case held == nil:
-			return s.finish(x)
+			return s.finish(x, done)
 		case bad != nil:
 			return s.brokenOff(x, held, bad, untilClose)
 		}
 		if err := s.fillAnswer(x, lease); err != nil {
 			if err == io.EOF && x.respBody.UntilClose() {
 				x.resp.Close = true
-				s.settle(x, lease, true)
-				return s.finish(x)
+				return s.finish(x, s.settle(x, lease, true))
 			}
 			return s.brokenOff(x, lease, err, untilClose)
 		}
@@ -171,71 +89,61 @@ func (s *session) fillAnswer(x *exchange, lease *pool.Lease) error {
 
 // settle gives the connection back after a whole response, for further use if
 // nothing speaks against it. clean says that nothing came behind the response.
-func (s *session) settle(x *exchange, lease *pool.Lease, clean bool) {
-	_ = s.joinPump(x, lease)
-	whole := !x.broken
-	interrupted := s.hold(nil)
-	r := &x.resp
-	if whole && clean && s.p.cfg.BodyIdleTimeout > 0 {
+func (s *session) settle(x *exchange, lease *pool.Lease, clean bool) step {
+	x.stray = !clean
+	v := s.judge(x, lease, complete, nil)
+	if v.reason != "" {
+		lease.Discard(v.reason)
+		return v.next
+	}
+	if s.p.cfg.BodyIdleTimeout > 0 {
 		_ = lease.SetReadDeadline(time.Time{})
 	}
-	switch {
-	case interrupted: // as the answer came: the connection is of no use any more
-		lease.Discard(pool.ClientGone)
-	case !clean:
-		lease.Discard(pool.StrayBytes)
-	case !whole:
-		lease.Discard(pool.EarlyAnswer)
-	case x.idledOut(lease):
-		lease.Discard(x.reasonOf408())
-	case r.Suspect, x.respBody.Suspect, x.suspect:
-		lease.Discard(pool.BadAnswer)
-	case ends(r), x.upgrade: // who declines an upgrade may still be of two minds
-		lease.Discard(pool.NotKept)
-	default:
-		lease.Hint(x.hintTimeout, x.hintMax)
-		if x.pin {
-			lease.ReleaseTo(&s.ticket, x.status == 401)
-			return
-		}
+	lease.Hint(x.hintTimeout, x.hintMax)
+	if x.pin {
+		lease.ReleaseTo(&s.ticket, x.status == 401)
+	} else {
 		lease.Release()
 	}
+	return v.next
 }
 
 // finish ends an exchange whose answer was passed on whole.
-func (s *session) finish(x *exchange) bool {
-	answered(x.origin, x.status)
-	s.log(x, x.status, "")
+func (s *session) finish(x *exchange, next step) step {
+	countAnswer(x.origin, x.status)
+	s.log(x, x.status, noError)
 	if s.p.cfg.BodyIdleTimeout > 0 {
 		_ = s.client.SetWriteDeadline(time.Time{})
 	}
-	if x.reqBody.Done() {
-		s.in.Consume(x.ready)                     // what was kept for a retry
-		s.linger = !x.keepAlive && s.in.Len() > 0 // the rest of a pipeline
-		return x.keepAlive
-	}
 	s.linger = true
-	return false
+	if x.reqBody.Done() {
+		s.in.Consume(x.ready)                        // what was kept for a retry
+		s.linger = next == closing && s.in.Len() > 0 // the rest of a pipeline
+	}
+	return next
 }
 
-// brokenOff ends an exchange whose answer was passed on in part: the client
-// must not take it for the whole. lease is nil if it was given back.
-func (s *session) brokenOff(x *exchange, lease *pool.Lease, err error, untilClose bool) bool {
-	kind, reason := "http_response_incomplete", pool.Dead(err, pool.BadAnswer)
-	switch {
-	case isClientError(err) || s.isGone():
-		kind, reason = "client_gone", pool.ClientGone
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		kind, reason = "http_response_timeout", pool.TimedOut
-	}
+// brokenOff ends an exchange whose answer was passed on in part. lease is nil if
+// it was given back.
+func (s *session) brokenOff(x *exchange, lease *pool.Lease, err error, untilClose bool) step {
+	v := s.judge(x, lease, passing, err)
 	if lease != nil {
-		if isClientError(s.joinPump(x, lease)) {
-			kind, reason = "client_gone", pool.ClientGone
-		}
-		s.giveBack(lease, reason)
+		s.reins.letGo()
+		lease.Discard(v.reason)
 	}
 	s.abort = untilClose // an ordinary close would look like the end
-	answered(x.origin, x.status)
-	s.log(x, x.status, kind)
+	countAnswer(x.origin, x.status)
+	s.log(x, x.status, v.problem.kind)
+	return closing
+}
+
+// asksForConnection reports whether a 401 asks for credentials of a scheme
+// that authenticates the connection.
+func asksForConnection(r *http1.Response) bool {
+	for i := range r.Fields {
+		if f := &r.Fields[i]; f.Name == http1.WWWAuthenticate && pins(r.Value(f)) {
+			return true
+		}
+	}
 	return false
 }

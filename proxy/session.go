@@ -17,6 +17,7 @@ import (
 // that does not arrive at once, and tunnels, take a second.
 type session struct {
 	p      *Proxy
+	lane   Lane
 	conn   sock.Conn   // the accepted connection
 	client sock.Stream // what HTTP is spoken on: conn, or a layer over it
 	in     sock.Buffer // what the client has sent and nobody has used yet
@@ -31,42 +32,17 @@ type session struct {
 	linger   bool        // let the client read the answer before closing
 	abort    bool        // close so that the client sees a broken answer
 
-	// Guarded by Proxy.mu.
-	next, prev *session
-	id         uint64 // while asleep
-
-	// mu guards what other goroutines look at. Holding it keeps the session from
-	// closing its connection or giving back its lease. It is never held across
-	// I/O that can wait.
-	mu      sync.Mutex
-	phase   phase
-	since   time.Duration // in this phase
-	sweeps  int           // seen in this exchange
-	gone    bool          // the client is, or the proxy is closing
-	drowsy  bool          // idle long enough to go to sleep
-	lease   *pool.Lease
-	patient bool // the lease's peer is to be looked after
-	dead    bool // and was found dead
-	waiting *pool.Origin
-	tunnel  *tunnel
-	flow    *flow // of what is tunnelled
-	quiet   bool  // a tunnel that a drain need not wait for
+	reins reins // what others may pull
 }
-
-type phase uint8
-
-const (
-	busy     phase = iota // with its own affairs
-	idle                  // waiting for the next request
-	carrying              // in an exchange
-	tunnelling
-)
 
 var sessions = sync.Pool{New: func() any { return new(session) }}
 
-func (p *Proxy) newSession() *session {
+func (p *Proxy) newSession(lane Lane) *session {
 	s := sessions.Get().(*session)
-	s.p, s.client = p, &s.conn
+	s.p, s.lane, s.client = p, lane, &s.conn
+	if s.reins.run == nil {
+		s.reins.conn, s.reins.ticket, s.reins.run = &s.conn, &s.ticket, s.serve
+	}
 	return s
 }
 
@@ -118,39 +94,21 @@ func (s *session) await() bool {
 	if t := s.p.cfg.ClientIdleTimeout; t > 0 {
 		_ = s.client.SetReadDeadline(time.Now().Add(t))
 	}
-	if !s.enter(idle) {
+	if !s.reins.enter(idle, s.p.now()) {
 		return false
 	}
 	err := s.client.Fill(&s.in)
-	if !s.enter(busy) {
+	if !s.reins.enter(busy, s.p.now()) {
 		return false
 	}
-	if s.drowsy || s.p.cfg.ClientIdleTimeout > 0 {
+	if s.reins.drowsy || s.p.cfg.ClientIdleTimeout > 0 {
 		_ = s.client.SetDeadline(time.Time{})
 	}
 	if err != nil {
 		return false
 	}
-	s.drowsy = false // woken as it fell asleep
+	s.reins.drowsy = false // woken as it fell asleep
 	return true
-}
-
-// rest makes the session idle again, since when it was before.
-func (s *session) rest() {
-	s.mu.Lock()
-	s.phase = idle
-	s.mu.Unlock()
-}
-
-// enter changes the phase and reports whether the session may go on.
-func (s *session) enter(ph phase) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.phase, s.sweeps = ph, 0
-	if ph == idle {
-		s.since = s.p.now()
-	}
-	return !s.gone
 }
 
 // end closes the connection and makes the session ready to serve another one;
@@ -160,25 +118,18 @@ func (s *session) end() {
 	if r != nil {
 		s.p.caught("a session", r)
 		s.abandon()
-	} else if s.drowsy && !s.isGone() {
-		s.drowsy = false
-		s.p.sleep(s)
+	} else if s.reins.drowsy && !s.reins.isGone() {
+		s.reins.drowsy = false
+		s.p.roster.sleep(&s.reins)
 		return
 	}
 	s.ticket.Leave()
+	s.ticket.Virgin = false
 	if s.linger {
 		s.lingerOn()
 	}
-	s.p.remove(s)
-	s.mu.Lock()
-	if s.abort {
-		_ = s.conn.Abort()
-	} else {
-		_ = s.conn.Close()
-	}
-	s.phase, s.gone, s.drowsy, s.lease, s.waiting, s.tunnel = busy, false, false, nil, nil, nil
-	s.flow, s.quiet = nil, false
-	s.mu.Unlock()
+	s.p.roster.leave(&s.reins)
+	s.reins.close(s.abort)
 	p := s.p
 	if r != nil { // a pump may still be at it: its memory serves nobody else
 		p.work.Done()
@@ -193,10 +144,7 @@ func (s *session) end() {
 
 // abandon gives up, after a panic, what the session had borrowed.
 func (s *session) abandon() {
-	s.mu.Lock()
-	lease := s.lease
-	s.lease = nil
-	s.mu.Unlock()
+	lease := s.reins.drop()
 	if lease != nil {
 		lease.Discard(pool.BadAnswer)
 	}
@@ -222,92 +170,6 @@ func (s *session) lingerOn() {
 		}
 		n += s.in.Len()
 	}
-}
-
-// idleSince returns since when the session has been waiting for a request.
-func (s *session) idleSince() (time.Duration, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.since, s.phase == idle && !s.gone
-}
-
-// evict ends an idle session that is awake; one that sleeps has to be woken.
-func (s *session) evict() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.phase != idle || !s.conn.Interrupt() {
-		return false
-	}
-	s.gone = true
-	return true
-}
-
-// cut ends whatever the session is doing.
-func (s *session) cut() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.gone = true
-	s.conn.Interrupt()
-	s.interruptLocked()
-}
-
-// interruptLocked ends the exchange or tunnel under way.
-func (s *session) interruptLocked() {
-	if s.lease != nil {
-		s.lease.Interrupt()
-	}
-	if s.waiting != nil {
-		s.waiting.Cancel(&s.ticket)
-	}
-	if s.tunnel != nil {
-		s.tunnel.interrupt()
-	}
-}
-
-// lookAfter is called once per sweep: it ends an exchange whose client has
-// gone, and a tunnel of which nothing is left, and sends an idle session to
-// sleep.
-func (s *session) lookAfter() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sweeps++
-	switch {
-	case s.phase == carrying && s.sweeps >= 2 && (s.gone || s.conn.PeerGone()):
-		s.gone = true
-		s.interruptLocked()
-	case s.phase == carrying && s.patient && s.lease != nil && s.lease.Silent():
-		s.dead = true
-		s.lease.Interrupt()
-	case s.phase == tunnelling && s.flow != nil:
-		s.watchFlowLocked()
-	case s.phase == idle && s.sweeps >= sweepsToSleep && sock.CanWatch && s.p.cfg.ClientIdleTimeout == 0 && !s.gone:
-		s.drowsy = s.conn.Interrupt()
-	}
-}
-
-// isGone reports whether nobody waits for the answer any more.
-func (s *session) isGone() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.gone
-}
-
-// foundDead reports whether the lease was interrupted because its peer gives no
-// sign of life.
-func (s *session) foundDead() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.dead
-}
-
-// hold makes a lease, nil for none, known to those who may interrupt it. It
-// reports whether they may have interrupted the one before.
-func (s *session) hold(l *pool.Lease) (interrupted bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	interrupted = s.gone || s.dead
-	s.lease, s.waiting, s.patient, s.dead = l, nil, false, false
-	return interrupted
 }
 
 // handle serves the request that begins in s.in.
@@ -369,7 +231,7 @@ func (s *session) refuseHead(x *exchange, err error) bool {
 		return s.refuse(x, badRequest(bad))
 	case errors.As(err, &p):
 		return s.refuse(x, p)
-	case errors.Is(err, os.ErrDeadlineExceeded) && !s.isGone():
+	case errors.Is(err, os.ErrDeadlineExceeded) && !s.reins.isGone():
 		return s.refuse(x, &problemHeadTimeout)
 	}
 	return false // the client left, or was cut off, in the middle of a head

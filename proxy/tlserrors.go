@@ -15,14 +15,14 @@ import (
 // crypto/tls in Go 1.26; there is none for TLS 1.0 and 1.1 towards servers, nor,
 // since Go 1.24, for certificates signed with SHA-1.
 var (
-	problemTLS        = problem{502, "tls_protocol_error", "the TLS handshake with the upstream failed: does it speak TLS on this port?"}
-	problemTLSNothing = problem{502, "tls_protocol_error",
+	problemTLS        = problem{502, kindTLSProtocolError, "the TLS handshake with the upstream failed: does it speak TLS on this port?"}
+	problemTLSNothing = problem{502, kindTLSProtocolError,
 		"the upstream found nothing that it knows in what it was offered for TLS. If all it knows is RSA key exchange, set GODEBUG=tlsrsakex=1 in the environment of carpool; if it is 3DES, GODEBUG=tlsrsakex=1,tls3des=1; if it is signatures with SHA-1, GODEBUG=tlssha1=1"}
-	problemTLSVersion = problem{502, "tls_protocol_error",
+	problemTLSVersion = problem{502, kindTLSProtocolError,
 		"the upstream speaks only TLS 1.0 or 1.1, which carpool does not: its TLS has to be renewed, or its requests must not go through the proxy (NO_PROXY)"}
-	problemTLSBrokenOff = problem{502, "tls_protocol_error",
+	problemTLSBrokenOff = problem{502, kindTLSProtocolError,
 		"the upstream broke the TLS handshake off: does it speak TLS on this port? Old servers do so if all they know is RSA key exchange (GODEBUG=tlsrsakex=1 in the environment of carpool offers it), or if the first message is too long for them (GODEBUG=tlsmlkem=0 makes it shorter)"}
-	problemTLSWeak = problem{502, "tls_certificate_error",
+	problemTLSWeak = problem{502, kindTLSCertificateError,
 		"the upstream's certificate, or one it rests on, is signed with SHA-1 or MD5, which is no longer accepted: it has to be renewed"}
 )
 

@@ -17,6 +17,9 @@ func (e *clientError) Error() string { return "client: " + e.err.Error() }
 func (e *clientError) Unwrap() error { return e.err }
 
 func isClientError(err error) bool {
+	if err == nil {
+		return false // and does not allocate
+	}
 	var e *clientError
 	return errors.As(err, &e)
 }
@@ -62,9 +65,7 @@ func (s *session) sendRest(x *exchange, lease *pool.Lease) {
 // as slowly as it likes: the sweeper sees to it that it lives.
 func (s *session) watchLease(lease *pool.Lease, on bool) {
 	lease.SetPatient(on)
-	s.mu.Lock()
-	s.patient = on
-	s.mu.Unlock()
+	s.reins.setPatient(on)
 }
 
 // dropSent gives up body bytes that were sent and need not be kept.
@@ -102,8 +103,8 @@ func (s *session) pump(x *exchange, lease *pool.Lease) (err error) {
 		_ = lease.SetWriteDeadline(time.Time{})
 	}
 	s.watchLease(lease, false)
-	if s.p.cfg.ResponseHeaderTimeout > 0 {
-		return s.awaitHead(x, lease)
+	if t := s.p.cfg.ResponseHeaderTimeout; t > 0 {
+		return s.reins.awaitHead(lease, t)
 	}
 	return nil
 }
@@ -126,7 +127,10 @@ func (s *session) fillBody(x *exchange) error {
 		}
 		return &clientError{err}
 	}
-	return s.decodeBody(x)
+	if err := s.decodeBody(x); err != nil {
+		return &clientError{err}
+	}
+	return nil
 }
 
 // sendBody writes a part of a request body. An upstream that takes too long over

@@ -5,8 +5,10 @@ package main
 import (
 	"context"
 	"os"
+
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/program"
 )
 
 func main() {
-	os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+	os.Exit(program.Run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }

@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 	"internal/rules":        nil,
 	"internal/list":         {},
 	"internal/sock":         {"golang.org/x/sys/"},
+	"internal/testkit":      nil, // for tests: no program links it
 	"proxy/http1":           {"golang.org/x/sys/"},
 	"proxy/http1/http1test": nil, // for tests: no program links it
 	"proxy/policy":          {"golang.org/x/sys/"},
@@ -75,6 +76,27 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 	for name := range mayImport {
 		if !seen[name] {
 			t.Errorf("there is no package %s", name)
+		}
+	}
+}
+
+// TestNoProgramLinksWhatTestsShare looks at all that a program of this module is
+// built from.
+func TestNoProgramLinksWhatTestsShare(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("go", "list", "-deps", "./cmd/carpool")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	linked := strings.Fields(string(out))
+	if !slices.Contains(linked, module+"proxy") {
+		t.Fatal("the list has not even the proxy")
+	}
+	for _, p := range []string{"testing", module + "internal/testkit", module + "cmd/carpool/internal/carpooltest", module + "proxy/http1/http1test"} {
+		if slices.Contains(linked, p) {
+			t.Errorf("package %s is part of a program", p)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 func TestFillHoldsNoMemoryWhileItWaits(t *testing.T) {
@@ -19,15 +20,15 @@ func TestFillHoldsNoMemoryWhileItWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 		var b sock.Buffer
-		filled := in(func() error { return c.Fill(&b) })
-		eventually(t, "the read waits", func() bool { return c.Parks() > 0 })
+		filled := testkit.In(func() error { return c.Fill(&b) })
+		testkit.Eventually(t, "the read waits", func() bool { return c.Parks() > 0 })
 		// The race detector cannot know that the peer's write orders what
 		// follows behind this look.
-		if !raceEnabled && b.HoldsMemory() {
+		if !testkit.Race && b.HoldsMemory() {
 			t.Error("there is memory in the buffer")
 		}
-		write(t, peer, "hello")
-		if err := await(t, "bytes come", filled); err != nil || string(b.Bytes()) != "hello" {
+		testkit.Write(t, peer, "hello")
+		if err := testkit.Await(t, "bytes come", filled); err != nil || string(b.Bytes()) != "hello" {
 			t.Errorf("got %q, %v", b.Bytes(), err)
 		}
 	})
@@ -37,10 +38,10 @@ func TestFillKeepsWhatWasInTheBufferWhileItWaits(t *testing.T) {
 	c, peer := dialled(t)
 	var b sock.Buffer
 	b.Add([]byte("hel"))
-	filled := in(func() error { return c.Fill(&b) })
-	eventually(t, "the read waits", func() bool { return c.Parks() > 0 })
-	write(t, peer, "lo")
-	if err := await(t, "bytes come", filled); err != nil || string(b.Bytes()) != "hello" {
+	filled := testkit.In(func() error { return c.Fill(&b) })
+	testkit.Eventually(t, "the read waits", func() bool { return c.Parks() > 0 })
+	testkit.Write(t, peer, "lo")
+	if err := testkit.Await(t, "bytes come", filled); err != nil || string(b.Bytes()) != "hello" {
 		t.Errorf("got %q, %v", b.Bytes(), err)
 	}
 }
@@ -72,15 +73,15 @@ func TestARegistrationLosesNothingThatCameBefore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, peer := acceptedQuiet(t)
-			write(t, peer, "early")
+			testkit.Write(t, peer, "early")
 			if err := end(peer); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "they arrive", func() bool { some, _ := c.Pending(); return some })
+			testkit.Eventually(t, "they arrive", func() bool { some, _ := c.Pending(); return some })
 			if err := c.Register(); err != nil {
 				t.Fatal(err)
 			}
-			read(t, c, "early")
+			testkit.Read(t, c, "early")
 			_ = peer.CloseWrite()
 			if _, err := c.Read(make([]byte, 1)); err != io.EOF {
 				t.Errorf("the end: %v", err)
@@ -91,14 +92,14 @@ func TestARegistrationLosesNothingThatCameBefore(t *testing.T) {
 
 func TestAFirstWaitRegisters(t *testing.T) {
 	c, peer := acceptedQuiet(t)
-	got := in(func() string {
+	got := testkit.In(func() string {
 		b := make([]byte, 5)
 		_, _ = io.ReadFull(c, b)
 		return string(b)
 	})
-	eventually(t, "the read waits", func() bool { return c.Parks() > 0 })
-	write(t, peer, "hello")
-	if s := await(t, "bytes come", got); s != "hello" || !c.Registered() {
+	testkit.Eventually(t, "the read waits", func() bool { return c.Parks() > 0 })
+	testkit.Write(t, peer, "hello")
+	if s := testkit.Await(t, "bytes come", got); s != "hello" || !c.Registered() {
 		t.Errorf("got %q, registered %v", s, c.Registered())
 	}
 }
@@ -111,17 +112,17 @@ func TestWritevGoesOnUntilASlowReaderHasAll(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bothKinds(t, func(t *testing.T, c *sock.Conn, peer *net.TCPConn) {
 				a, b := noise(size[0]), noise(size[1])
-				written := in(func() int {
+				written := testkit.In(func() int {
 					n, _ := c.Writev(a, b)
 					_ = c.CloseWrite()
 					return n
 				})
-				eventually(t, "the write waits", func() bool { return c.Parks() > 0 })
+				testkit.Eventually(t, "the write waits", func() bool { return c.Parks() > 0 })
 				got := newDigest()
 				if _, err := io.CopyBuffer(got, struct{ io.Reader }{peer}, make([]byte, 5000)); err != nil {
 					t.Fatal(err)
 				}
-				if n := await(t, "the write ends", written); n != len(a)+len(b) || !got.same(digestOf(a, b)) {
+				if n := testkit.Await(t, "the write ends", written); n != len(a)+len(b) || !got.same(digestOf(a, b)) {
 					t.Errorf("%d bytes accepted, %d arrived, of %d", n, got.n, len(a)+len(b))
 				}
 			})
@@ -131,11 +132,11 @@ func TestWritevGoesOnUntilASlowReaderHasAll(t *testing.T) {
 
 func TestShortExchangesNeedNoTurn(t *testing.T) {
 	bothKinds(t, func(t *testing.T, c *sock.Conn, peer *net.TCPConn) {
-		echo := in(func() error { _, err := io.Copy(peer, peer); return err })
+		echo := testkit.In(func() error { _, err := io.Copy(peer, peer); return err })
 		payload := make([]byte, 8<<10)
 		waited := 0
 		for range 300 {
-			write(t, c, string(payload))
+			testkit.Write(t, c, string(payload))
 			parks := c.Parks()
 			var b sock.Buffer
 			for n := 0; n < len(payload); n += b.Len() {
@@ -157,18 +158,18 @@ func TestShortExchangesNeedNoTurn(t *testing.T) {
 			t.Skipf("the peer was so fast that only %d reads had to wait", waited)
 		}
 		_ = c.Close()
-		await(t, "the echo ends", echo)
+		testkit.Await(t, "the echo ends", echo)
 	})
 }
 
 func TestATransferThatNeverWaitsTakesTurns(t *testing.T) {
 	bothKinds(t, func(t *testing.T, c *sock.Conn, peer *net.TCPConn) {
-		drained := in(func() error { _, err := io.Copy(io.Discard, peer); return err })
+		drained := testkit.In(func() error { _, err := io.Copy(io.Discard, peer); return err })
 		for range 64 {
 			if c.WritesSpent() {
 				t.Fatal("a turn is due already")
 			}
-			write(t, c, "x")
+			testkit.Write(t, c, "x")
 		}
 		if !c.WritesSpent() {
 			t.Error("no turn is due after 64 calls")
@@ -180,7 +181,7 @@ func TestATransferThatNeverWaitsTakesTurns(t *testing.T) {
 			t.Errorf("after a turn: %d parks, another one due: %v", c.Parks(), c.WritesSpent())
 		}
 		_ = c.Close()
-		await(t, "the peer sees the end", drained)
+		testkit.Await(t, "the peer sees the end", drained)
 	})
 }
 
@@ -191,7 +192,7 @@ func TestATurnLetsThoseRunWhoseSocketsAreReady(t *testing.T) {
 	defer c.Close()
 	heard := make(chan error, 1)
 	go func() { heard <- c.Fill(new(sock.Buffer)) }()
-	eventually(t, "the read waits", func() bool { return c.Parks() > 0 })
+	testkit.Eventually(t, "the read waits", func() bool { return c.Parks() > 0 })
 	if _, err := peer.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +214,7 @@ func TestOrdinaryCallsMoveTheSameBytes(t *testing.T) {
 	c, peer := dialled(t)
 	payload := noise(4 << 20)
 	got := newDigest()
-	done := in(func() error { _, err := io.Copy(got, peer); return err })
+	done := testkit.In(func() error { _, err := io.Copy(got, peer); return err })
 	for p := payload; len(p) > 0; {
 		k := min(len(p), 997)
 		if n, err := c.Writev(p[:k/2], p[k/2:k]); n != k || err != nil {
@@ -222,13 +223,13 @@ func TestOrdinaryCallsMoveTheSameBytes(t *testing.T) {
 		p = p[k:]
 	}
 	_ = c.Close()
-	if err := await(t, "all arrives", done); err != nil || !got.same(digestOf(payload)) {
+	if err := testkit.Await(t, "all arrives", done); err != nil || !got.same(digestOf(payload)) {
 		t.Errorf("%d of %d bytes, %v", got.n, len(payload), err)
 	}
 }
 
 func TestAKeptConnectionReadsAndWritesWithoutAllocating(t *testing.T) {
-	if raceEnabled {
+	if testkit.Race {
 		t.Skip("cannot be counted under the race detector")
 	}
 	bothKinds(t, func(t *testing.T, c *sock.Conn, peer *net.TCPConn) {
@@ -264,10 +265,10 @@ func TestAKeptConnectionReadsAndWritesWithoutAllocating(t *testing.T) {
 
 func TestDescriptorsAreGivenBack(t *testing.T) {
 	l := listen(t)
-	before := sockets()
+	before := testkit.Sockets()
 	for i := range 100 {
 		peer := dial(t, l.Addr())
-		write(t, peer, "x")
+		testkit.Write(t, peer, "x")
 		var c sock.Conn
 		if err := l.Accept(&c); err != nil {
 			t.Fatal(err)
@@ -286,7 +287,7 @@ func TestDescriptorsAreGivenBack(t *testing.T) {
 		}
 		_ = peer.Close()
 	}
-	if n := sockets(); n != before {
+	if n := testkit.Sockets(); n != before {
 		t.Errorf("%d sockets before, %d after", before, n)
 	}
 }

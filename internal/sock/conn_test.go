@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 var past = time.Unix(1, 0)
@@ -17,11 +18,11 @@ var past = time.Unix(1, 0)
 func TestFillAddsWhatOneReadGives(t *testing.T) {
 	bothKinds(t, func(t *testing.T, c *sock.Conn, peer *net.TCPConn) {
 		var b sock.Buffer
-		write(t, peer, "hello")
+		testkit.Write(t, peer, "hello")
 		if err := c.Fill(&b); err != nil || string(b.Bytes()) != "hello" {
 			t.Fatalf("got %q, %v", b.Bytes(), err)
 		}
-		write(t, peer, " world")
+		testkit.Write(t, peer, " world")
 		if err := c.Fill(&b); err != nil || string(b.Bytes()) != "hello world" {
 			t.Fatalf("got %q, %v", b.Bytes(), err)
 		}
@@ -62,7 +63,7 @@ func TestAnEmptyReadOrWriteDoesNothing(t *testing.T) {
 
 func TestADeadlineThatHasPassedFailsAtOnceAndLosesNothing(t *testing.T) {
 	bothKinds(t, func(t *testing.T, c *sock.Conn, peer *net.TCPConn) {
-		write(t, peer, "kept")
+		testkit.Write(t, peer, "kept")
 		if err := c.SetReadDeadline(past); err != nil {
 			t.Fatal(err)
 		}
@@ -72,11 +73,11 @@ func TestADeadlineThatHasPassedFailsAtOnceAndLosesNothing(t *testing.T) {
 				t.Fatalf("got %v, memory %v", err, b.HoldsMemory())
 			}
 		}
-		write(t, c, "a read deadline is not for writes")
+		testkit.Write(t, c, "a read deadline is not for writes")
 		if err := c.SetReadDeadline(time.Time{}); err != nil {
 			t.Fatal(err)
 		}
-		read(t, c, "kept")
+		testkit.Read(t, c, "kept")
 	})
 }
 
@@ -92,8 +93,8 @@ func TestADeadlineEndsAWait(t *testing.T) {
 		if err := c.SetDeadline(time.Time{}); err != nil {
 			t.Fatal(err)
 		}
-		write(t, peer, "later")
-		read(t, c, "later")
+		testkit.Write(t, peer, "later")
+		testkit.Read(t, c, "later")
 	})
 }
 
@@ -124,14 +125,14 @@ func TestInterruptEndsTheReadUnderWayAndLaterOnes(t *testing.T) {
 			t.Fatal(err)
 		}
 		var b sock.Buffer
-		failed := in(func() error { return c.Fill(&b) })
+		failed := testkit.In(func() error { return c.Fill(&b) })
 		if !c.Interrupt() {
 			t.Fatal("Interrupt says that nobody can be waiting")
 		}
-		if err := await(t, "the read fails", failed); !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := testkit.Await(t, "the read fails", failed); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("the read under way: %v", err)
 		}
-		write(t, peer, "x")
+		testkit.Write(t, peer, "x")
 		if err := c.Fill(&b); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("a later one: %v", err)
 		}
@@ -146,14 +147,14 @@ func TestPendingTellsWhatWaits(t *testing.T) {
 		if some, err := c.Pending(); some || err != nil {
 			t.Fatalf("nothing waits: %v, %v", some, err)
 		}
-		write(t, peer, "x")
-		eventually(t, "bytes wait", func() bool { some, err := c.Pending(); return some && err == nil })
+		testkit.Write(t, peer, "x")
+		testkit.Eventually(t, "bytes wait", func() bool { some, err := c.Pending(); return some && err == nil })
 		_ = peer.CloseWrite()
-		eventually(t, "the peer is gone", c.PeerGone)
+		testkit.Eventually(t, "the peer is gone", c.PeerGone)
 		if some, err := c.Pending(); !some || err != nil {
 			t.Fatalf("bytes before an end: %v, %v", some, err)
 		}
-		read(t, c, "x")
+		testkit.Read(t, c, "x")
 		if some, err := c.Pending(); some || err != io.EOF {
 			t.Fatalf("the end: %v, %v", some, err)
 		}
@@ -163,7 +164,7 @@ func TestPendingTellsWhatWaits(t *testing.T) {
 func TestPendingTellsOfAReset(t *testing.T) {
 	bothKinds(t, func(t *testing.T, c *sock.Conn, peer *net.TCPConn) {
 		reset(t, peer)
-		eventually(t, "the reset arrives", c.PeerGone)
+		testkit.Eventually(t, "the reset arrives", c.PeerGone)
 		if some, err := c.Pending(); some || !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("got %v, %v", some, err)
 		}
@@ -175,23 +176,23 @@ func TestPeerGoneIsAskedWhileOthersReadAndWrite(t *testing.T) {
 		if err := c.Register(); err != nil {
 			t.Fatal(err)
 		}
-		received := in(func() int { n, _ := io.Copy(io.Discard, c); return int(n) })
-		sent := in(func() error { _, err := c.Write(noise(1 << 20)); return err })
+		received := testkit.In(func() int { n, _ := io.Copy(io.Discard, c); return int(n) })
+		sent := testkit.In(func() error { _, err := c.Write(noise(1 << 20)); return err })
 		go func() {
 			_, _ = io.Copy(io.Discard, peer)
 		}()
 		for range 100 {
-			write(t, peer, "0123456789")
+			testkit.Write(t, peer, "0123456789")
 			if c.PeerGone() {
 				t.Fatal("the peer is there")
 			}
 		}
 		_ = peer.CloseWrite()
-		eventually(t, "the peer's end is seen", c.PeerGone)
-		if n := await(t, "all is read", received); n != 1000 {
+		testkit.Eventually(t, "the peer's end is seen", c.PeerGone)
+		if n := testkit.Await(t, "all is read", received); n != 1000 {
 			t.Errorf("read %d bytes", n)
 		}
-		if err := await(t, "all is written", sent); err != nil {
+		if err := testkit.Await(t, "all is written", sent); err != nil {
 			t.Error(err)
 		}
 	})
@@ -220,7 +221,7 @@ func TestAbortLooksLikeAResetAndCloseLikeAnEnd(t *testing.T) {
 
 func TestWhatWasWrittenBeforeCloseArrives(t *testing.T) {
 	bothKinds(t, func(t *testing.T, c *sock.Conn, peer *net.TCPConn) {
-		write(t, c, "last words")
+		testkit.Write(t, c, "last words")
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -232,15 +233,15 @@ func TestWhatWasWrittenBeforeCloseArrives(t *testing.T) {
 
 func TestCloseWriteEndsOneDirection(t *testing.T) {
 	bothKinds(t, func(t *testing.T, c *sock.Conn, peer *net.TCPConn) {
-		write(t, c, "question")
+		testkit.Write(t, c, "question")
 		if err := c.CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
 		if b, err := io.ReadAll(peer); string(b) != "question" || err != nil {
 			t.Fatalf("got %q, %v", b, err)
 		}
-		write(t, peer, "answer")
-		read(t, c, "answer")
+		testkit.Write(t, peer, "answer")
+		testkit.Read(t, c, "answer")
 	})
 }
 
@@ -249,15 +250,15 @@ func TestCloseReadEndsTheWaitForMore(t *testing.T) {
 		if err := c.Register(); err != nil {
 			t.Fatal(err)
 		}
-		ended := in(func() error { _, err := c.Read(make([]byte, 1)); return err })
+		ended := testkit.In(func() error { _, err := c.Read(make([]byte, 1)); return err })
 		if err := c.CloseRead(); err != nil {
 			t.Fatal(err)
 		}
-		if err := await(t, "the read ends", ended); err != io.EOF {
+		if err := testkit.Await(t, "the read ends", ended); err != io.EOF {
 			t.Errorf("got %v", err)
 		}
-		write(t, c, "still")
-		read(t, peer, "still")
+		testkit.Write(t, c, "still")
+		testkit.Read(t, peer, "still")
 	})
 }
 
@@ -294,12 +295,12 @@ func TestCloseEndsTheReadAndTheWriteUnderWay(t *testing.T) {
 		if err := c.Register(); err != nil {
 			t.Fatal(err)
 		}
-		reading := in(func() error { _, err := c.Read(make([]byte, 1)); return err })
-		writing := in(func() error { _, err := c.Write(make([]byte, 64<<20)); return err })
+		reading := testkit.In(func() error { _, err := c.Read(make([]byte, 1)); return err })
+		writing := testkit.In(func() error { _, err := c.Write(make([]byte, 64<<20)); return err })
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if await(t, "the read ends", reading) == nil || await(t, "the write ends", writing) == nil {
+		if testkit.Await(t, "the read ends", reading) == nil || testkit.Await(t, "the write ends", writing) == nil {
 			t.Error("they succeeded")
 		}
 	})
@@ -311,12 +312,12 @@ func TestAReaderAndAWriterAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		payload := noise(8 << 20)
-		echoed := in(func() error {
+		echoed := testkit.In(func() error {
 			_, err := io.Copy(peer, peer)
 			_ = peer.CloseWrite()
 			return err
 		})
-		sent := in(func() error {
+		sent := testkit.In(func() error {
 			for p := payload; len(p) > 0; {
 				k := min(len(p), 100_003)
 				if _, err := c.Writev(p[:k/3], p[k/3:k]); err != nil {
@@ -332,7 +333,7 @@ func TestAReaderAndAWriterAtOnce(t *testing.T) {
 			_, _ = got.Write(b.Bytes())
 			b.Consume(b.Len())
 		}
-		if err := errors.Join(await(t, "all is sent", sent), await(t, "all is echoed", echoed)); err != nil {
+		if err := errors.Join(testkit.Await(t, "all is sent", sent), testkit.Await(t, "all is echoed", echoed)); err != nil {
 			t.Fatal(err)
 		}
 		if !got.same(digestOf(payload)) {
@@ -375,7 +376,7 @@ func TestErrorsAreTold(t *testing.T) {
 // at all for ever.
 func TestFillingAFullBufferIsAnError(t *testing.T) {
 	conn, peer := acceptedQuiet(t)
-	write(t, peer, "more")
+	testkit.Write(t, peer, "more")
 	ours, theirs := net.Pipe()
 	defer ours.Close()
 	defer theirs.Close()

@@ -1,37 +1,13 @@
 package sock_test
 
 import (
-	"net"
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
-
-// vanish makes a connection deaf and dumb without ending it: its kernel drops
-// whatever arrives, unacknowledged.
-func vanish(t testing.TB, c *net.TCPConn) {
-	t.Helper()
-	const soAttachFilter = 26
-	drop := syscall.SockFilter{Code: syscall.BPF_RET | syscall.BPF_K} // return 0 bytes of the packet
-	program := syscall.SockFprog{Len: 1, Filter: &drop}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var errno syscall.Errno
-	if err := raw.Control(func(fd uintptr) {
-		_, _, errno = syscall.Syscall6(syscall.SYS_SETSOCKOPT, fd, syscall.SOL_SOCKET, soAttachFilter,
-			uintptr(unsafe.Pointer(&program)), unsafe.Sizeof(program), 0)
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if errno != 0 {
-		t.Fatal(errno)
-	}
-}
 
 func TestAPeerThatAcknowledgesNothingIsTold(t *testing.T) {
 	t.Parallel()
@@ -39,13 +15,13 @@ func TestAPeerThatAcknowledgesNothingIsTold(t *testing.T) {
 	if err := c.SetUserTimeout(time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	write(t, c, "heard")
-	read(t, peer, "heard")
-	eventually(t, "it is acknowledged", func() bool { return c.Unacknowledged() == 0 })
-	vanish(t, peer)
-	write(t, c, "unheard")
+	testkit.Write(t, c, "heard")
+	testkit.Read(t, peer, "heard")
+	testkit.Eventually(t, "it is acknowledged", func() bool { return c.Unacknowledged() == 0 })
+	testkit.Vanish(t, peer)
+	testkit.Write(t, c, "unheard")
 	start := time.Now()
-	eventually(t, "the silence is seen", func() bool { return c.Unacknowledged() > 100*time.Millisecond })
+	testkit.Eventually(t, "the silence is seen", func() bool { return c.Unacknowledged() > 100*time.Millisecond })
 	if took := time.Since(start); took < 50*time.Millisecond {
 		t.Errorf("after %v", took)
 	}
@@ -61,11 +37,11 @@ func TestAPeerThatHasJustSentSomethingIsNotSilent(t *testing.T) {
 	defer tick.Stop()
 	for range 40 {
 		<-tick.C
-		write(t, peer, "news")
-		read(t, c, "news")
+		testkit.Write(t, peer, "news")
+		testkit.Read(t, c, "news")
 	}
-	vanish(t, peer)
-	write(t, c, "a word at last")
+	testkit.Vanish(t, peer)
+	testkit.Write(t, c, "a word at last")
 	if d := c.Unacknowledged(); d > 200*time.Millisecond {
 		t.Errorf("silent for %v, it says", d)
 	}
@@ -76,17 +52,17 @@ func TestAPeerThatHasJustSentSomethingIsNotSilent(t *testing.T) {
 func TestAPeerThatOnlyDoesNotReadIsNotSilent(t *testing.T) {
 	t.Parallel()
 	c, peer := dialled(t)
-	written := in(func() error { _, err := c.Write(make([]byte, 32<<20)); return err })
-	eventually(t, "the write waits", func() bool { return c.Parks() > 0 })
+	written := testkit.In(func() error { _, err := c.Write(make([]byte, 32<<20)); return err })
+	testkit.Eventually(t, "the write waits", func() bool { return c.Parks() > 0 })
 	start := time.Now()
-	eventually(t, "time passes", func() bool {
+	testkit.Eventually(t, "time passes", func() bool {
 		if d := c.Unacknowledged(); d > 0 {
 			t.Fatalf("silent for %v after %v", d, time.Since(start))
 		}
 		return time.Since(start) > 1200*time.Millisecond
 	})
 	_ = peer.Close()
-	if await(t, "the write ends", written) == nil {
+	if testkit.Await(t, "the write ends", written) == nil {
 		t.Error("it succeeded")
 	}
 }
@@ -106,9 +82,9 @@ func TestAClientThatHasVanishedIsFoundOut(t *testing.T) {
 	t.Parallel()
 	c, peer := acceptedQuiet(t)
 	probeSoon(t, c)
-	vanish(t, peer)
-	read := in(func() error { _, err := c.Read(make([]byte, 1)); return err })
-	if err := await(t, "the read ends", read); !sock.TimedOut(err) {
+	testkit.Vanish(t, peer)
+	read := testkit.In(func() error { _, err := c.Read(make([]byte, 1)); return err })
+	if err := testkit.Await(t, "the read ends", read); !sock.TimedOut(err) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -138,11 +114,11 @@ func TestAClientThatIsGoneIsToldFromOneThatHalfClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = closed.Close()
-	eventually(t, "both ends are seen", func() bool { return there.PeerGone() && gone.PeerGone() })
-	eventually(t, "one is gone", gone.Broken)
+	testkit.Eventually(t, "both ends are seen", func() bool { return there.PeerGone() && gone.PeerGone() })
+	testkit.Eventually(t, "one is gone", gone.Broken)
 	if there.Broken() {
 		t.Error("the other is taken for gone")
 	}
-	write(t, there, "answer")
-	read(t, waiting, "answer")
+	testkit.Write(t, there, "answer")
+	testkit.Read(t, waiting, "answer")
 }

@@ -4,12 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"hash"
-	"io"
 	"net"
 	"testing"
-	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 func listen(t testing.TB) *sock.Listener {
@@ -39,7 +38,7 @@ func accepted(t testing.TB, first string) (*sock.Conn, *net.TCPConn) {
 	t.Helper()
 	l := listen(t)
 	peer := dial(t, l.Addr())
-	write(t, peer, first)
+	testkit.Write(t, peer, first)
 	c := new(sock.Conn)
 	if err := l.Accept(c); err != nil {
 		t.Fatal(err)
@@ -52,7 +51,7 @@ func accepted(t testing.TB, first string) (*sock.Conn, *net.TCPConn) {
 func acceptedQuiet(t testing.TB) (*sock.Conn, *net.TCPConn) {
 	t.Helper()
 	c, peer := accepted(t, "x")
-	read(t, c, "x")
+	testkit.Read(t, c, "x")
 	return c, peer
 }
 
@@ -91,21 +90,6 @@ func bothKinds(t *testing.T, test func(t *testing.T, c *sock.Conn, peer *net.TCP
 	}
 }
 
-func write(t testing.TB, c net.Conn, s string) {
-	t.Helper()
-	if n, err := c.Write([]byte(s)); n != len(s) || err != nil {
-		t.Fatalf("wrote %d of %d bytes: %v", n, len(s), err)
-	}
-}
-
-func read(t testing.TB, c net.Conn, want string) {
-	t.Helper()
-	b := make([]byte, len(want))
-	if n, err := io.ReadFull(c, b); string(b) != want || err != nil {
-		t.Fatalf("read %q (%v), want %q", b[:n], err, want)
-	}
-}
-
 // reset closes a peer's end so that the other end sees a reset.
 func reset(t testing.TB, c *net.TCPConn) {
 	t.Helper()
@@ -113,25 +97,6 @@ func reset(t testing.TB, c *net.TCPConn) {
 		t.Fatal(err)
 	}
 	_ = c.Close()
-}
-
-// in runs f in a goroutine of its own and returns where its result comes.
-func in[T any](f func() T) <-chan T {
-	ch := make(chan T, 1)
-	go func() { ch <- f() }()
-	return ch
-}
-
-// await returns what comes, if it comes in time.
-func await[T any](t testing.TB, what string, ch <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-ch:
-		return v
-	case <-time.After(10 * time.Second):
-		t.Fatalf("not within ten seconds: %s", what)
-		panic("unreachable")
-	}
 }
 
 // noise returns n bytes without a pattern that a lost or doubled piece would fit.

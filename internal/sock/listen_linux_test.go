@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 func TestAcceptedSocketsInheritTheirOptionsAndDoNotBlock(t *testing.T) {
@@ -41,7 +42,7 @@ func TestConnectionsAreAcceptedWhenTheirFirstBytesAreThere(t *testing.T) {
 	silent := dial(t, l.Addr())
 	start := time.Now()
 	talking := dial(t, l.Addr())
-	write(t, talking, "hello")
+	testkit.Write(t, talking, "hello")
 	var first, second sock.Conn
 	if err := l.Accept(&first); err != nil {
 		t.Fatal(err)
@@ -50,7 +51,7 @@ func TestConnectionsAreAcceptedWhenTheirFirstBytesAreThere(t *testing.T) {
 	if time.Since(start) < time.Second/2 && first.RemoteAddr().String() != talking.LocalAddr().String() {
 		t.Error("the one that says nothing was accepted first")
 	}
-	read(t, &first, "hello")
+	testkit.Read(t, &first, "hello")
 	if first.Registered() {
 		t.Error("the first read had to wait")
 	}
@@ -59,8 +60,8 @@ func TestConnectionsAreAcceptedWhenTheirFirstBytesAreThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer second.Close()
-	write(t, &second, "welcome")
-	read(t, silent, "welcome")
+	testkit.Write(t, &second, "welcome")
+	testkit.Read(t, silent, "welcome")
 	if d := time.Since(start); d > 5*time.Second {
 		t.Errorf("the silent one waited for %v", d)
 	}
@@ -71,21 +72,21 @@ func TestAConnIsReusedForTheNextConnection(t *testing.T) {
 	var c sock.Conn
 	for i := range 10 {
 		peer := dial(t, l.Addr())
-		write(t, peer, "ping")
+		testkit.Write(t, peer, "ping")
 		if err := l.Accept(&c); err != nil {
 			t.Fatal(err)
 		}
 		if c.Registered() || c.Parks() != 0 {
 			t.Fatal("something is left of the last one")
 		}
-		read(t, &c, "ping")
+		testkit.Read(t, &c, "ping")
 		if i%2 == 0 {
 			if err := c.SetDeadline(past); err != nil {
 				t.Fatal(err)
 			}
 		} else {
-			write(t, &c, "pong")
-			read(t, peer, "pong")
+			testkit.Write(t, &c, "pong")
+			testkit.Read(t, peer, "pong")
 		}
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
@@ -95,11 +96,11 @@ func TestAConnIsReusedForTheNextConnection(t *testing.T) {
 
 func TestCloseEndsAccept(t *testing.T) {
 	l := listen(t)
-	ended := in(func() error { var c sock.Conn; return l.Accept(&c) })
+	ended := testkit.In(func() error { var c sock.Conn; return l.Accept(&c) })
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := await(t, "Accept ends", ended); !errors.Is(err, net.ErrClosed) {
+	if err := testkit.Await(t, "Accept ends", ended); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("got %v", err)
 	}
 	var c sock.Conn
@@ -124,7 +125,7 @@ func TestAnAddressInUseIsAnError(t *testing.T) {
 func TestAcceptTellsOfALackOfDescriptors(t *testing.T) {
 	l := listen(t)
 	peer := dial(t, l.Addr())
-	write(t, peer, "x")
+	testkit.Write(t, peer, "x")
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
@@ -145,13 +146,13 @@ func TestAcceptTellsOfALackOfDescriptors(t *testing.T) {
 	if err := l.Accept(&c); err != nil {
 		t.Fatal(err)
 	}
-	read(t, &c, "x")
+	testkit.Read(t, &c, "x")
 	_ = c.Close()
 }
 
 func TestAnAcceptedConnectionKeepsPartOfAMessageForItsReader(t *testing.T) {
 	c, peer := accepted(t, "one two")
-	read(t, c, "one")
+	testkit.Read(t, c, "one")
 	_ = peer.CloseWrite()
 	if b, err := io.ReadAll(c); string(b) != " two" || err != nil {
 		t.Errorf("got %q, %v", b, err)

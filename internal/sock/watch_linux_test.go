@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 func watcher(t *testing.T) (*sock.Watcher, chan uint64) {
@@ -49,7 +50,7 @@ func TestAWatcherTellsOfHangUps(t *testing.T) {
 			c, peer := dialled(t)
 			add(t, w, c, id)
 			end(peer)
-			if got := await(t, "the hang-up is told", gone); got != id {
+			if got := testkit.Await(t, "the hang-up is told", gone); got != id {
 				t.Errorf("told of %#x", got)
 			}
 			silent(t, w, gone)
@@ -61,9 +62,9 @@ func TestAWatcherTellsOfAHangUpThatCameBefore(t *testing.T) {
 	w, gone := watcher(t)
 	c, peer := dialled(t)
 	_ = peer.Close()
-	eventually(t, "the end arrives", c.PeerGone)
+	testkit.Eventually(t, "the end arrives", c.PeerGone)
 	add(t, w, c, 5)
-	if got := await(t, "the hang-up is told", gone); got != 5 {
+	if got := testkit.Await(t, "the hang-up is told", gone); got != 5 {
 		t.Errorf("told of %d", got)
 	}
 	silent(t, w, gone)
@@ -77,15 +78,15 @@ func TestAWatcherKeepsQuietAboutBytesAndConnectionsClosedHere(t *testing.T) {
 	for id, c := range []*sock.Conn{noisy, closed, last} {
 		add(t, w, c, uint64(id))
 	}
-	write(t, noisyPeer, "bytes")
-	read(t, noisy, "bytes")
-	write(t, noisyPeer, "more bytes")
-	eventually(t, "more bytes arrive", func() bool { some, _ := noisy.Pending(); return some })
+	testkit.Write(t, noisyPeer, "bytes")
+	testkit.Read(t, noisy, "bytes")
+	testkit.Write(t, noisyPeer, "more bytes")
+	testkit.Eventually(t, "more bytes arrive", func() bool { some, _ := noisy.Pending(); return some })
 	_ = closed.Close()
 	_ = closedPeer.Close()
 	_ = lastPeer.Close()
 	// Events come in order, so what there was of the others would be here.
-	if got := await(t, "the hang-up is told", gone); got != 2 {
+	if got := testkit.Await(t, "the hang-up is told", gone); got != 2 {
 		t.Errorf("told of %d", got)
 	}
 	silent(t, w, gone)
@@ -105,7 +106,7 @@ func TestAWatcherTellsOfManyHangUpsAtOnce(t *testing.T) {
 	}
 	seen := map[uint64]int{}
 	for range n {
-		seen[await(t, fmt.Sprintf("hang-up %d of %d", len(seen), n), gone)]++
+		seen[testkit.Await(t, fmt.Sprintf("hang-up %d of %d", len(seen), n), gone)]++
 	}
 	if len(seen) != n {
 		t.Errorf("%d connections were told of", len(seen))
@@ -118,13 +119,13 @@ func TestAConnectionIsWatchedWhileItIsUsed(t *testing.T) {
 	c, peer := dialled(t)
 	add(t, w, c, 9)
 	for range 100 {
-		write(t, c, "ping")
-		read(t, peer, "ping")
-		write(t, peer, "pong")
-		read(t, c, "pong")
+		testkit.Write(t, c, "ping")
+		testkit.Read(t, peer, "ping")
+		testkit.Write(t, peer, "pong")
+		testkit.Read(t, c, "pong")
 	}
 	_ = peer.Close()
-	if got := await(t, "the hang-up is told", gone); got != 9 {
+	if got := testkit.Await(t, "the hang-up is told", gone); got != 9 {
 		t.Errorf("told of %d", got)
 	}
 	silent(t, w, gone)
@@ -143,7 +144,7 @@ func TestAnArmedWatcherTellsOnceOfBytesOrAnEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 			happen(peer)
-			if got := await(t, "it is told", woken); got != 7 {
+			if got := testkit.Await(t, "it is told", woken); got != 7 {
 				t.Errorf("told of %d", got)
 			}
 			_, _ = peer.Write([]byte("more"))
@@ -158,19 +159,19 @@ func TestAWatcherIsArmedAgainAndAgain(t *testing.T) {
 	c, peer := acceptedQuiet(t)
 	for id := range uint64(20) {
 		if id%2 == 0 { // bytes that are there already count
-			write(t, peer, "x")
-			eventually(t, "bytes wait", func() bool { some, _ := c.Pending(); return some })
+			testkit.Write(t, peer, "x")
+			testkit.Eventually(t, "bytes wait", func() bool { some, _ := c.Pending(); return some })
 		}
 		if err := w.Arm(c, id); err != nil {
 			t.Fatal(err)
 		}
 		if id%2 == 1 {
-			write(t, peer, "x")
+			testkit.Write(t, peer, "x")
 		}
-		if got := await(t, "it is told", woken); got != id {
+		if got := testkit.Await(t, "it is told", woken); got != id {
 			t.Fatalf("told of %d, not %d", got, id)
 		}
-		read(t, c, "x")
+		testkit.Read(t, c, "x")
 	}
 	silent(t, w, woken)
 }

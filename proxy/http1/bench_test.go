@@ -76,7 +76,7 @@ func BenchmarkRequestHeadThroughAProxy(b *testing.B) {
 	b.SetBytes(int64(len(typicalRequest)))
 	for b.Loop() {
 		parseRequest(b, &r)
-		r.DropAll(http1.Connection)
+		r.Drop(1 << http1.Connection)
 		out = r.AppendFields(out[:0])
 	}
 }
@@ -166,7 +166,7 @@ const oddResponse = "HTTP/2  200\tO\x01K\r\n first line\r\nX: a\x1bb\r\nno colon
 
 // emittedInto writes a request head into memory that is there.
 func emittedInto(dst []byte, r *http1.Request) []byte {
-	r.DropAll(http1.Connection)
+	r.Drop(1 << http1.Connection)
 	dst = append(append(dst, r.Method...), ' ')
 	dst = append(append(dst, r.Target...), " HTTP/1.1\r\n"...)
 	return append(r.AppendFields(dst), "\r\n"...)

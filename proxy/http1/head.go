@@ -37,6 +37,11 @@ type Head struct {
 // Set is a set of field names.
 type Set uint32
 
+// HopByHop are the fields that are for one connection only, whether or not
+// Connection names them (RFC 9110 section 7.6.1). Transfer-Encoding is the
+// framing's.
+const HopByHop Set = 1<<Connection | 1<<KeepAlive | 1<<ProxyConnection | 1<<TE | 1<<Upgrade
+
 // Of reports whether n is in the set.
 func (s Set) Of(n Name) bool { return s&(1<<n) != 0 }
 
@@ -58,14 +63,14 @@ func (h *Head) First(n Name) []byte {
 	return nil
 }
 
-// DropAll marks every field called n.
-func (h *Head) DropAll(n Name) {
-	if !h.Has.Of(n) {
+// Drop marks every field of which the name is in s.
+func (h *Head) Drop(s Set) {
+	if h.Has&s == 0 {
 		return
 	}
 	for i := range h.Fields {
-		if h.Fields[i].Name == n {
-			h.Fields[i].Drop = true
+		if f := &h.Fields[i]; s.Of(f.Name) {
+			f.Drop = true
 		}
 	}
 }
@@ -119,7 +124,7 @@ func (h *Head) appendLength(dst []byte) []byte {
 
 // DropLength leaves Content-Length out when the head is written.
 func (h *Head) DropLength() {
-	h.DropAll(ContentLength)
+	h.Drop(1 << ContentLength)
 	h.relength = false
 }
 
@@ -342,7 +347,7 @@ func (h *Head) parseLength(f *Field) *Error {
 	if v := h.Value(f); h.lengths > 1 || len(v) > 1 && v[0] == '0' {
 		// One reader's decimal is another's octal: it leaves as one plain number.
 		h.relength = true
-		h.DropAll(ContentLength)
+		h.Drop(1 << ContentLength)
 	}
 	return nil
 }

@@ -18,7 +18,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/fresh"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/status"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
@@ -51,7 +53,7 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 // Failed receives the error that ended serving, if it was not Close.
 func (s *Server) Failed() <-chan error { return s.failed }
 
-// Pool, Proxy and Log are where the figures come from. Lag is after how long the slowest of their loops turns.
+// The figures come from these. Lag is after how long the slowest of a source's loops turns.
 type (
 	Pool interface {
 		Snapshot() pool.Snapshot
@@ -61,7 +63,9 @@ type (
 		Stats() proxy.Stats
 		Lag() time.Duration
 	}
-	Log interface{ Dropped() (unread, flood uint64) }
+	Log    interface{ Dropped() (unread, flood uint64) }
+	Bypass interface{ Snapshot() bypass.Snapshot }
+	Memory interface{ Stats() memory.Stats }
 )
 
 // Sources are what is told about, and what can be asked for. All of them are needed.
@@ -122,9 +126,9 @@ func (s *Server) Serve(from Sources) {
 // handler returns what answers. Large answers are made once in a while, for all who ask, and given out one by one.
 func (s *Server) handler(from Sources) http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{from.Pool, from.Proxy, from.Log}, &podCollector{from.Bypass, from.Memory},
+	registry.MustRegister(newCollector(from),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	metrics := fresh.New(freshFor, func() *exposition { return gather(registry) })
+	exported := fresh.New(freshFor, func() *exposition { return gather(registry) })
 	large, small := &pace{every: everyLarge}, &pace{every: everySmall}
 	mux := http.NewServeMux()
 	handle := func(pattern string, turn *pace, answer http.HandlerFunc) {
@@ -134,7 +138,7 @@ func (s *Server) handler(from Sources) http.Handler {
 		})
 	}
 	handle("GET /{$}", large, s.page.ServeHTTP)
-	handle("GET /metrics", large, func(w http.ResponseWriter, r *http.Request) { metrics.Get().ServeHTTP(w, r) })
+	handle("GET /metrics", large, func(w http.ResponseWriter, r *http.Request) { exported.Get().ServeHTTP(w, r) })
 	handle("GET /healthz", small, func(w http.ResponseWriter, _ *http.Request) { health(w, from) })
 	handle("POST /quitquitquit", small, func(w http.ResponseWriter, r *http.Request) { quit(w, r, from.Quit) })
 	handle("GET /readyz", small, func(w http.ResponseWriter, _ *http.Request) {

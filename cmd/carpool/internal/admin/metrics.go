@@ -1,134 +1,167 @@
 package admin
 
 import (
-	"math"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/pool"
+	"github.com/carpoolproxy/carpool/proxy"
 )
 
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("carpool_"+name, help, labels, nil)
+// metrics is the table of everything that carpool exports, besides what the Go
+// runtime and the process tell of themselves: a new figure is a line here.
+// Labels are bounded: origins beyond the first few hundred are counted together
+// as "other", and reasons, classes and error types are few.
+var metrics = []metric{
+	// Each origin.
+	{"requests_total", counter, "Answers by the first digit of their status.", labels{"origin", "code_class"}, byClass},
+	{"own_answers_total", counter, "Answers that carpool made itself because the upstream could not be reached or gave none.", origin, each(func(o *pool.OriginStats) uint64 { return o.Tally[proxy.OwnAnswers] })},
+	{"connections_opened_total", counter, "Upstream connections opened.", origin, each(func(o *pool.OriginStats) uint64 { return o.Opened })},
+	{"connections_reused_total", counter, "Exchanges carried on an upstream connection that was already open.", origin, each(func(o *pool.OriginStats) uint64 { return o.Reused })},
+	{"connections_closed_total", counter, "Upstream connections closed.", labels{"origin", "reason"}, byReason},
+	{"dial_errors_total", counter, "Upstream connections that could not be opened.", origin, each(func(o *pool.OriginStats) uint64 { return o.DialErrors })},
+	{"handshake_seconds_total", counter, "Time spent on opening upstream connections: resolving, connecting, TLS.", origin, each(func(o *pool.OriginStats) float64 { return o.HandshakeTime.Seconds() })},
+	{"handshake_seconds_saved_total", counter, "Time that reused connections would have cost to open, about: what opening one usually took by then.", origin, each(func(o *pool.OriginStats) float64 { return o.SavedTime.Seconds() })},
+	{"connections_in_use", gauge, "Upstream connections in use.", origin, each(func(o *pool.OriginStats) int { return o.InUse })},
+	{"connections_idle", gauge, "Upstream connections that wait for a request.", origin, each(func(o *pool.OriginStats) int { return o.Idle })},
+	{"requests_waiting", gauge, "Requests that wait for an upstream connection.", origin, each(func(o *pool.OriginStats) int { return o.Waiting })},
+	{"learned_idle_limit_seconds", gauge, "After how long the upstream was seen to close idle connections; 0: not known.", origin, each(func(o *pool.OriginStats) float64 { return o.IdleLimit.Seconds() })},
+
+	// All upstreams together.
+	{"pool_wait_seconds", histogram, "How long exchanges waited for an upstream connection.", nil, func(f *figures, out *sink) { out.spread(&f.pool.Waits) }},
+	{"dial_seconds", histogram, "How long it took to open an upstream connection.", nil, func(f *figures, out *sink) { out.spread(&f.pool.Dials) }},
+	{"connections_limit", gauge, "Most upstream connections at a time; 0: no limit.", nil, one(func(f *figures) int { return f.pool.MaxConns })},
+	{"connections_per_origin_limit", gauge, "Most upstream connections to one origin at a time; 0: no limit but the one on all.", nil, one(func(f *figures) int { return f.pool.MaxConnsPerHost })},
+	{"requests_waiting_limit", gauge, "Most requests that wait for a connection to one origin.", nil, one(func(f *figures) int { return f.pool.MaxPendingPerHost })},
+
+	// Clients and requests.
+	{"requests_in_flight", gauge, "Requests being carried.", nil, one(func(f *figures) int { return f.proxy.InFlight })},
+	{"tunnels", gauge, "CONNECT tunnels open.", nil, one(func(f *figures) int { return f.proxy.Tunnels })},
+	{"client_connections", gauge, "Client connections open.", nil, one(func(f *figures) int { return f.proxy.Clients })},
+	{"client_connections_limit", gauge, "Most client connections at a time; 0: no limit.", nil, one(func(f *figures) int { return f.proxy.MaxClients })},
+	{"client_connections_accepted_total", counter, "Client connections accepted.", nil, one(func(f *figures) uint64 { return f.proxy.Accepted })},
+	{"requests_refused_total", counter, "Requests that were malformed or not allowed.", nil, one(func(f *figures) uint64 { return f.proxy.Refused })},
+	{"retries_total", counter, "Requests sent a second time on a fresh connection.", nil, one(func(f *figures) uint64 { return f.proxy.Retries })},
+	{"error_answers_total", counter, "Answers that carpool made itself because something was wrong, by error type of RFC 9209.", labels{"error"}, byError},
+
+	// Carpool itself.
+	{"panics_total", counter, "Faults of carpool's own that were contained; each cost one connection at most.", nil, one(func(f *figures) uint64 { return f.proxy.Panics + f.pool.Panics })},
+	{"log_lines_dropped_total", counter, "Log lines that were not written: unread, because stderr was not read in time; flood, because there were many of the kind.", labels{"reason"}, byLoss},
+	{"memory_limit_bytes", gauge, "Memory limit of the container; 0: no limit.", nil, one(func(f *figures) int64 { return f.memory.Limit })},
+	{"memory_used_bytes", gauge, "Memory of the container that the kernel cannot take back; 0 without a limit.", nil, one(func(f *figures) int64 { return f.memory.Used })},
+	{"shedding", gauge, "1 while new requests are refused because memory is short, otherwise 0.", nil, one(func(f *figures) int { return truth(f.memory.Shedding) })},
+	{"requests_shed_total", counter, "Requests and tunnels refused because memory was short.", nil, one(func(f *figures) uint64 { return f.memory.Refused })},
+
+	// The pod. What could not be found out is left out.
+	{"bypass_connections", gauge, "Open connections of the pod to ports of plain HTTP that carpool did not make.", labels{"port"}, byPort(func(p bypass.PortCount) int { return p.Count })},
+	{"bypass_time_wait_sockets", gauge, "Connections of the pod to ports of plain HTTP that carpool did not make and that the app has closed within the last minute, at least.", labels{"port"}, byPort(func(p bypass.PortCount) int { return p.Ended })},
+	{"pod_tcp_sockets", gauge, "TCP sockets of the pod that are not closed, listening ones included.", nil, sockets(func(s bypass.Sockets) int { return s.InUse })},
+	{"pod_time_wait_sockets", gauge, "Closed TCP connections of the pod whose local ports are not free yet.", nil, sockets(func(s bypass.Sockets) int { return s.TimeWait })},
+	{"pod_ephemeral_ports", gauge, "Local ports that the pod has for connections to one destination.", nil, sockets(func(s bypass.Sockets) int { return s.EphemeralPorts })},
 }
 
-// The metrics. Labels are bounded: origins beyond the first few hundred are
-// counted together as "other", and reasons and classes are few.
-var (
-	requests    = desc("requests_total", "Answers by the first digit of their status.", "origin", "code_class")
-	ownAnswers  = desc("own_answers_total", "Answers that carpool made itself because the upstream could not be reached or gave none.", "origin")
-	opened      = desc("connections_opened_total", "Upstream connections opened.", "origin")
-	reused      = desc("connections_reused_total", "Exchanges carried on an upstream connection that was already open.", "origin")
-	closed      = desc("connections_closed_total", "Upstream connections closed.", "origin", "reason")
-	dialErrors  = desc("dial_errors_total", "Upstream connections that could not be opened.", "origin")
-	handshakes  = desc("handshake_seconds_total", "Time spent on opening upstream connections: resolving, connecting, TLS.", "origin")
-	saved       = desc("handshake_seconds_saved_total", "Time that reused connections would have cost to open, about: what opening one usually took by then.", "origin")
-	inUse       = desc("connections_in_use", "Upstream connections in use.", "origin")
-	idle        = desc("connections_idle", "Upstream connections that wait for a request.", "origin")
-	waiting     = desc("requests_waiting", "Requests that wait for an upstream connection.", "origin")
-	idleLimit   = desc("learned_idle_limit_seconds", "After how long the upstream was seen to close idle connections; 0: not known.", "origin")
-	waits       = desc("pool_wait_seconds", "How long exchanges waited for an upstream connection.")
-	dials       = desc("dial_seconds", "How long it took to open an upstream connection.")
-	inFlight    = desc("requests_in_flight", "Requests being carried.")
-	tunnels     = desc("tunnels", "CONNECT tunnels open.")
-	clients     = desc("client_connections", "Client connections open.")
-	accepted    = desc("client_connections_accepted_total", "Client connections accepted.")
-	refused     = desc("requests_refused_total", "Requests that were malformed or not allowed.")
-	retries     = desc("retries_total", "Requests sent a second time on a fresh connection.")
-	errorTypes  = desc("error_answers_total", "Answers that carpool made itself because something was wrong, by error type of RFC 9209.", "error")
-	connsLimit  = desc("connections_limit", "Most upstream connections at a time; 0: no limit.")
-	originLimit = desc("connections_per_origin_limit", "Most upstream connections to one origin at a time; 0: no limit but the one on all.")
-	waitLimit   = desc("requests_waiting_limit", "Most requests that wait for a connection to one origin.")
-	clientLimit = desc("client_connections_limit", "Most client connections at a time; 0: no limit.")
-	panics      = desc("panics_total", "Faults of carpool's own that were contained; each cost one connection at most.")
-	linesLost   = desc("log_lines_dropped_total", "Log lines that were not written: unread, because stderr was not read in time; flood, because there were many of the kind.", "reason")
-	classLabels = [...]string{"", "1xx", "2xx", "3xx", "4xx", "5xx"}
-)
-
-// collector reads the figures at each scrape, so that counting costs the
-// request path nothing more.
-type collector struct {
-	pool  Pool
-	proxy Proxy
-	log   Log
+// metric is a line of the table. Its name goes without "carpool_", and values
+// sends what there is at a scrape: a value for each combination of labels.
+type metric struct {
+	name   string
+	kind   kind
+	help   string
+	labels labels
+	values func(*figures, *sink)
 }
 
-// Describe implements prometheus.Collector.
-func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{
-		requests, ownAnswers, opened, reused, closed, dialErrors, handshakes, saved, inUse, idle, waiting, idleLimit,
-		waits, dials, inFlight, tunnels, clients, accepted, refused, retries, panics,
-		errorTypes, connsLimit, originLimit, waitLimit, clientLimit, linesLost,
-	} {
-		ch <- d
-	}
+type labels []string
+
+var origin = labels{"origin"}
+
+// figures is what a scrape reads from all sources, once.
+type figures struct {
+	pool          pool.Snapshot
+	proxy         proxy.Stats
+	bypass        bypass.Snapshot
+	memory        memory.Stats
+	unread, flood uint64 // log lines that were lost
 }
 
-// Collect implements prometheus.Collector.
-func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	s := c.pool.Snapshot()
-	for i := range s.Origins {
-		collectOrigin(ch, &s.Origins[i])
-	}
-	ch <- histogram(waits, &s.Waits)
-	ch <- histogram(dials, &s.Dials)
-	p := c.proxy.Stats()
-	gauge(ch, inFlight, float64(p.InFlight))
-	gauge(ch, tunnels, float64(p.Tunnels))
-	gauge(ch, clients, float64(p.Clients))
-	counter(ch, accepted, float64(p.Accepted))
-	counter(ch, refused, float64(p.Refused))
-	counter(ch, retries, float64(p.Retries))
-	counter(ch, panics, float64(p.Panics+s.Panics))
-	for kind, n := range p.Errors {
-		counter(ch, errorTypes, float64(n), kind)
-	}
-	gauge(ch, connsLimit, float64(s.MaxConns))
-	gauge(ch, originLimit, float64(s.MaxConnsPerHost))
-	gauge(ch, waitLimit, float64(s.MaxPendingPerHost))
-	gauge(ch, clientLimit, float64(p.MaxClients))
-	unread, flood := c.log.Dropped()
-	counter(ch, linesLost, float64(unread), "unread")
-	counter(ch, linesLost, float64(flood), "flood")
+type number interface {
+	~int | ~int64 | ~uint64 | ~float64
 }
 
-func collectOrigin(ch chan<- prometheus.Metric, o *pool.OriginStats) {
-	for class, n := range o.Tally {
-		if class > 0 {
-			counter(ch, requests, float64(n), o.Origin, classLabels[class])
+// one is a metric without labels.
+func one[N number](value func(*figures) N) func(*figures, *sink) {
+	return func(f *figures, out *sink) { out.put(float64(value(f))) }
+}
+
+// each is a metric with a value for each origin.
+func each[N number](value func(*pool.OriginStats) N) func(*figures, *sink) {
+	return func(f *figures, out *sink) {
+		for i := range f.pool.Origins {
+			o := &f.pool.Origins[i]
+			out.put(float64(value(o)), o.Origin)
 		}
 	}
-	counter(ch, ownAnswers, float64(o.Tally[0]), o.Origin)
-	counter(ch, opened, float64(o.Opened), o.Origin)
-	counter(ch, reused, float64(o.Reused), o.Origin)
-	counter(ch, dialErrors, float64(o.DialErrors), o.Origin)
-	counter(ch, handshakes, o.HandshakeTime.Seconds(), o.Origin)
-	counter(ch, saved, o.SavedTime.Seconds(), o.Origin)
-	gauge(ch, inUse, float64(o.InUse), o.Origin)
-	gauge(ch, idle, float64(o.Idle), o.Origin)
-	gauge(ch, waiting, float64(o.Waiting), o.Origin)
-	gauge(ch, idleLimit, o.IdleLimit.Seconds(), o.Origin)
-	for reason, n := range o.Closed {
-		counter(ch, closed, float64(n), o.Origin, string(reason))
+}
+
+// sockets is a metric of the pod's sockets, where the system tells of them.
+func sockets(value func(bypass.Sockets) int) func(*figures, *sink) {
+	return func(f *figures, out *sink) {
+		if f.bypass.Sockets.Known {
+			out.put(float64(value(f.bypass.Sockets)))
+		}
 	}
 }
 
-func counter(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
-	ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
-}
-
-func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
-	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-}
-
-// histogram turns counts by bucket into cumulative ones.
-func histogram(d *prometheus.Desc, h *pool.Histogram) prometheus.Metric {
-	buckets := make(map[float64]uint64, len(pool.Buckets))
-	sum := uint64(0)
-	for i, bound := range pool.Buckets {
-		sum += h.Counts[i]
-		buckets[bound.Seconds()] = sum
+// byPort is a metric with a value for each port of plain HTTP.
+func byPort(value func(bypass.PortCount) int) func(*figures, *sink) {
+	return func(f *figures, out *sink) {
+		for _, p := range f.bypass.Ports {
+			out.put(float64(value(p)), strconv.Itoa(int(p.Port)))
+		}
 	}
-	total := sum + h.Counts[len(pool.Buckets)]
-	return prometheus.MustNewConstHistogram(d, total, math.Max(h.Sum.Seconds(), 0), buckets)
+}
+
+var classes = [...]string{"", "1xx", "2xx", "3xx", "4xx", "5xx"}
+
+func byClass(f *figures, out *sink) {
+	for i := range f.pool.Origins {
+		o := &f.pool.Origins[i]
+		for class := 1; class < len(classes); class++ {
+			out.put(float64(o.Tally[class]), o.Origin, classes[class])
+		}
+	}
+}
+
+func byReason(f *figures, out *sink) {
+	for i := range f.pool.Origins {
+		o := &f.pool.Origins[i]
+		for reason, n := range o.Closed {
+			out.put(float64(n), o.Origin, string(reason))
+		}
+	}
+}
+
+func byError(f *figures, out *sink) {
+	for kind, n := range f.proxy.Errors {
+		out.put(float64(n), kind)
+	}
+}
+
+func byLoss(f *figures, out *sink) {
+	out.put(float64(f.unread), "unread")
+	out.put(float64(f.flood), "flood")
+}
+
+func truth(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// desc is what Prometheus needs to know of a metric before its values.
+func (m *metric) desc() *prometheus.Desc {
+	return prometheus.NewDesc("carpool_"+m.name, m.help, m.labels, nil)
 }

@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 	"unsafe"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // The tests of this file run in a network namespace of their own, as a pod has one: what other programs do does not
@@ -78,7 +80,7 @@ func setUp(t *testing.T) {
 				device int32
 			}{a.As16(), 128, int32(loopback.Index)}
 			control(t, syscall.AF_INET6, syscall.SIOCSIFADDR, unsafe.Pointer(&v6))
-			eventually(t, "the address can be used", func() bool {
+			testkit.Eventually(t, "the address can be used", func() bool {
 				l, err := net.Listen("tcp", netip.AddrPortFrom(a, 0).String())
 				if err == nil {
 					_ = l.Close()
@@ -92,18 +94,6 @@ func setUp(t *testing.T) {
 		v4.value[0] = syscall.AF_INET
 		copy(v4.value[4:], a.AsSlice())
 		control(t, syscall.AF_INET, syscall.SIOCSIFADDR, unsafe.Pointer(&v4))
-	}
-}
-
-// eventually waits until a condition holds.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); !holds(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("still not so: %s", what)
-		}
 	}
 }
 
@@ -435,7 +425,7 @@ func TestSocketFiguresAreThoseOfThePod(t *testing.T) {
 	}
 	_ = c.Close()
 	_ = other.Close()
-	eventually(t, "a closed connection is in TIME_WAIT", func() bool { return New(nil, nil).Snapshot().Sockets.TimeWait == 1 })
+	testkit.Eventually(t, "a closed connection is in TIME_WAIT", func() bool { return New(nil, nil).Snapshot().Sockets.TimeWait == 1 })
 }
 
 // TestManySockets says what a look costs, and that none is left out.

@@ -13,49 +13,19 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/demo"
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
-// TestMain fails the package if a goroutine of a demo, or of its upstream, outlives
-// the tests: Run promises that everything it started has ended.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if leaked := goroutinesOf("internal/demo.", "net/http.(*conn).serve"); code == 0 && leaked != "" {
-		fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", leaked)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// goroutinesOf returns the stacks that contain one of the functions, and waits a
-// little for them to go: the last steps of a goroutine come after its owner's wait.
-func goroutinesOf(functions ...string) string {
-	deadline := time.Now().Add(5 * time.Second)
-	for {
-		buffer := make([]byte, 1<<20)
-		var found []string
-		for _, stack := range strings.Split(string(buffer[:runtime.Stack(buffer, true)]), "\n\n") {
-			for _, function := range functions {
-				if strings.Contains(stack, function) {
-					found = append(found, stack)
-					break
-				}
-			}
-		}
-		if len(found) == 0 || time.Now().After(deadline) {
-			return strings.Join(found, "\n\n")
-		}
-		runtime.Gosched()
-	}
-}
+// Run promises that everything it started has ended: the upstream's goroutines,
+// too.
+func TestMain(m *testing.M) { os.Exit(testkit.Run(m, "net/http.(*conn).serve")) }
 
 // forwarder is a carpool of thirty lines: it pools by net/http.
 type forwarder struct {

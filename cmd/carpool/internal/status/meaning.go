@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/carpoolproxy/carpool/pool"
+	"github.com/carpoolproxy/carpool/proxy"
 )
 
 // closeMeanings say why connections are closed to who reads it first.
@@ -24,8 +25,8 @@ var closeMeanings = map[pool.Reason]string{
 	pool.TimedOut:       "one of carpool's time limits",
 	pool.PeerDead:       "the upstream gave no sign of life",
 	pool.PeerDeadToo:    "led to an address that gave no sign of life on another connection",
-	pool.Tunnelled:      "a CONNECT tunnel that has ended",
 	pool.Upgraded:       "a WebSocket or other upgrade that has ended",
+	pool.Tunnelled:      "a CONNECT tunnel that has ended",
 	pool.Pinned:         "belonged to one connection of the app (NTLM), which has ended",
 	pool.Shutdown:       "carpool is stopping",
 }
@@ -69,9 +70,9 @@ func badReuse(o *pool.OriginStats) bool { return o.Opened >= enough && o.Reused 
 func hintFor(o *pool.OriginStats) string {
 	requests := carried(&o.Stats)
 	switch {
-	case requests >= enough && o.Tally[0] > requests/20:
+	case requests >= enough && o.Tally[proxy.OwnAnswers] > requests/20:
 		return fmt.Sprintf("%s: %s of the requests got an error of carpool's own, because the upstream could not be reached "+
-			"or gave no answer. Below it says which.", o.Origin, share(o.Tally[0], requests))
+			"or gave no answer. Below it says which.", o.Origin, share(o.Tally[proxy.OwnAnswers], requests))
 	case badReuse(o) && o.Closed[pool.NotKept] > o.Opened/2:
 		return o.Origin + " closes its connection after each answer. Turn its keep-alive on: until then carpool can save nothing there."
 	case badReuse(o) && o.Closed[pool.StrayBytes] > 0 && o.Closed[pool.StrayBytes]+o.Closed[pool.NotTrusted] > o.Opened/2:

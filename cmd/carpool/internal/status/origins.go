@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/pool"
+	"github.com/carpoolproxy/carpool/proxy"
 )
 
 const (
@@ -56,7 +57,7 @@ func newOrigin(o *pool.OriginStats) origin {
 		Reuse: share(o.Reused, o.Opened+o.Reused), Low: badReuse(o),
 		InUse: gauge(o.InUse), Idle: gauge(o.Idle), Waiting: gauge(o.Waiting),
 		SavedTime: duration(savedAt(o)), Handshake: "–", IdleLimit: "–",
-		Failed: count(o.Tally[0]), ServerErrors: count(serverErrors(&o.Stats)),
+		Failed: count(o.Tally[proxy.OwnAnswers]), ServerErrors: count(serverErrors(&o.Stats)),
 	}
 	if o.Handshake > 0 {
 		row.Handshake = duration(o.Handshake)
@@ -74,7 +75,9 @@ func newOrigin(o *pool.OriginStats) origin {
 }
 
 // serverErrors are the 5xx that the upstream sent: carpool's own are mostly such, too.
-func serverErrors(s *pool.Stats) uint64 { return s.Tally[5] - min(s.Tally[0], s.Tally[5]) }
+func serverErrors(s *pool.Stats) uint64 {
+	return s.Tally[5] - min(s.Tally[proxy.OwnAnswers], s.Tally[5])
+}
 
 // savedAt is about how much waiting was spared at an origin. The few handshakes
 // made at first may have been slow because everything was, so what is usual by

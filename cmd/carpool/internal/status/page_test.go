@@ -262,7 +262,7 @@ func TestErrorsHaveATime(t *testing.T) {
 				s := busy()
 				mu.Lock()
 				defer mu.Unlock()
-				s.Origins[0].Tally[0] = failed
+				s.Origins[0].Tally[proxy.OwnAnswers] = failed
 				return s
 			},
 		}))

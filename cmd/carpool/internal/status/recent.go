@@ -43,7 +43,7 @@ func (r *recent) note(now time.Time, s *pool.Snapshot, p *proxy.Stats) {
 	}
 	for i := range s.Origins {
 		o := &s.Origins[i]
-		note(failedKey(o.Origin), o.Tally[0])
+		note(failedKey(o.Origin), o.Tally[proxy.OwnAnswers])
 		note(serverErrorKey(o.Origin), serverErrors(&o.Stats))
 	}
 	r.seen = seen

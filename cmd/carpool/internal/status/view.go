@@ -75,7 +75,7 @@ func (p *Page) view(now time.Time) *view {
 
 // carried is how many requests were answered, by whomever.
 func carried(s *pool.Stats) (n uint64) {
-	for _, answers := range s.Tally[2:] {
+	for _, answers := range s.Tally[2:proxy.AnswerKinds] {
 		n += answers
 	}
 	return n
