@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -69,7 +70,7 @@ func TestAConnectionComingFreeMakesRoomInTheBudget(t *testing.T) {
 	a, b := newUpstream(t), newUpstream(t)
 	l := acquire(t, a.origin(p), pool.Ticket{})
 	w := enqueue(t, p, b.origin(p), pool.Ticket{})
-	eventually(t, "the dial waits for room", func() bool { return p.Starved() == 1 })
+	testkit.Eventually(t, "the dial waits for room", func() bool { return p.Starved() == 1 })
 	l.Release()
 	w.lease(t).Release()
 	for _, s := range p.Snapshot().Origins {
@@ -102,8 +103,8 @@ func TestTunnelsCountAgainstTheBudget(t *testing.T) {
 		t.Fatal(err)
 	}
 	peer := b.next()
-	write(t, l, "hello")
-	read(t, peer, "hello")
+	testkit.Write(t, l, "hello")
+	testkit.Read(t, peer, "hello")
 	if _, err := a.origin(p).Acquire(&pool.Ticket{}); !errors.Is(err, pool.ErrBudget) {
 		t.Errorf("got %v", err)
 	}
@@ -148,11 +149,11 @@ func TestNobodyStarvesWhileConnectionsAreIdle(t *testing.T) {
 		}()
 	}
 	for range 4 {
-		if err := await(t, "all are served", done); err != nil {
+		if err := testkit.Await(t, "all are served", done); err != nil {
 			t.Error(err)
 		}
 	}
-	eventually(t, "no dial waits for room", func() bool { return p.Starved() == 0 })
+	testkit.Eventually(t, "no dial waits for room", func() bool { return p.Starved() == 0 })
 }
 
 // An origin with requests in its queue at all times has to give way.
@@ -229,7 +230,7 @@ func TestABusyOriginDoesNotStarveATunnel(t *testing.T) {
 	a, b := newUpstream(t), newUpstream(t)
 	l := acquire(t, a.origin(p), pool.Ticket{})
 	w := enqueue(t, p, a.origin(p), pool.Ticket{})
-	tunnel := in(func() func() {
+	tunnel := testkit.In(func() func() {
 		l, err := borrowTunnel(p, "127.0.0.1", b.addr.Port())
 		if err != nil {
 			t.Error(err)
@@ -237,9 +238,9 @@ func TestABusyOriginDoesNotStarveATunnel(t *testing.T) {
 		}
 		return func() { l.Discard(pool.Tunnelled) }
 	})
-	eventually(t, "both wait for room", func() bool { return p.Starved() == 2 })
+	testkit.Eventually(t, "both wait for room", func() bool { return p.Starved() == 2 })
 	l.Release()
-	await(t, "the tunnel opens", tunnel)()
+	testkit.Await(t, "the tunnel opens", tunnel)()
 	w.lease(t).Release()
 }
 
@@ -249,7 +250,7 @@ func TestWhoNoLongerWaitsForRoomCostsNoConnection(t *testing.T) {
 	a, b := newUpstream(t), newUpstream(t)
 	l := acquire(t, a.origin(p), pool.Ticket{})
 	w := enqueue(t, p, b.origin(p), pool.Ticket{})
-	eventually(t, "it waits for room", func() bool { return p.Starved() == 1 })
+	testkit.Eventually(t, "it waits for room", func() bool { return p.Starved() == 1 })
 	b.origin(p).Cancel(&w.ticket)
 	if err := w.fails(t); !errors.Is(err, pool.ErrCanceled) {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -151,7 +152,7 @@ func TestTheNextAddressIsTriedAndTheDeadOneAvoided(t *testing.T) {
 			t.Errorf("connected to %v", l.Addr())
 		}
 		for _, w := range want {
-			if a := await(t, "an address is tried", tried); a.Addr() != w {
+			if a := testkit.Await(t, "an address is tried", tried); a.Addr() != w {
 				t.Errorf("dial %d tried %v, want %v", i, a, w)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -170,8 +171,8 @@ func TestASnapshotsFiguresAgree(t *testing.T) {
 		get(pool.Ticket{}).Release()
 	}
 	// One that finds a dead connection first still counts once.
-	write(t, u.next(), "stray")
-	eventually(t, "the bytes arrive", o.IdlePending)
+	testkit.Write(t, u.next(), "stray")
+	testkit.Eventually(t, "the bytes arrive", o.IdlePending)
 	get(pool.Ticket{}).Release()
 	s := p.Snapshot()
 	if s.Waits.Count != uint64(n) || s.Dials.Count != s.Origins[0].Opened {
