@@ -41,15 +41,15 @@ func (o *Origin) overdue(l *Lease) bool {
 // overdueLocked reports whether a connection that has reached its age is to be
 // closed, and if not, whether its replacement is to be tried.
 func (o *Origin) overdueLocked(l *Lease, now time.Duration) (is, renew bool) {
-	failing := o.failed >= l.expires
+	failing := o.times.failed >= l.expires
 	switch {
 	case now >= l.expires+maxOverAge, o.gone.Load():
 		return true, false
 	case l.midway:
 		return false, false
-	case o.opened >= l.expires:
+	case o.times.opened >= l.expires:
 		return true, false
-	case o.dialing > 0, failing && now-o.failed < renewAfter:
+	case o.queue.dialing > 0, failing && now-o.times.failed < renewAfter:
 		return false, false
 	case !o.mayDialLocked():
 		return !failing, false
@@ -81,13 +81,13 @@ func (o *Origin) renew() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b := &p.budget
-	if b.claims.len > 0 || b.taken >= b.most {
+	if b.claims.Len() > 0 || b.taken >= b.most {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.dialing == 0 && o.mayDialLocked() && p.ctx.Err() == nil {
+	if o.queue.dialing == 0 && o.mayDialLocked() && p.ctx.Err() == nil {
 		b.taken++
-		o.beginLocked(&opening{})
+		o.beginLocked(o.queue.beginForNone())
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -22,7 +23,7 @@ func TestAnAgedConnectionIsUsedUntilItsReplacementIsThere(t *testing.T) {
 	p := newPool(t, aging, func(c *pool.Config) { c.CheckAddr = d.check })
 	o := u.origin(p)
 	w := enqueue(t, p, o, pool.Ticket{})
-	await(t, "the dial begins", d) <- nil
+	testkit.Await(t, "the dial begins", d) <- nil
 	l := w.lease(t)
 	l.Release()
 	l.ComeOfAge()
@@ -33,8 +34,8 @@ func TestAnAgedConnectionIsUsedUntilItsReplacementIsThere(t *testing.T) {
 		l.Release()
 		o.Tidy()
 	}
-	await(t, "its replacement is dialled for", d) <- nil
-	eventually(t, "it is there", func() bool { return stats(t, p).Idle == 2 })
+	testkit.Await(t, "its replacement is dialled for", d) <- nil
+	testkit.Eventually(t, "it is there", func() bool { return stats(t, p).Idle == 2 })
 	again := acquire(t, o, pool.Ticket{})
 	if again == l || !again.Reused() {
 		t.Error("the new one was not used first")
@@ -53,16 +54,16 @@ func TestAnAgedConnectionInUseIsKeptUntilItsReplacementIsThere(t *testing.T) {
 	p := newPool(t, aging, func(c *pool.Config) { c.CheckAddr = d.check })
 	o := u.origin(p)
 	w := enqueue(t, p, o, pool.Ticket{})
-	await(t, "the dial begins", d) <- nil
+	testkit.Await(t, "the dial begins", d) <- nil
 	l := w.lease(t)
 	l.ComeOfAge()
 	l.Release()
-	replacement := await(t, "its replacement is dialled for", d)
+	replacement := testkit.Await(t, "its replacement is dialled for", d)
 	if again := acquire(t, o, pool.Ticket{}); again != l {
 		t.Fatal("it is not used")
 	}
 	replacement <- nil
-	eventually(t, "it is there", func() bool { return stats(t, p).Idle == 1 })
+	testkit.Eventually(t, "it is there", func() bool { return stats(t, p).Idle == 1 })
 	l.Release()
 	if s := stats(t, p); s.Closed[pool.MaxAge] != 1 || s.Idle != 1 || s.Opened != 2 {
 		t.Errorf("%d opened, %d idle, closed %v", s.Opened, s.Idle, s.Closed)
@@ -76,14 +77,14 @@ func TestX2AgedConnectionsAreKeptWhileNoneCanBeMade(t *testing.T) {
 	p := newPool(t, aging, func(c *pool.Config) { c.CheckAddr = d.check })
 	o := u.origin(p)
 	w := enqueue(t, p, o, pool.Ticket{})
-	await(t, "the dial begins", d) <- nil
+	testkit.Await(t, "the dial begins", d) <- nil
 	l := w.lease(t)
 	l.Release()
 	l.ComeOfAge()
 	for i := range 3 {
 		o.Tidy()
-		await(t, "its replacement is dialled for", d) <- errors.New("no connection can be made")
-		eventually(t, "that has failed", func() bool { return stats(t, p).DialErrors == uint64(i+1) })
+		testkit.Await(t, "its replacement is dialled for", d) <- errors.New("no connection can be made")
+		testkit.Eventually(t, "that has failed", func() bool { return stats(t, p).DialErrors == uint64(i+1) })
 		for range 5 { // and is not tried again each time
 			if again := acquire(t, o, pool.Ticket{}); again != l {
 				t.Fatal("it is not used")
@@ -99,8 +100,8 @@ func TestX2AgedConnectionsAreKeptWhileNoneCanBeMade(t *testing.T) {
 		}
 	}
 	o.Tidy()
-	await(t, "its replacement is dialled for", d) <- nil
-	eventually(t, "it is there", func() bool { return stats(t, p).Opened == 2 })
+	testkit.Await(t, "its replacement is dialled for", d) <- nil
+	testkit.Eventually(t, "it is there", func() bool { return stats(t, p).Opened == 2 })
 	o.Tidy()
 	if s := stats(t, p); s.Closed[pool.MaxAge] != 1 || s.Idle != 1 {
 		t.Errorf("%d idle, closed %v", s.Idle, s.Closed)
@@ -121,8 +122,8 @@ func TestOneReplacementIsEnoughForAllThatAreIdle(t *testing.T) {
 		l.ComeOfAge()
 	}
 	o.Tidy()
-	eventually(t, "one is replaced", func() bool { return stats(t, p).Opened == 6 })
-	eventually(t, "and idle", func() bool { return o.Dialing() == 0 })
+	testkit.Eventually(t, "one is replaced", func() bool { return stats(t, p).Opened == 6 })
+	testkit.Eventually(t, "and idle", func() bool { return o.Dialing() == 0 })
 	o.Tidy()
 	if s := stats(t, p); s.Closed[pool.MaxAge] != 5 || s.Idle != 1 {
 		t.Errorf("%d idle, closed %v", s.Idle, s.Closed)
@@ -136,14 +137,14 @@ func TestAnAgedConnectionThatNobodyHasUsedIsNotReplaced(t *testing.T) {
 	p := newPool(t, aging, func(c *pool.Config) { c.CheckAddr = d.check })
 	o := u.origin(p)
 	first := enqueue(t, p, o, pool.Ticket{})
-	await(t, "the dial begins", d) <- nil
+	testkit.Await(t, "the dial begins", d) <- nil
 	l := first.lease(t)
 	second := enqueue(t, p, o, pool.Ticket{})
-	spare := await(t, "the next begins", d)
+	spare := testkit.Await(t, "the next begins", d)
 	l.Release()
 	l = second.lease(t)
 	spare <- nil
-	eventually(t, "a spare connection is idle", func() bool { return stats(t, p).Idle == 1 })
+	testkit.Eventually(t, "a spare connection is idle", func() bool { return stats(t, p).Idle == 1 })
 	unused := acquire(t, o, pool.Ticket{})
 	unused.ComeOfAge()
 	unused.Unused()

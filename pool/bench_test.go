@@ -3,11 +3,12 @@ package pool_test
 import (
 	"testing"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
 func TestAcquireAndReleaseDoNotAllocate(t *testing.T) {
-	if raceEnabled {
+	if testkit.Race {
 		t.Skip("cannot be counted under the race detector")
 	}
 	u := newUpstream(t)

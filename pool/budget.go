@@ -1,9 +1,10 @@
 package pool
 
 import (
-	"context"
 	"math"
 	"sync/atomic"
+
+	"github.com/carpoolproxy/carpool/internal/list"
 )
 
 // budget bounds the connections of the pool, tunnels included. Its fields are
@@ -19,7 +20,7 @@ import (
 type budget struct {
 	most    int // slots
 	taken   int
-	claims  list[*claim]
+	claims  list.List[*claim]
 	serving bool // somebody serves claims, and looks again when one is added
 
 	// starved is how many claims were not served for want of a slot.
@@ -28,9 +29,8 @@ type budget struct {
 
 // claim is a place in the queue for slots.
 type claim struct {
-	origin *Origin       // whose requests wait, or nil for a tunnel,
-	ready  chan struct{} // which is closed when the slot is there
-	node   node[*claim]
+	origin *Origin // whose requests wait
+	node   list.Node[*claim]
 }
 
 func (b *budget) init(most int) {
@@ -43,35 +43,11 @@ func (b *budget) init(most int) {
 // soon as there is room.
 func (p *Pool) claim(o *Origin) {
 	p.mu.Lock()
-	if b := &p.budget; !b.claims.has(&o.claim.node) {
-		b.claims.pushBack(&o.claim.node)
+	if b := &p.budget; !b.claims.Has(&o.seat.claim.node) {
+		b.claims.PushBack(&o.seat.claim.node)
 	}
 	p.mu.Unlock()
 	p.serveClaims()
-}
-
-// reserve takes a slot for a tunnel.
-func (p *Pool) reserve(ctx context.Context) error {
-	b, c := &p.budget, &claim{ready: make(chan struct{})}
-	c.node.value = c
-	p.mu.Lock()
-	b.claims.pushBack(&c.node)
-	p.mu.Unlock()
-	p.serveClaims()
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.PendingTimeout)
-	defer cancel()
-	select {
-	case <-c.ready:
-		return nil
-	case <-ctx.Done():
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !b.claims.has(&c.node) {
-		return nil // it came at the last moment
-	}
-	b.claims.remove(&c.node)
-	return ErrBudget
 }
 
 // unreserve gives a slot back.
@@ -117,27 +93,23 @@ func (p *Pool) evictUnlocked(l *Lease) {
 // that is to be closed for the next one.
 func (p *Pool) serveLocked() *Lease {
 	b := &p.budget
-	for n := b.claims.front; n != nil; n = b.claims.front {
-		c := n.value
+	for n := b.claims.Front(); n != nil; n = b.claims.Front() {
+		c := n.Value
 		if b.taken >= b.most {
 			// Stored before the look at what is idle: a connection that comes back
 			// now is seen here, or sees this.
-			b.starved.Store(int32(b.claims.len))
+			b.starved.Store(int32(b.claims.Len()))
 			if c.stands() {
 				return p.longest.take()
 			}
-			b.claims.remove(n)
+			b.claims.Remove(n)
 			continue
 		}
-		b.claims.remove(n)
-		switch {
-		case c.origin == nil:
-			b.taken++
-			close(c.ready)
-		case c.origin.begin():
+		b.claims.Remove(n)
+		if c.origin.begin() {
 			b.taken++
 			if c.stands() {
-				b.claims.pushBack(n)
+				b.claims.PushBack(n)
 			}
 		}
 	}
@@ -147,9 +119,6 @@ func (p *Pool) serveLocked() *Lease {
 
 // stands reports whether the slot is still needed.
 func (c *claim) stands() bool {
-	if c.origin == nil {
-		return true
-	}
 	_, wants := c.origin.holds()
 	return wants
 }
@@ -163,19 +132,17 @@ func (p *Pool) rival(o *Origin) (c *claim, holds int) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var next *node[*claim]
-	for n := b.claims.front; n != nil; n = next {
-		next = n.next
-		if c := n.value; c.origin == nil {
-			return c, 0
-		} else if c.origin != o {
+	var next *list.Node[*claim]
+	for n := b.claims.Front(); n != nil; n = next {
+		next = n.Next()
+		if c := n.Value; c.origin != o {
 			if holds, wants := c.origin.holds(); wants {
 				return c, holds
 			}
-			b.claims.remove(n)
+			b.claims.Remove(n)
 		}
 	}
-	b.starved.Store(int32(b.claims.len))
+	b.starved.Store(int32(b.claims.Len()))
 	return nil, 0
 }
 
@@ -183,8 +150,8 @@ func (p *Pool) rival(o *Origin) (c *claim, holds int) {
 func (p *Pool) favour(c *claim) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if b := &p.budget; b.claims.has(&c.node) {
-		b.claims.remove(&c.node)
-		b.claims.pushFront(&c.node)
+	if b := &p.budget; b.claims.Has(&c.node) {
+		b.claims.Remove(&c.node)
+		b.claims.PushFront(&c.node)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -69,7 +70,7 @@ func TestAConnectionComingFreeMakesRoomInTheBudget(t *testing.T) {
 	a, b := newUpstream(t), newUpstream(t)
 	l := acquire(t, a.origin(p), pool.Ticket{})
 	w := enqueue(t, p, b.origin(p), pool.Ticket{})
-	eventually(t, "the dial waits for room", func() bool { return p.Starved() == 1 })
+	testkit.Eventually(t, "the dial waits for room", func() bool { return p.Starved() == 1 })
 	l.Release()
 	w.lease(t).Release()
 	for _, s := range p.Snapshot().Origins {
@@ -86,7 +87,7 @@ func TestAFullBudgetIsAnError(t *testing.T) {
 	if _, err := b.origin(p).Acquire(&pool.Ticket{}); !errors.Is(err, pool.ErrBudget) {
 		t.Errorf("got %v", err)
 	}
-	if _, _, err := p.Dial(t.Context(), "127.0.0.1", b.addr.Port()); !errors.Is(err, pool.ErrBudget) {
+	if _, err := borrowTunnel(p, "127.0.0.1", b.addr.Port()); !errors.Is(err, pool.ErrBudget) {
 		t.Errorf("a tunnel: %v", err)
 	}
 	l.Release()
@@ -97,18 +98,17 @@ func TestTunnelsCountAgainstTheBudget(t *testing.T) {
 	p := newPool(t, budget(1), func(c *pool.Config) { c.PendingTimeout = 30 * ms })
 	a, b := newUpstream(t), newUpstream(t)
 	fill(t, a, a.origin(p), 1) // makes room
-	conn, closed, err := p.Dial(t.Context(), "127.0.0.1", b.addr.Port())
+	l, err := borrowTunnel(p, "127.0.0.1", b.addr.Port())
 	if err != nil {
 		t.Fatal(err)
 	}
 	peer := b.next()
-	write(t, conn, "hello")
-	read(t, peer, "hello")
+	testkit.Write(t, l, "hello")
+	testkit.Read(t, peer, "hello")
 	if _, err := a.origin(p).Acquire(&pool.Ticket{}); !errors.Is(err, pool.ErrBudget) {
 		t.Errorf("got %v", err)
 	}
-	_ = conn.Close()
-	closed()
+	l.Discard(pool.Tunnelled)
 	acquire(t, a.origin(p), pool.Ticket{}).Release()
 }
 
@@ -117,7 +117,7 @@ func TestATunnelThatCannotBeOpenedLeavesTheBudgetAlone(t *testing.T) {
 	u := newUpstream(t)
 	for range 3 {
 		var failed *pool.DialError
-		if _, _, err := p.Dial(t.Context(), "127.0.0.1", refused(t)); !errors.As(err, &failed) || failed.Stage != "connect" {
+		if _, err := borrowTunnel(p, "127.0.0.1", refused(t)); !errors.As(err, &failed) || failed.Stage != pool.StageConnect {
 			t.Fatalf("got %v", err)
 		}
 		if _, err := p.Origin(pool.Lookup{Host: []byte("127.0.0.1"), Port: refused(t)}).Acquire(&pool.Ticket{}); !errors.As(err, &failed) {
@@ -149,11 +149,11 @@ func TestNobodyStarvesWhileConnectionsAreIdle(t *testing.T) {
 		}()
 	}
 	for range 4 {
-		if err := await(t, "all are served", done); err != nil {
+		if err := testkit.Await(t, "all are served", done); err != nil {
 			t.Error(err)
 		}
 	}
-	eventually(t, "no dial waits for room", func() bool { return p.Starved() == 0 })
+	testkit.Eventually(t, "no dial waits for room", func() bool { return p.Starved() == 0 })
 }
 
 // An origin with requests in its queue at all times has to give way.
@@ -230,17 +230,17 @@ func TestABusyOriginDoesNotStarveATunnel(t *testing.T) {
 	a, b := newUpstream(t), newUpstream(t)
 	l := acquire(t, a.origin(p), pool.Ticket{})
 	w := enqueue(t, p, a.origin(p), pool.Ticket{})
-	tunnel := in(func() func() {
-		conn, closed, err := p.Dial(t.Context(), "127.0.0.1", b.addr.Port())
+	tunnel := testkit.In(func() func() {
+		l, err := borrowTunnel(p, "127.0.0.1", b.addr.Port())
 		if err != nil {
 			t.Error(err)
 			return func() {}
 		}
-		return func() { _ = conn.Close(); closed() }
+		return func() { l.Discard(pool.Tunnelled) }
 	})
-	eventually(t, "both wait for room", func() bool { return p.Starved() == 2 })
+	testkit.Eventually(t, "both wait for room", func() bool { return p.Starved() == 2 })
 	l.Release()
-	await(t, "the tunnel opens", tunnel)()
+	testkit.Await(t, "the tunnel opens", tunnel)()
 	w.lease(t).Release()
 }
 
@@ -250,7 +250,7 @@ func TestWhoNoLongerWaitsForRoomCostsNoConnection(t *testing.T) {
 	a, b := newUpstream(t), newUpstream(t)
 	l := acquire(t, a.origin(p), pool.Ticket{})
 	w := enqueue(t, p, b.origin(p), pool.Ticket{})
-	eventually(t, "it waits for room", func() bool { return p.Starved() == 1 })
+	testkit.Eventually(t, "it waits for room", func() bool { return p.Starved() == 1 })
 	b.origin(p).Cancel(&w.ticket)
 	if err := w.fails(t); !errors.Is(err, pool.ErrCanceled) {
 		t.Fatal(err)

@@ -1,52 +1,27 @@
 package pool_test
 
 import (
-	"net"
-	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
-
-// vanish makes a connection deaf and dumb without ending it: its kernel drops
-// whatever arrives, unacknowledged.
-func vanish(t testing.TB, c *net.TCPConn) {
-	t.Helper()
-	const soAttachFilter = 26
-	drop := syscall.SockFilter{Code: syscall.BPF_RET | syscall.BPF_K} // return 0 bytes of the packet
-	program := syscall.SockFprog{Len: 1, Filter: &drop}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var errno syscall.Errno
-	if err := raw.Control(func(fd uintptr) {
-		_, _, errno = syscall.Syscall6(syscall.SYS_SETSOCKOPT, fd, syscall.SOL_SOCKET, soAttachFilter,
-			uintptr(unsafe.Pointer(&program)), unsafe.Sizeof(program), 0)
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if errno != 0 {
-		t.Fatal(errno)
-	}
-}
 
 // X21 of the catalogue.
 func TestAnUpstreamThatVanishesIsNoticedInSeconds(t *testing.T) {
 	t.Parallel()
 	p, o, first, second := twoAddresses(t, time.Second)
 	l := acquire(t, o, pool.Ticket{})
-	vanish(t, first.next())
+	testkit.Vanish(t, first.next())
 	fill(t, first, o, 2)
 	o.Avoid(first.addr.Addr(), 0)
 	other := fill(t, second, o, 1)
 	o.Avoid(second.addr.Addr(), 0)
 
 	start := time.Now()
-	write(t, l, "request")
+	testkit.Write(t, l, "request")
 	var b sock.Buffer
 	err := l.Fill(&b)
 	if took := time.Since(start); pool.Dead(err, pool.BadAnswer) != pool.PeerDead || took > 5*time.Second {
@@ -74,9 +49,9 @@ func TestAnIdleUpstreamThatVanishesIsNoticedInSeconds(t *testing.T) {
 	_ = peer.Close()
 	closedFor(t, p, pool.UpstreamClosed, 1)
 
-	vanish(t, fill(t, first, o, 3)[1])
+	testkit.Vanish(t, fill(t, first, o, 3)[1])
 	start := time.Now()
-	eventually(t, "all to the dead address are retired", func() bool { return stats(t, p).Idle == 0 })
+	testkit.Eventually(t, "all to the dead address are retired", func() bool { return stats(t, p).Idle == 0 })
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("after %v", took)
 	}
@@ -101,8 +76,8 @@ func TestAPatientLeaseOutlivesASlowReaderAndTellsOfADeadOne(t *testing.T) {
 	peer := u.next()
 	l.SetPatient(true)
 	start := time.Now()
-	written := in(func() error { _, err := l.Write(make([]byte, 32<<20)); return err })
-	eventually(t, "time passes", func() bool {
+	written := testkit.In(func() error { _, err := l.Write(make([]byte, 32<<20)); return err })
+	testkit.Eventually(t, "time passes", func() bool {
 		if l.Silent() {
 			t.Fatal("taken for dead")
 		}
@@ -113,10 +88,10 @@ func TestAPatientLeaseOutlivesASlowReaderAndTellsOfADeadOne(t *testing.T) {
 		t.Fatalf("the write has ended: %v", err)
 	default:
 	}
-	vanish(t, peer)
-	eventually(t, "the silence is seen", l.Silent)
+	testkit.Vanish(t, peer)
+	testkit.Eventually(t, "the silence is seen", l.Silent)
 	l.Interrupt()
-	if await(t, "the write ends", written) == nil {
+	if testkit.Await(t, "the write ends", written) == nil {
 		t.Error("it succeeded")
 	}
 	l.Discard(pool.PeerDead)

@@ -9,40 +9,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
-
-// blackhole makes an address that answers nothing: a listener whose backlog is
-// full, so that the kernel drops what comes.
-func blackhole(t testing.TB, addr netip.AddrPort) {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Close(fd) })
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())}); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Listen(fd, 0); err != nil {
-		t.Fatal(err)
-	}
-	d := net.Dialer{Timeout: 100 * ms}
-	for {
-		c, err := d.DialContext(t.Context(), "tcp", addr.String())
-		if err != nil {
-			return
-		}
-		t.Cleanup(func() { _ = c.Close() })
-	}
-}
 
 // X4 and X5 of the catalogue.
 func TestAnAddressThatAnswersNothingIsPassedByAndAvoided(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t)
 	dead := netip.AddrPortFrom(loopback(7)[0], u.addr.Port())
-	blackhole(t, dead)
+	testkit.Blackhole(t, dead)
 	tried := make(chan netip.AddrPort, 100)
 	p := newPool(t, func(c *pool.Config) {
 		c.Resolver = names{"two.test": {dead.Addr(), u.addr.Addr()}}
@@ -68,11 +44,11 @@ func TestAnOriginThatAnswersNothingIsGivenUp(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t)
 	dead := netip.AddrPortFrom(loopback(8)[0], u.addr.Port())
-	blackhole(t, dead)
+	testkit.Blackhole(t, dead)
 	p := newPool(t, func(c *pool.Config) { c.DialTimeout = 50 * ms })
 	err := failure(t, p.Origin(pool.Lookup{Host: []byte("127.0.0.8"), Port: dead.Port()}))
 	var timeout net.Error
-	if err.Stage != "connect" || !errors.As(err, &timeout) || !timeout.Timeout() {
+	if err.Stage != pool.StageConnect || !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("got %v, at %s", err, err.Stage)
 	}
 }
@@ -83,12 +59,12 @@ func TestAddressesThatWereNotTriedAreNotAvoided(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t)
 	addrs := loopback(21, 22, 23)
-	blackhole(t, netip.AddrPortFrom(addrs[0], u.addr.Port()))
+	testkit.Blackhole(t, netip.AddrPortFrom(addrs[0], u.addr.Port()))
 	p := newPool(t, func(c *pool.Config) {
 		c.DialTimeout, c.Resolver = 50*ms, names{"many.test": addrs}
 	})
 	o := p.Origin(pool.Lookup{Host: []byte("many.test"), Port: u.addr.Port()})
-	if err := failure(t, o); err.Stage != "connect" || o.Avoided() != 1 {
+	if err := failure(t, o); err.Stage != pool.StageConnect || o.Avoided() != 1 {
 		t.Errorf("%v, %d addresses are avoided", err, o.Avoided())
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -88,7 +89,7 @@ func TestAFailedDialTellsItsStage(t *testing.T) {
 			p := newPool(t, func(cfg *pool.Config) { cfg.Resolver, cfg.CheckAddr = known, c.check })
 			o := p.Origin(pool.Lookup{Host: []byte(c.host), Port: closed})
 			err := failure(t, o)
-			if err.Stage != c.stage || !c.is(err) || !strings.HasPrefix(err.Error(), c.stage+": ") {
+			if err.Stage.String() != c.stage || !c.is(err) || !strings.HasPrefix(err.Error(), c.stage+": ") {
 				t.Errorf("got %v, at %s", err, err.Stage)
 			}
 			if s := stats(t, p); s.DialErrors != 1 || s.Opened != 0 {
@@ -105,7 +106,7 @@ func isErr(target error) func(error) bool {
 func TestAResolverThatDoesNotAnswerIsGivenUp(t *testing.T) {
 	p := newPool(t, func(c *pool.Config) { c.Resolver, c.DNSTimeout = &stuckResolver{}, 30*ms })
 	err := failure(t, p.Origin(pool.Lookup{Host: []byte("stuck.test"), Port: 80}))
-	if err.Stage != "dns" || !errors.Is(err, context.DeadlineExceeded) {
+	if err.Stage != pool.StageDNS || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, at %s", err, err.Stage)
 	}
 }
@@ -121,23 +122,17 @@ func TestATunnelIsDialledUnderTheSameRules(t *testing.T) {
 			return nil
 		}
 	})
-	conn, closed, err := p.Dial(t.Context(), "here.test", u.addr.Port())
+	l, err := borrowTunnel(p, "here.test", u.addr.Port())
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = conn.Close()
-	closed()
+	l.Discard(pool.Tunnelled)
 	var failed *pool.DialError
-	if _, _, err := p.Dial(t.Context(), "here.test", refused(t)); !errors.As(err, &failed) || failed.Stage != "policy" {
+	if _, err := borrowTunnel(p, "here.test", refused(t)); !errors.As(err, &failed) || failed.Stage != pool.StagePolicy {
 		t.Errorf("got %v", err)
 	}
-	if _, _, err := p.Dial(t.Context(), "gone.test", 80); !errors.As(err, &failed) || failed.Stage != "dns" {
+	if _, err := borrowTunnel(p, "gone.test", 80); !errors.As(err, &failed) || failed.Stage != pool.StageDNS {
 		t.Errorf("got %v", err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, _, err := p.Dial(ctx, "here.test", u.addr.Port()); err == nil {
-		t.Error("dialled though nobody wants it")
 	}
 }
 
@@ -157,7 +152,7 @@ func TestTheNextAddressIsTriedAndTheDeadOneAvoided(t *testing.T) {
 			t.Errorf("connected to %v", l.Addr())
 		}
 		for _, w := range want {
-			if a := await(t, "an address is tried", tried); a.Addr() != w {
+			if a := testkit.Await(t, "an address is tried", tried); a.Addr() != w {
 				t.Errorf("dial %d tried %v, want %v", i, a, w)
 			}
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"time"
+
+	"github.com/carpoolproxy/carpool/internal/list"
 )
 
 // LookUp asks for the addresses of a host, and reports whether they are all.
@@ -99,14 +101,11 @@ func (p *Pool) Origins() int { return len(p.all()) }
 func (p *Pool) Starved() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for c := p.budget.claims.front; c != nil; c = c.next {
-		if o := c.value.origin; o == nil {
-			n++
-		} else {
-			o.mu.Lock()
-			n += o.waiting.len - o.dialing
-			o.mu.Unlock()
-		}
+	for c := p.budget.claims.Front(); c != nil; c = c.Next() {
+		o := c.Value.origin
+		o.mu.Lock()
+		n += o.queue.undialled()
+		o.mu.Unlock()
 	}
 	return n
 }
@@ -160,13 +159,13 @@ func (o *Origin) Hasty() bool {
 func (o *Origin) PassTime(d time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, n := range []*node[*Lease]{o.idle.front, o.pinned.front} {
-		for ; n != nil; n = n.next {
-			n.value.idleSince -= d
-			n.value.halfSince -= d
+	for _, n := range []*list.Node[*Lease]{o.idle.free.Front(), o.idle.pinned.Front()} {
+		for ; n != nil; n = n.Next() {
+			n.Value.idleSince -= d
+			n.Value.halfSince -= d
 		}
 	}
-	o.failed = max(o.failed-d, 0)
+	o.times.failed = max(o.times.failed-d, 0)
 }
 
 // Tidy does what the janitor does.
@@ -176,33 +175,43 @@ func (o *Origin) Tidy() { o.tidy(o.pool.now()) }
 func (o *Origin) Dialing() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.dialing
+	return o.queue.dialing
 }
 
 // IdlePending reports whether bytes wait on the connection that was used last.
 func (o *Origin) IdlePending() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.idle.front == nil {
+	if o.idle.free.Front() == nil {
 		return false
 	}
-	some, _ := o.idle.front.value.conn.Pending()
+	some, _ := o.idle.free.Front().Value.conn.Pending()
 	return some
 }
 
 // Order is the order in which the addresses are tried.
 func (o *Origin) Order(addrs ...netip.Addr) []netip.AddrPort {
-	return o.dialer.order(addrs, o.key.Port, o.pool.now())
+	return (&making{origin: o}).order(addrs)
 }
 
 // Avoid notes a dead address, as of a while ago.
-func (o *Origin) Avoid(a netip.Addr, ago time.Duration) { o.dialer.avoid(a, o.pool.now()-ago) }
+func (o *Origin) Avoid(a netip.Addr, ago time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.endpoints.bench(a, o.pool.now()-ago)
+}
 
 // Avoided returns how many dead addresses are remembered.
 func (o *Origin) Avoided() int {
-	o.dialer.mu.Lock()
-	defer o.dialer.mu.Unlock()
-	return len(o.dialer.dead)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := 0
+	for _, e := range o.endpoints.known {
+		if e.benched != 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // Lifetime returns how long after its opening the connection expires.
@@ -264,3 +273,6 @@ func (t *Typical) Add(d time.Duration) time.Duration {
 
 // MaxAddrs is how many addresses of an origin have figures of their own.
 const MaxAddrs = maxAddrs
+
+// Add adds t to s, as sums are made.
+func (s *Stats) Add(t *Stats) { s.add(t) }

@@ -3,7 +3,6 @@ package pool_test
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -32,7 +32,7 @@ func newUpstreamAt(t testing.TB, address string) *upstream {
 		t.Fatal(err)
 	}
 	u := &upstream{t: t, addr: netip.MustParseAddrPort(l.Addr().String()), conns: make(chan *net.TCPConn, 1000)}
-	ended := in(func() []net.Conn {
+	ended := testkit.In(func() []net.Conn {
 		var all []net.Conn
 		for {
 			c, err := l.Accept()
@@ -48,7 +48,7 @@ func newUpstreamAt(t testing.TB, address string) *upstream {
 	})
 	t.Cleanup(func() {
 		_ = l.Close()
-		for _, c := range await(t, "the upstream ends", ended) {
+		for _, c := range testkit.Await(t, "the upstream ends", ended) {
 			_ = c.Close()
 		}
 	})
@@ -58,7 +58,7 @@ func newUpstreamAt(t testing.TB, address string) *upstream {
 // next returns the connection that was accepted next.
 func (u *upstream) next() *net.TCPConn {
 	u.t.Helper()
-	return await(u.t, "a connection comes", u.conns)
+	return testkit.Await(u.t, "a connection comes", u.conns)
 }
 
 // origin returns the pool's origin for this server.
@@ -121,7 +121,7 @@ func stats(t testing.TB, p *pool.Pool) pool.Stats {
 // closedFor waits until the origin has closed n connections for a reason.
 func closedFor(t testing.TB, p *pool.Pool, reason pool.Reason, n uint64) {
 	t.Helper()
-	eventually(t, "connections are closed: "+string(reason), func() bool { return stats(t, p).Closed[reason] >= n })
+	testkit.Eventually(t, "connections are closed: "+string(reason), func() bool { return stats(t, p).Closed[reason] >= n })
 	if got := stats(t, p).Closed; got[reason] != n {
 		t.Fatalf("closed %v, want %d for %s", got, n, reason)
 	}
@@ -153,11 +153,11 @@ func enqueue(t testing.TB, p *pool.Pool, o *pool.Origin, k pool.Ticket) *waiter 
 	t.Helper()
 	before := waiting(p)
 	w := &waiter{ticket: k}
-	w.done = in(func() result {
+	w.done = testkit.In(func() result {
 		l, err := o.Acquire(&w.ticket)
 		return result{l, err}
 	})
-	eventually(t, "the request waits", func() bool { return waiting(p) > before })
+	testkit.Eventually(t, "the request waits", func() bool { return waiting(p) > before })
 	return w
 }
 
@@ -172,7 +172,7 @@ func waiting(p *pool.Pool) int {
 // lease returns the connection that the waiter gets.
 func (w *waiter) lease(t testing.TB) *pool.Lease {
 	t.Helper()
-	r := await(t, "the wait ends", w.done)
+	r := testkit.Await(t, "the wait ends", w.done)
 	if r.err != nil {
 		t.Fatal(r.err)
 	}
@@ -182,7 +182,7 @@ func (w *waiter) lease(t testing.TB) *pool.Lease {
 // fails returns the error that the waiter gets.
 func (w *waiter) fails(t testing.TB) error {
 	t.Helper()
-	r := await(t, "the wait ends", w.done)
+	r := testkit.Await(t, "the wait ends", w.done)
 	if r.err == nil {
 		r.lease.Discard(pool.ClientGone)
 		t.Fatal("the waiter got a connection")
@@ -257,40 +257,6 @@ func loopback(last ...byte) []netip.Addr {
 		addrs = append(addrs, netip.AddrFrom4([4]byte{127, 0, 0, b}))
 	}
 	return addrs
-}
-
-func write(t testing.TB, c io.Writer, s string) {
-	t.Helper()
-	if n, err := c.Write([]byte(s)); n != len(s) || err != nil {
-		t.Fatalf("wrote %d of %d bytes: %v", n, len(s), err)
-	}
-}
-
-func read(t testing.TB, c io.Reader, want string) {
-	t.Helper()
-	b := make([]byte, len(want))
-	if n, err := io.ReadFull(c, b); string(b) != want || err != nil {
-		t.Fatalf("read %q (%v), want %q", b[:n], err, want)
-	}
-}
-
-// in runs f in a goroutine of its own and returns where its result comes.
-func in[T any](f func() T) <-chan T {
-	ch := make(chan T, 1)
-	go func() { ch <- f() }()
-	return ch
-}
-
-// await returns what comes, if it comes in time.
-func await[T any](t testing.TB, what string, ch <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-ch:
-		return v
-	case <-time.After(10 * time.Second):
-		t.Fatalf("not within ten seconds: %s", what)
-		panic("unreachable")
-	}
 }
 
 // twoAddresses returns an origin with an upstream on each of two addresses, the

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -24,10 +25,10 @@ func TestAReleasedConnectionIsUsedAgain(t *testing.T) {
 		if !l.Reused() || !joins(l, peer) {
 			t.Fatal("not the same connection")
 		}
-		write(t, l, "ping")
-		read(t, peer, "ping")
-		write(t, peer, "pong")
-		read(t, l, "pong")
+		testkit.Write(t, l, "ping")
+		testkit.Read(t, peer, "ping")
+		testkit.Write(t, peer, "pong")
+		testkit.Read(t, l, "pong")
 		l.Release()
 	}
 	if s := stats(t, p); s.Opened != 1 || s.Reused != 5 || s.Idle != 1 || s.InUse != 0 || s.SavedTime <= 0 {
@@ -77,7 +78,7 @@ func TestAConnectionThatItsPeerClosedWhileInUseIsNotKept(t *testing.T) {
 	o := u.origin(p)
 	l := acquire(t, o, pool.Ticket{})
 	_ = u.next().Close()
-	eventually(t, "the hang-up is seen", l.HungUp)
+	testkit.Eventually(t, "the hang-up is seen", l.HungUp)
 	l.Release()
 	if s := stats(t, p); s.Idle != 0 || s.Closed[pool.UpstreamClosed] != 1 {
 		t.Errorf("%d idle, closed %v", s.Idle, s.Closed)
@@ -92,8 +93,8 @@ func TestAConnectionWithStrayBytesIsNotUsed(t *testing.T) {
 	p.StopJanitor()
 	o := u.origin(p)
 	peers := fill(t, u, o, 2)
-	write(t, peers[1], "HTTP/1.1 200 OK\r\n\r\n")
-	eventually(t, "the bytes arrive", o.IdlePending)
+	testkit.Write(t, peers[1], "HTTP/1.1 200 OK\r\n\r\n")
+	testkit.Eventually(t, "the bytes arrive", o.IdlePending)
 	l := acquire(t, o, pool.Ticket{})
 	if joins(l, peers[0]) || joins(l, peers[1]) {
 		t.Error("a used connection")
@@ -135,10 +136,10 @@ func TestLastWordsAreNoStrayBytes(t *testing.T) {
 				l.Release()
 				o.PassTime(c.idle)
 			}
-			write(t, peer, "HTTP/1.1 408 Request Timeout\r\n\r\n")
+			testkit.Write(t, peer, "HTTP/1.1 408 Request Timeout\r\n\r\n")
 			_ = peer.Close()
 			if c.inUse {
-				eventually(t, "the hang-up is seen", l.HungUp)
+				testkit.Eventually(t, "the hang-up is seen", l.HungUp)
 				l.Release()
 			}
 			closedFor(t, p, c.reason, 1)
@@ -156,7 +157,7 @@ func TestP2StrayBytesOnAnIdleConnectionCloseItSoon(t *testing.T) {
 	u := newUpstream(t)
 	p := newPool(t)
 	peers := fill(t, u, u.origin(p), 2)
-	write(t, peers[0], "stray")
+	testkit.Write(t, peers[0], "stray")
 	closedFor(t, p, pool.StrayBytes, 1)
 }
 
@@ -166,9 +167,9 @@ func TestStrayBytesOfTheLastExchangeAreSeenByTheNext(t *testing.T) {
 	o := u.origin(p)
 	l := acquire(t, o, pool.Ticket{})
 	peer := u.next()
-	write(t, peer, "answer, and another answer")
-	eventually(t, "the bytes arrive", l.Pending)
-	read(t, l, "answer")
+	testkit.Write(t, peer, "answer, and another answer")
+	testkit.Eventually(t, "the bytes arrive", l.Pending)
+	testkit.Read(t, l, "answer")
 	w := enqueue(t, p, o, pool.Ticket{})
 	l.Release() // handed over directly
 	second := w.lease(t)
@@ -337,8 +338,8 @@ func TestAnAgedConnectionIsReplacedBetweenRequestsNotUnderOne(t *testing.T) {
 	peer := u.next()
 	l.PassTime(2 * time.Hour)
 	o.Tidy()
-	write(t, l, "ping")
-	read(t, peer, "ping")
+	testkit.Write(t, l, "ping")
+	testkit.Read(t, peer, "ping")
 	if l.Release(); stats(t, p).Closed[pool.MaxAge] != 1 {
 		t.Fatal("not closed as it was given back")
 	}

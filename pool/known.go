@@ -1,5 +1,7 @@
 package pool
 
+import "github.com/carpoolproxy/carpool/internal/list"
+
 import "time"
 
 // known are the origins that the pool remembers, in the order in which they were
@@ -13,7 +15,7 @@ import "time"
 type known struct {
 	most   int
 	byKey  map[Key]*Origin
-	order  list[*Origin]
+	order  list.List[*Origin]
 	labels int   // origins with statistics of their own
 	other  Stats // of unlabelled origins that are gone
 	gone   Stats // of labelled ones
@@ -32,21 +34,21 @@ func (k *known) add(o *Origin) {
 		o.label = o.key.String()
 	}
 	k.byKey[o.key] = o
-	k.order.pushFront(&o.place)
+	k.order.PushFront(&o.seat.known)
 }
 
 // look returns the origin that was looked at longest ago.
 func (k *known) look() *Origin {
-	n := k.order.back
-	k.order.remove(n)
-	k.order.pushFront(n)
-	return n.value
+	n := k.order.Back()
+	k.order.Remove(n)
+	k.order.PushFront(n)
+	return n.Value
 }
 
 // drop removes an origin that was retired.
 func (k *known) drop(o *Origin) {
 	delete(k.byKey, o.key)
-	k.order.remove(&o.place)
+	k.order.Remove(&o.seat.known)
 	t, _ := o.snapshot()
 	if o.label != "" {
 		k.labels--
@@ -112,12 +114,12 @@ const (
 func (o *Origin) usage() (use, time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.useLocked(), o.used
+	return o.useLocked(), o.times.used
 }
 
 func (o *Origin) useLocked() use {
 	switch {
-	case o.dialing+o.waiting.len > 0 || o.open > o.idle.len+o.pinned.len:
+	case o.queue.dialing+o.queue.waiting.Len() > 0 || o.open > o.idle.len():
 		return inUse
 	case o.open > 0:
 		return allIdle
@@ -133,12 +135,9 @@ func (o *Origin) retire() (leases []*Lease, retired bool) {
 	if o.useLocked() == inUse {
 		return nil, false
 	}
-	for l := o.idleLongestLocked(); l != nil; l = o.idleLongestLocked() {
-		l.node.in.remove(&l.node)
+	for l := o.idle.takeLongest(); l != nil; l = o.idle.takeLongest() {
 		leases = append(leases, l)
-		o.open--
-		l.figures.Open--
-		o.stats.Closed[MaxIdle]++
+		o.lostLocked(l, MaxIdle)
 	}
 	o.gone.Store(true)
 	return leases, true

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -54,7 +55,7 @@ func TestX28ANewOriginLooksAtAFewOthersOnly(t *testing.T) {
 	p, origins := many(t, 100, nil)
 	release := held(t, origins[pool.LookedAt:]...)
 	defer release()
-	await(t, "it is there", in(func() *pool.Origin { return p.Origin(pool.Lookup{Host: []byte("new.test"), Port: 80}) }))
+	testkit.Await(t, "it is there", testkit.In(func() *pool.Origin { return p.Origin(pool.Lookup{Host: []byte("new.test"), Port: 80}) }))
 	if !origins[0].Gone() {
 		t.Error("not the one that was used longest ago has made room")
 	}
@@ -74,7 +75,7 @@ func TestX28ToEvictLooksAtNoOriginTwice(t *testing.T) {
 	p, origins := many(t, 20, u)
 	for i, o := range origins {
 		release := held(t, origins[i+1:]...)
-		if !await(t, "one is evicted", in(p.EvictIdle)) {
+		if !testkit.Await(t, "one is evicted", testkit.In(p.EvictIdle)) {
 			t.Error("there was nothing to evict")
 		}
 		release()

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -120,7 +121,7 @@ func TestAnUpstreamsIdleTimeoutIsLearned(t *testing.T) {
 		o.PassTime(timeout)
 		_ = peer.Close()
 		closedFor(t, p, pool.UpstreamClosed, i+1)
-		eventually(t, "the next close is another event", sameEventIsOver())
+		testkit.Eventually(t, "the next close is another event", sameEventIsOver())
 	}
 	limit := stats(t, p).IdleLimit
 	if limit < timeout || limit > timeout+5*sec {
@@ -157,7 +158,7 @@ func TestAConnectionThatWasClosedAsItWasUsedAgainTeaches(t *testing.T) {
 			t.Fatal("a new connection")
 		}
 		l.Discard(pool.ClosedOnReuse)
-		eventually(t, "the next close is another event", sameEventIsOver())
+		testkit.Eventually(t, "the next close is another event", sameEventIsOver())
 	}
 	for i, idle := range []time.Duration{5 * sec, 0, 5 * sec} {
 		if closeAfter(idle); i < 2 && stats(t, p).IdleLimit != 0 {

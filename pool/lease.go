@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/list"
 	"github.com/carpoolproxy/carpool/internal/sock"
 )
 
@@ -30,8 +31,8 @@ const (
 	TimedOut       Reason = "timeout"         // one of carpool's own
 	PeerDead       Reason = "peer_dead"       // no sign of life
 	PeerDeadToo    Reason = "peer_dead_too"   // idle, to a peer that was found dead by another
+	Tunnelled      Reason = "tunnelled"       // carried a CONNECT tunnel, which has ended
 	Upgraded       Reason = "upgraded"        // became a tunnel, which has ended
-	Tunnelled      Reason = "tunnelled"       // carried a CONNECT, which has ended
 	Pinned         Reason = "pinned"          // belonged to one client (NTLM), which has gone
 	Shutdown       Reason = "shutdown"        // carpool is stopping
 )
@@ -62,11 +63,12 @@ type Lease struct {
 	idled  time.Duration // how long it was idle before this exchange
 
 	// Guarded by the origin's mutex.
-	node      node[*Lease]
+	node      list.Node[*Lease]
 	idleSince time.Duration
-	hungUp    bool          // the peer has closed it while it was in use
-	figures   *AddrStats    // of the address it leads to
-	halfSince time.Duration // when half a record was first seen on it; 0: there was none
+	hungUp    bool              // the peer has closed it while it was in use
+	endpoint  *endpoint         // what it leads to,
+	sibling   list.Node[*Lease] // and its place there
+	halfSince time.Duration     // when half a record was first seen on it; 0: there was none
 }
 
 // Reused reports whether the connection was used before this exchange, or at
@@ -132,7 +134,7 @@ func (l *Lease) Discard(reason Reason) {
 	l.close(reason)
 }
 
-// Abort is Discard, so that the upstream sees a reset, not an end.
+// Abort is Discard by which the upstream sees a reset, not an end.
 func (l *Lease) Abort(reason Reason) {
 	l.comeBack()
 	_ = l.conn.Abort()

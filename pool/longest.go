@@ -14,24 +14,24 @@ import (
 // heap, and is left alone when its connections are used, which makes the true one
 // later only. An origin comes into the heap with its first idle connection, and
 // leaves it when it turns out, as it has come to the top or as the janitor looks,
-// to have none. So a request finds it there, and does nothing (Origin.listed).
+// to have none. So a request finds it there, and does nothing (seat.listed).
 type longest []*Origin
 
 // add puts an origin into the heap that has an idle connection and is not in it.
 func (h *longest) add(o *Origin) {
-	if o.listed.Load() {
+	if o.seat.listed.Load() {
 		return
 	}
-	o.listed.Store(true)
-	o.idleFrom = 0
+	o.seat.listed.Store(true)
+	o.seat.idleFrom = 0
 	heap.Push(h, o)
 	h.refresh(o)
 }
 
 func (h *longest) remove(o *Origin) {
-	if o.listed.Load() {
-		heap.Remove(h, o.at)
-		o.listed.Store(false)
+	if o.seat.listed.Load() {
+		heap.Remove(h, o.seat.at)
+		o.seat.listed.Store(false)
 	}
 }
 
@@ -39,23 +39,23 @@ func (h *longest) remove(o *Origin) {
 func (h *longest) refresh(o *Origin) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.listed.Load() {
+	if !o.seat.listed.Load() {
 		return
 	}
-	l := o.idleLongestLocked()
+	l := o.idle.longest()
 	if l == nil {
 		h.remove(o) // with o.mu held, so that the next one to become idle sees it
 		return
 	}
-	o.idleFrom = l.idleSince
-	heap.Fix(h, o.at)
+	o.seat.idleFrom = l.idleSince
+	heap.Fix(h, o.seat.at)
 }
 
 // take takes the connection that has been idle longest; nil if none is idle.
 func (h *longest) take() *Lease {
 	for len(*h) > 0 {
 		o := (*h)[0]
-		if l := o.takeIdleSince(o.idleFrom); l != nil {
+		if l := o.takeIdleSince(o.seat.idleFrom); l != nil {
 			return l
 		}
 		h.refresh(o)
@@ -68,31 +68,18 @@ func (h *longest) take() *Lease {
 func (o *Origin) takeIdleSince(t time.Duration) *Lease {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	l := o.idleLongestLocked()
+	l := o.idle.longest()
 	if l == nil || l.idleSince > t {
 		return nil
 	}
-	l.node.in.remove(&l.node)
+	l.node.Leave()
 	return l
-}
-
-// idleLongestLocked returns the connection that has been idle longest, nil if
-// none is idle.
-func (o *Origin) idleLongestLocked() *Lease {
-	a, b := o.idle.back, o.pinned.back
-	switch {
-	case a == nil && b == nil:
-		return nil
-	case a == nil || b != nil && b.value.idleSince < a.value.idleSince:
-		return b.value
-	}
-	return a.value
 }
 
 // list sees to it that the origin is in the heap, after one of its connections
 // has become idle.
 func (p *Pool) list(o *Origin) {
-	if !o.listed.Load() {
+	if !o.seat.listed.Load() {
 		p.mu.Lock()
 		p.longest.add(o)
 		p.mu.Unlock()
@@ -103,18 +90,18 @@ func (p *Pool) list(o *Origin) {
 func (h longest) Len() int { return len(h) }
 
 // Less implements heap.Interface.
-func (h longest) Less(i, j int) bool { return h[i].idleFrom < h[j].idleFrom }
+func (h longest) Less(i, j int) bool { return h[i].seat.idleFrom < h[j].seat.idleFrom }
 
 // Swap implements heap.Interface.
 func (h longest) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].at, h[j].at = i, j
+	h[i].seat.at, h[j].seat.at = i, j
 }
 
 // Push implements heap.Interface.
 func (h *longest) Push(x any) {
 	o := x.(*Origin)
-	o.at = len(*h)
+	o.seat.at = len(*h)
 	*h = append(*h, o)
 }
 

@@ -8,7 +8,10 @@ import "time"
 // The zero value knows nothing bad.
 type manners struct {
 	// never says that the operator lets no connection be kept.
-	never  bool
+	never bool
+	// most is how long the operator lets a connection be idle and still be used; 0
+	// is without bound.
+	most   time.Duration
 	limit  idleLimit
 	haste  haste
 	strays strays
@@ -62,6 +65,9 @@ func (m *manners) rest(replayable bool, now time.Duration) time.Duration {
 // as far as the upstream is known; hint is what it said itself, 0 for nothing.
 func (m *manners) usable(hint time.Duration, replayable bool) time.Duration {
 	bound := time.Duration(1<<63 - 1)
+	if m.most > 0 {
+		bound = m.most
+	}
 	for _, known := range [...]time.Duration{hint, m.limit.learned} {
 		if known == 0 {
 			continue

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -132,7 +133,7 @@ func TestNothingThatCannotBeSentTwiceTakesAUsedConnectionOfAHastyUpstream(t *tes
 		"closed as it answered": func(t *testing.T, _ *pool.Pool, o *pool.Origin, u *upstream) {
 			l := acquire(t, o, pool.Ticket{Fresh: true})
 			_ = u.next().Close()
-			eventually(t, "the hang-up is seen", l.HungUp)
+			testkit.Eventually(t, "the hang-up is seen", l.HungUp)
 			l.Release()
 		},
 		"closed while idle": func(t *testing.T, p *pool.Pool, o *pool.Origin, u *upstream) {

@@ -179,3 +179,10 @@ func nameServers(file string) (list []string) {
 	}
 	return list
 }
+
+func trimDot(host string) string {
+	if n := len(host); n > 1 && host[n-1] == '.' {
+		return host[:n-1]
+	}
+	return host
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -138,7 +139,7 @@ func TestTotalsOutliveTheirOrigins(t *testing.T) {
 	}
 }
 
-func TestTheBorrowersCounters(t *testing.T) {
+func TestTalliesAreKept(t *testing.T) {
 	p := newPool(t)
 	o := p.Origin(pool.Lookup{Host: []byte("a.test"), Port: 80})
 	for _, i := range []int{0, 1, 2, 2, 3, 4, 5, 5, 5, 7} {
@@ -170,8 +171,8 @@ func TestASnapshotsFiguresAgree(t *testing.T) {
 		get(pool.Ticket{}).Release()
 	}
 	// One that finds a dead connection first still counts once.
-	write(t, u.next(), "stray")
-	eventually(t, "the bytes arrive", o.IdlePending)
+	testkit.Write(t, u.next(), "stray")
+	testkit.Eventually(t, "the bytes arrive", o.IdlePending)
 	get(pool.Ticket{}).Release()
 	s := p.Snapshot()
 	if s.Waits.Count != uint64(n) || s.Dials.Count != s.Origins[0].Opened {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -63,7 +64,7 @@ func TestPanicsOfTheWatcherAreContained(t *testing.T) {
 	told := make(chan string, 1)
 	p := newPool(t, func(c *pool.Config) { c.Fault = func(what string, _ error) { told <- what } })
 	p.Stumble()
-	if what := await(t, "the panic is told", told); what != "panic in the watcher" {
+	if what := testkit.Await(t, "the panic is told", told); what != "panic in the watcher" {
 		t.Errorf("told of a %s", what)
 	}
 }
@@ -74,11 +75,11 @@ func TestPanicsOfTheJanitorAreContained(t *testing.T) {
 	p := newPool(t, func(c *pool.Config) { c.Fault = func(what string, _ error) { told <- what } })
 	mend := p.Break()
 	for range 2 { // it goes on
-		if what := await(t, "the panic is told", told); what != "panic in the janitor" {
+		if what := testkit.Await(t, "the panic is told", told); what != "panic in the janitor" {
 			t.Errorf("told of a %s", what)
 		}
 	}
 	mend()
 	before := p.Lag()
-	eventually(t, "the janitor turns", func() bool { return p.Lag() < before || p.Lag() < 500*ms })
+	testkit.Eventually(t, "the janitor turns", func() bool { return p.Lag() < before || p.Lag() < 500*ms })
 }

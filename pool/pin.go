@@ -73,11 +73,10 @@ func (o *Origin) pin(l *Lease, rival bool) Reason {
 		return Shutdown
 	case !o.keepsLocked(l, now):
 		return NotTrusted
-	case o.gone.Load(), !l.midway && (rival || o.waiting.len > o.dialing && !o.mayDialLocked()):
+	case o.gone.Load(), !l.midway && (rival || o.queue.undialled() > 0 && !o.mayDialLocked()):
 		return MaxIdle
 	}
-	l.idleSince = now
-	o.pinned.pushFront(&l.node)
+	o.idle.put(l, now)
 	return ""
 }
 
@@ -95,11 +94,7 @@ func (o *Origin) keepsLocked(l *Lease, now time.Duration) bool {
 func (o *Origin) takePinned(l *Lease) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.pinned.has(&l.node) {
-		return false
-	}
-	o.pinned.remove(&l.node)
-	return true
+	return o.idle.takePinned(l)
 }
 
 // takeOwn takes the connection that is kept for t, nil if there is none. One that
@@ -110,7 +105,7 @@ func (o *Origin) takeOwn(t *Ticket) *Lease {
 	if l == nil || !l.origin.takePinned(l) {
 		return nil
 	}
-	if l.origin != o || t.Fresh || t.Virgin || !o.mayUse(l, t, o.pool.now()) {
+	if l.origin != o || !t.takesUsed() || !o.mayUse(l, t, o.pool.now()) {
 		l.close(Pinned)
 		return nil
 	}
@@ -121,10 +116,10 @@ func (o *Origin) takeOwn(t *Ticket) *Lease {
 func (o *Origin) mayUse(l *Lease, t *Ticket, now time.Duration) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if now-l.idleSince > o.usableLocked(l, t.Replayable) {
+	if now-l.idleSince > o.manners.usable(l.hint, t.Replayable) {
 		return false
 	}
-	o.used = now
+	o.times.used = now
 	l.idled, l.reused = now-l.idleSince, true
 	return true
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -105,8 +106,8 @@ func TestP30PinnedConnectionsEndAsOthersDo(t *testing.T) {
 			_ = u.next().Close()
 		}, pool.UpstreamClosed},
 		"stray bytes": {func(t *testing.T, _ *pool.Pool, u *upstream, o *pool.Origin, l *pool.Lease) {
-			write(t, u.next(), "stray")
-			eventually(t, "the bytes arrive", l.Pending)
+			testkit.Write(t, u.next(), "stray")
+			testkit.Eventually(t, "the bytes arrive", l.Pending)
 			o.Tidy()
 		}, pool.StrayBytes},
 		"memory": {func(_ *testing.T, p *pool.Pool, _ *upstream, _ *pool.Origin, _ *pool.Lease) {
@@ -157,7 +158,7 @@ func TestP30PinnedConnectionsMakeRoom(t *testing.T) {
 			p := newPool(t, c.limit)
 			o := u.origin(p)
 			for range 2 {
-				k, _ := pinned(t, u, o, false)
+				k, l := pinned(t, u, o, false)
 				to := other.origin(p)
 				if c.same {
 					to = o
@@ -227,7 +228,7 @@ func TestP24APinnedConnectionIsNotKeptByAnUpstreamThatSendsStrays(t *testing.T) 
 	p.StopJanitor()
 	o := u.origin(p)
 	pinned(t, u, o, false)
-	k, _ := pinned(t, u, o, true)
+	k, l := pinned(t, u, o, true)
 	l, err := o.Acquire(k)
 	if err != nil {
 		t.Fatal(err)

@@ -95,6 +95,14 @@ func (k Key) String() string {
 	return scheme + net.JoinHostPort(k.Host, strconv.Itoa(int(k.Port)))
 }
 
+// Lookup is a Key as it is found in a request: its host is bytes, which are not
+// kept.
+type Lookup struct {
+	TLS  bool
+	Host []byte
+	Port uint16
+}
+
 const (
 	// maxOrigins is how many origins are kept before unused ones make room.
 	maxOrigins = 4096
@@ -176,15 +184,8 @@ func (p *Pool) Close() error {
 // now is the pool's clock: time since it began, which no clock step changes.
 func (p *Pool) now() time.Duration { return time.Since(p.start) }
 
-// Lookup is a Key whose host is given as bytes.
-type Lookup struct {
-	TLS  bool
-	Host []byte
-	Port uint16
-}
-
-// Origin returns the origin for a key. It does not keep the bytes of the host,
-// and does not allocate for an origin that it knows.
+// Origin returns the origin that is asked for. It does not allocate for one that
+// it knows.
 func (p *Pool) Origin(k Lookup) *Origin {
 	p.mu.Lock()
 	if o := p.known.byKey[Key{k.TLS, string(k.Host), k.Port}]; o != nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -68,7 +69,7 @@ func TestTheLimitHoldsUnderLoad(t *testing.T) {
 		}()
 	}
 	for range 20 {
-		await(t, "all are served", done)
+		testkit.Await(t, "all are served", done)
 	}
 }
 
@@ -132,7 +133,7 @@ func TestAWaitForADialIsNotCutShort(t *testing.T) {
 	o := u.origin(p)
 	start := time.Now()
 	w := enqueue(t, p, o, pool.Ticket{})
-	eventually(t, "the time for waiting is over", func() bool { return time.Since(start) > 70*ms })
+	testkit.Eventually(t, "the time for waiting is over", func() bool { return time.Since(start) > 70*ms })
 	w.stillWaits(t)
 	g.release()
 	w.lease(t).Release()
@@ -165,11 +166,11 @@ func TestATicketIsUsedAgainAfterEachOutcome(t *testing.T) {
 		if _, err := o.Acquire(&k); !errors.Is(err, pool.ErrWaited) {
 			t.Fatalf("got %v", err)
 		}
-		canceled := in(func() error { _, err := o.Acquire(&k); return err })
-		eventually(t, "the request waits", func() bool { return waiting(p) == 1 })
+		canceled := testkit.In(func() error { _, err := o.Acquire(&k); return err })
+		testkit.Eventually(t, "the request waits", func() bool { return waiting(p) == 1 })
 		o.Cancel(&k)
 		// Slow machines may have seen the wait end first.
-		if err := await(t, "the wait ends", canceled); !errors.Is(err, pool.ErrCanceled) && !errors.Is(err, pool.ErrWaited) {
+		if err := testkit.Await(t, "the wait ends", canceled); !errors.Is(err, pool.ErrCanceled) && !errors.Is(err, pool.ErrWaited) {
 			t.Fatalf("got %v", err)
 		}
 	}
@@ -257,8 +258,8 @@ func TestADeadConnectionDoesNotCostARequestItsTurn(t *testing.T) {
 	l := acquire(t, o, pool.Ticket{})
 	first := enqueue(t, p, o, pool.Ticket{})
 	second := enqueue(t, p, o, pool.Ticket{})
-	write(t, u.next(), "stray bytes")
-	eventually(t, "they arrive", l.Pending)
+	testkit.Write(t, u.next(), "stray bytes")
+	testkit.Eventually(t, "they arrive", l.Pending)
 	l.Release()
 	l = first.lease(t)
 	second.stillWaits(t)
@@ -277,13 +278,13 @@ func TestAConnectionThatComesFreeDuringADialIsUsed(t *testing.T) {
 	g.open <- struct{}{}
 	l := first.lease(t)
 	w := enqueue(t, p, o, pool.Ticket{})
-	await(t, "the dial begins", g.tried)
+	testkit.Await(t, "the dial begins", g.tried)
 	l.Release()
 	if w.lease(t) != l {
 		t.Fatal("not the one that came free")
 	}
 	g.release()
-	eventually(t, "the new one is idle", func() bool { return stats(t, p).Idle == 1 })
+	testkit.Eventually(t, "the new one is idle", func() bool { return stats(t, p).Idle == 1 })
 	spare := acquire(t, o, pool.Ticket{})
 	if spare == l || !spare.Reused() {
 		t.Error("the spare connection is not used, or passes for new though it was idle")
@@ -306,7 +307,7 @@ func TestNoMoreIsDialledThanIsNeeded(t *testing.T) {
 		waiters = append(waiters, enqueue(t, p, o, pool.Ticket{}))
 	}
 	for range 5 {
-		await(t, "a dial begins", g.tried)
+		testkit.Await(t, "a dial begins", g.tried)
 	}
 	// Who gives up leaves a dial behind, which serves who comes next.
 	for _, w := range waiters[:3] {
@@ -343,13 +344,13 @@ func TestADialThatWaitedForRoomInVainIsNotMade(t *testing.T) {
 	for range 5 {
 		waiters = append(waiters, enqueue(t, p, o, pool.Ticket{}))
 	}
-	eventually(t, "dials wait for room", func() bool { return p.Starved() == 5 })
+	testkit.Eventually(t, "dials wait for room", func() bool { return p.Starved() == 5 })
 	for _, w := range waiters {
 		l.Release()
 		l = w.lease(t)
 	}
 	last.Discard(pool.NotKept)
-	eventually(t, "no dial waits for room", func() bool { return p.Starved() == 0 && o.Dialing() == 0 })
+	testkit.Eventually(t, "no dial waits for room", func() bool { return p.Starved() == 0 && o.Dialing() == 0 })
 	l.Release()
 	for _, s := range p.Snapshot().Origins {
 		if s.Opened != 1 {
@@ -386,7 +387,7 @@ func TestCloseFailsWhoWaitsAndWaitsForDials(t *testing.T) {
 	behind := enqueue(t, p, o, pool.Ticket{})
 	named := p.Origin(pool.Lookup{Host: []byte("stuck.test"), Port: 80})
 	dialling := enqueue(t, p, named, pool.Ticket{})
-	await(t, "the lookup begins", blocked.begun)
+	testkit.Await(t, "the lookup begins", blocked.begun)
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -460,14 +461,14 @@ func TestADialThatNobodyNeedsAnyMoreFailsNobody(t *testing.T) {
 	p := newPool(t, func(c *pool.Config) { c.CheckAddr = d.check })
 	o := u.origin(p)
 	first := enqueue(t, p, o, pool.Ticket{})
-	left := await(t, "the dial begins", d)
+	left := testkit.Await(t, "the dial begins", d)
 	o.Cancel(&first.ticket)
 	if err := first.fails(t); !errors.Is(err, pool.ErrCanceled) {
 		t.Fatal(err)
 	}
 	second := enqueue(t, p, o, pool.Ticket{})
 	left <- errors.New("for the first")
-	own := await(t, "the second has one of its own", d)
+	own := testkit.Await(t, "the second has one of its own", d)
 	second.stillWaits(t)
 	own <- nil
 	second.lease(t).Release()
@@ -482,9 +483,9 @@ func TestAFailedDialFailsTheRequestItWasBegunFor(t *testing.T) {
 	p := newPool(t, func(c *pool.Config) { c.CheckAddr = d.check })
 	o := u.origin(p)
 	first := enqueue(t, p, o, pool.Ticket{})
-	firstDial := await(t, "a dial begins", d)
+	firstDial := testkit.Await(t, "a dial begins", d)
 	second := enqueue(t, p, o, pool.Ticket{})
-	secondDial := await(t, "another begins", d)
+	secondDial := testkit.Await(t, "another begins", d)
 	secondDial <- errors.New("for the second")
 	if err := second.fails(t); !strings.Contains(err.Error(), "for the second") {
 		t.Errorf("got %v", err)
@@ -503,19 +504,19 @@ func TestADialWhoseRequestWasServedFailsNobody(t *testing.T) {
 	p := newPool(t, func(c *pool.Config) { c.CheckAddr = d.check })
 	o := u.origin(p)
 	w := enqueue(t, p, o, pool.Ticket{})
-	await(t, "a dial begins", d) <- nil
+	testkit.Await(t, "a dial begins", d) <- nil
 	l := w.lease(t)
 	first := enqueue(t, p, o, pool.Ticket{})
-	left := await(t, "another begins", d)
+	left := testkit.Await(t, "another begins", d)
 	l.Release()
 	l = first.lease(t)
 	second := enqueue(t, p, o, pool.Ticket{})
 	left <- errors.New("for the first")
-	own := await(t, "the second has one of its own", d)
+	own := testkit.Await(t, "the second has one of its own", d)
 	second.stillWaits(t)
 	l.Release()
 	l = second.lease(t)
 	own <- errors.New("for the second, which has got another")
-	eventually(t, "no dial is under way", func() bool { return o.Dialing() == 0 })
+	testkit.Eventually(t, "no dial is under way", func() bool { return o.Dialing() == 0 })
 	l.Release()
 }

@@ -21,7 +21,8 @@ type Stats struct {
 	// Handshake is what opening a connection usually takes now; 0 before the
 	// first, and in sums.
 	Handshake time.Duration
-	// Tally are the counters of Origin.Tally.
+	// Tally counts what borrowers tell by Origin.Tally. The pool gives it no
+	// meaning.
 	Tally [8]uint64
 	// InUse, Idle and Waiting are how many there are now.
 	InUse, Idle, Waiting int
@@ -112,13 +113,13 @@ func (o *Origin) snapshot() (Stats, []AddrStats) {
 	defer o.mu.Unlock()
 	var s Stats
 	s.add(&o.stats)
-	s.Idle, s.Waiting = o.idle.len+o.pinned.len, o.waiting.len
+	s.Idle, s.Waiting = o.idle.len(), o.queue.waiting.Len()
 	s.InUse = o.open - s.Idle
 	s.IdleLimit, s.Handshake = o.manners.limit.learned, o.setup.value
 	for i := range s.Tally {
 		s.Tally[i] = o.tally[i].Load()
 	}
-	return s, o.addrs.snapshot()
+	return s, o.endpoints.snapshot()
 }
 
 // Buckets are the upper bounds of a Histogram's buckets; one more is without

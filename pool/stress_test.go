@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -138,14 +139,14 @@ func (s *stress) run(passengers, rides int) {
 					s.ride(o, &k)
 					continue
 				}
-				done := in(func() bool { s.ride(o, &k); return true })
+				done := testkit.In(func() bool { s.ride(o, &k); return true })
 				o.Cancel(&k)
 				<-done
 			}
 		})
 	}
 	served := make(chan struct{})
-	ended := in(func() bool { // who looks at it all and tidies up
+	ended := testkit.In(func() bool { // who looks at it all and tidies up
 		tick := time.NewTicker(ms)
 		defer tick.Stop()
 		for {
@@ -206,7 +207,7 @@ func TestNothingIsLostOrLentTwiceUnderStress(t *testing.T) {
 			}
 			const passengers, rides = 16, 100
 			s.run(passengers, rides)
-			eventually(t, "all is at rest", s.atRest)
+			testkit.Eventually(t, "all is at rest", s.atRest)
 			if n := waiting(p); n != 0 {
 				t.Errorf("%d still wait", n)
 			}
@@ -243,7 +244,7 @@ func TestCloseUnderStress(t *testing.T) {
 				}
 			})
 		}
-		eventually(t, "it has begun", func() bool { return stats(t, p).Opened > 10 })
+		testkit.Eventually(t, "it has begun", func() bool { return stats(t, p).Opened > 10 })
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}

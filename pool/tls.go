@@ -9,6 +9,20 @@ import (
 	"github.com/carpoolproxy/carpool/internal/sock"
 )
 
+// tlsConfig returns what connections to an origin are secured by, nil for none.
+func (p *Pool) tlsConfig(k Key) *tls.Config {
+	if !k.TLS {
+		return nil
+	}
+	return &tls.Config{
+		ServerName:         trimDot(k.Host),
+		RootCAs:            p.cfg.RootCAs,
+		MinVersion:         tls.VersionTLS12,
+		NextProtos:         []string{"http/1.1"},
+		ClientSessionCache: tls.NewLRUClientSessionCache(4),
+	}
+}
+
 // quietTLS lets a TLS connection say whether there is application data. The
 // socket cannot tell: what waits in it may be a session ticket, and crypto/tls
 // may have read records ahead.

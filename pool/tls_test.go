@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -123,7 +124,7 @@ type peer struct {
 
 // accept takes the next connection and shakes hands, in the background.
 func (s *secure) accept() <-chan peer {
-	return in(func() peer {
+	return testkit.In(func() peer {
 		wire := &corked{TCPConn: <-s.conns}
 		c := tls.Server(wire, s.cfg)
 		if c.HandshakeContext(context.Background()) != nil {
@@ -150,7 +151,7 @@ func (s *secure) connect(t testing.TB, o *pool.Origin, k pool.Ticket) (*pool.Lea
 	t.Helper()
 	accepted := s.accept()
 	l := acquire(t, o, k)
-	c := await(t, "the server has shaken hands", accepted)
+	c := testkit.Await(t, "the server has shaken hands", accepted)
 	if c.Conn == nil {
 		t.Fatal("the server's handshake failed")
 	}
@@ -168,8 +169,8 @@ func TestTLSConnectionsCarryExchangesAndAreKept(t *testing.T) {
 				if _, err := l.Writev([]byte("pi"), []byte("ng")); err != nil {
 					t.Fatal(err)
 				}
-				read(t, c, "ping")
-				write(t, c, "pong")
+				testkit.Read(t, c, "ping")
+				testkit.Write(t, c, "pong")
 				var b sock.Buffer
 				if err := l.Fill(&b); err != nil || string(b.Bytes()) != "pong" {
 					t.Fatalf("got %q, %v", b.Bytes(), err)
@@ -198,15 +199,15 @@ func TestSessionTicketsAreNotStrayBytes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, p, o, c := newSpare(t, when)
 			if when == tls.RequestClientCert {
-				eventually(t, "tickets wait on the idle connection", o.IdlePending)
+				testkit.Eventually(t, "tickets wait on the idle connection", o.IdlePending)
 			}
 			for range 2 {
 				l := acquire(t, o, pool.Ticket{})
 				if n := stats(t, p).Opened; n != 1 {
 					t.Fatalf("%d opened, closed %v", n, stats(t, p).Closed)
 				}
-				write(t, c, "data")
-				read(t, l, "data")
+				testkit.Write(t, c, "data")
+				testkit.Read(t, l, "data")
 				l.Release()
 			}
 			again, second := s.connect(t, o, pool.Ticket{Fresh: true})
@@ -226,39 +227,39 @@ func newSpare(t *testing.T, auth tls.ClientAuthType) (*secure, *pool.Pool, *pool
 	s, p, o := newSecure(t, func(c *pool.Config) { c.CheckAddr = g.check })
 	s.cfg.ClientAuth = auth
 	w := enqueue(t, p, o, pool.Ticket{})
-	await(t, "the dial begins", g.tried)
+	testkit.Await(t, "the dial begins", g.tried)
 	o.Cancel(&w.ticket)
 	if err := w.fails(t); !errors.Is(err, pool.ErrCanceled) {
 		t.Fatal(err)
 	}
 	accepted := s.accept()
 	g.release()
-	c := await(t, "the server has shaken hands", accepted)
-	eventually(t, "the connection is idle", func() bool { return stats(t, p).Idle == 1 })
+	c := testkit.Await(t, "the server has shaken hands", accepted)
+	testkit.Eventually(t, "the connection is idle", func() bool { return stats(t, p).Idle == 1 })
 	return s, p, o, c
 }
 
 func TestStrayBytesInTLSAreSeen(t *testing.T) {
 	for name, send := range map[string]func(t *testing.T, c peer, l *pool.Lease){
 		"in a record of their own": func(t *testing.T, c peer, l *pool.Lease) {
-			write(t, c, "answer")
-			read(t, l, "answer")
-			write(t, c, "stray")
-			eventually(t, "they arrive", l.Pending)
+			testkit.Write(t, c, "answer")
+			testkit.Read(t, l, "answer")
+			testkit.Write(t, c, "stray")
+			testkit.Eventually(t, "they arrive", l.Pending)
 		},
 		// crypto/tls reads ahead, so the socket knows nothing of these.
 		"in a record that came with the last one": func(t *testing.T, c peer, l *pool.Lease) {
 			c.wire.on = true
-			write(t, c, "answer")
-			write(t, c, "stray")
+			testkit.Write(t, c, "answer")
+			testkit.Write(t, c, "stray")
 			if err := c.wire.uncork(); err != nil {
 				t.Fatal(err)
 			}
-			read(t, l, "answer")
+			testkit.Read(t, l, "answer")
 		},
 		"in the same record": func(t *testing.T, c peer, l *pool.Lease) {
-			write(t, c, "answer, stray")
-			read(t, l, "answer")
+			testkit.Write(t, c, "answer, stray")
+			testkit.Read(t, l, "answer")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -279,7 +280,7 @@ func TestStrayBytesInTLSAreSeen(t *testing.T) {
 // ticket for them.
 func TestP2StrayBytesOnAnIdleTLSConnectionCloseIt(t *testing.T) {
 	for name, send := range map[string]func(*testing.T, peer){
-		"a record": func(t *testing.T, c peer) { write(t, c, "stray") },
+		"a record": func(t *testing.T, c peer) { testkit.Write(t, c, "stray") },
 		"a bye": func(t *testing.T, c peer) {
 			if err := c.CloseWrite(); err != nil {
 				t.Fatal(err)
@@ -295,7 +296,7 @@ func TestP2StrayBytesOnAnIdleTLSConnectionCloseIt(t *testing.T) {
 				t.Fatalf("closed %v", s.Closed)
 			}
 			send(t, c)
-			eventually(t, "it arrives", o.IdlePending)
+			testkit.Eventually(t, "it arrives", o.IdlePending)
 			o.Tidy()
 			s2 := stats(t, p)
 			if s2.Idle != 0 || s2.Closed[pool.StrayBytes]+s2.Closed[pool.UpstreamClosed] != 1 {
@@ -310,12 +311,12 @@ func TestP2StrayBytesThatWereReadAheadCloseAnIdleTLSConnection(t *testing.T) {
 	s, p, o := newSecure(t)
 	l, c := s.connect(t, o, pool.Ticket{})
 	c.wire.on = true
-	write(t, c, "answer")
-	write(t, c, "stray")
+	testkit.Write(t, c, "answer")
+	testkit.Write(t, c, "stray")
 	if err := c.wire.uncork(); err != nil {
 		t.Fatal(err)
 	}
-	read(t, l, "answer")
+	testkit.Read(t, l, "answer")
 	l.Release()
 	o.Tidy()
 	if s := stats(t, p); s.Closed[pool.StrayBytes] != 1 {
@@ -355,15 +356,15 @@ func withHalf(t *testing.T, n int) (*secure, *pool.Pool, *pool.Origin, peer) {
 	t.Helper()
 	s, p, o := newSecure(t)
 	l, c := s.connect(t, o, pool.Ticket{})
-	write(t, c, "answer")
-	read(t, l, "answer")
+	testkit.Write(t, c, "answer")
+	testkit.Read(t, l, "answer")
 	l.Release()
 	c.wire.on = true
-	write(t, c, "stray")
+	testkit.Write(t, c, "stray")
 	if err := c.wire.uncorkPart(n); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it arrives", o.IdlePending)
+	testkit.Eventually(t, "it arrives", o.IdlePending)
 	return s, p, o, c
 }
 
@@ -385,12 +386,12 @@ func TestHalfASessionTicketClosesNothing(t *testing.T) {
 	if err := c.wire.uncorkPart(100); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "half a ticket arrives", o.IdlePending)
+	testkit.Eventually(t, "half a ticket arrives", o.IdlePending)
 	o.Tidy()
 	if err := c.wire.uncork(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the rest arrives", o.IdlePending)
+	testkit.Eventually(t, "the rest arrives", o.IdlePending)
 	o.Tidy()
 	o.Tidy()
 	again := acquire(t, o, pool.Ticket{})
@@ -422,7 +423,7 @@ func TestATLSConnectionWhoseServerSaidByeIsNotUsed(t *testing.T) {
 	if err := c.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the bye arrives", o.IdlePending)
+	testkit.Eventually(t, "the bye arrives", o.IdlePending)
 	again, _ := s.connect(t, o, pool.Ticket{})
 	defer again.Release()
 	if again == l || stats(t, p).Closed[pool.UpstreamClosed] != 1 {
@@ -434,8 +435,8 @@ func TestTheSecondHandshakeIsShorter(t *testing.T) {
 	s, _, o := newSecure(t)
 	for i := range 3 {
 		l, c := s.connect(t, o, pool.Ticket{Fresh: true})
-		write(t, c, "x")
-		read(t, l, "x") // and the tickets before it
+		testkit.Write(t, c, "x")
+		testkit.Read(t, l, "x") // and the tickets before it
 		if resumed := c.ConnectionState().DidResume; resumed != (i > 0) {
 			t.Errorf("handshake %d: resumed %v", i, resumed)
 		}
@@ -493,13 +494,13 @@ func TestAnUpstreamThatCannotProveItsNameGetsNothing(t *testing.T) {
 			accepted := s.accept()
 			if c.wrong == nil {
 				acquire(t, o, pool.Ticket{}).Release()
-				await(t, "the server has shaken hands", accepted)
+				testkit.Await(t, "the server has shaken hands", accepted)
 				return
 			}
-			if err := failure(t, o); err.Stage != "tls" || !c.wrong(err) {
+			if err := failure(t, o); err.Stage != pool.StageTLS || !c.wrong(err) {
 				t.Errorf("got %v, at %s", err, err.Stage)
 			}
-			if end := await(t, "the server has shaken hands", accepted); end.Conn != nil {
+			if end := testkit.Await(t, "the server has shaken hands", accepted); end.Conn != nil {
 				if n, err := end.Read(make([]byte, 1)); n > 0 || err == nil {
 					t.Error("something was sent")
 				}
@@ -514,7 +515,7 @@ func TestAnUpstreamThatCannotProveItsNameGetsNothing(t *testing.T) {
 func TestAHandshakeThatStallsIsGivenUp(t *testing.T) {
 	s, _, o := newSecure(t, func(c *pool.Config) { c.DialTimeout = 50 * ms })
 	err := failure(t, o)
-	if err.Stage != "tls" || !errors.Is(err, context.DeadlineExceeded) {
+	if err.Stage != pool.StageTLS || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, at %s", err, err.Stage)
 	}
 	if _, err := io.Copy(io.Discard, s.next()); err != nil && !errors.Is(err, net.ErrClosed) {

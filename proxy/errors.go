@@ -152,11 +152,11 @@ func dialProblem(err error) *problem {
 		return &problemConnect
 	}
 	switch failed.Stage {
-	case "dns":
+	case pool.StageDNS:
 		return dnsProblem(err)
-	case "tls":
+	case pool.StageTLS:
 		return tlsProblem(err)
-	case "policy":
+	case pool.StagePolicy:
 		return policyProblem(err)
 	}
 	switch {

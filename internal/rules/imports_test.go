@@ -23,14 +23,15 @@ const module = "github.com/carpoolproxy/carpool/"
 var mayImport = map[string][]string{
 	"charts":                nil,
 	"internal/rules":        nil,
+	"internal/list":         {},
 	"internal/sock":         {"golang.org/x/sys/"},
 	"internal/testkit":      nil, // for tests: no program links it
 	"proxy/http1":           {"golang.org/x/sys/"},
 	"proxy/http1/http1test": nil, // for tests: no program links it
 	"proxy/policy":          {"golang.org/x/sys/"},
-	"pool":                  {module + "internal/sock", "golang.org/x/"},
+	"pool":                  {module + "internal/sock", module + "internal/list", "golang.org/x/"},
 	"proxy": {
-		module + "proxy/http1", module + "proxy/policy", module + "internal/sock", module + "pool",
+		module + "proxy/http1", module + "proxy/policy", module + "internal/sock", module + "internal/list", module + "pool",
 		"github.com/elazarl/goproxy",
 	},
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/carpoolproxy/carpool/pool"
 )
@@ -71,5 +72,15 @@ func TestFiguresByAddressAreBounded(t *testing.T) {
 	last := netip.AddrFrom4([4]byte{127, 0, 0, pool.MaxAddrs + more + 1})
 	if n := len(got); n != pool.MaxAddrs+1 || got[n-1] != (pool.AddrStats{Requests: more + 1}) || got[n-2].Addr != last {
 		t.Errorf("%d addresses: %v", n, got)
+	}
+}
+
+// An address that was tried in vain is known, but carried nothing.
+func TestAnAddressThatWasDeadHasNoFigures(t *testing.T) {
+	p, o, _, second := twoAddresses(t, time.Second)
+	o.Avoid(netip.MustParseAddr("127.0.0.1"), 0)
+	acquire(t, o, pool.Ticket{}).Release()
+	if got := addrsOf(t, p); len(got) != 1 || got[0].Addr != second.addr.Addr() || o.Avoided() != 1 {
+		t.Errorf("%v, %d are avoided", got, o.Avoided())
 	}
 }

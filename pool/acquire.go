@@ -1,0 +1,114 @@
+package pool
+
+import (
+	"errors"
+	"time"
+)
+
+// What Acquire can fail with, apart from the errors of dialling.
+var (
+	// ErrFull means that too many requests wait for this origin already.
+	ErrFull = errors.New("pool: too many requests wait for a connection to this origin")
+	// ErrWaited means that none of the origin's connections came free in time.
+	ErrWaited = errors.New("pool: no connection to this origin came free in time")
+	// ErrBudget means that the pool as a whole is out of connections.
+	ErrBudget = errors.New("pool: the limit on open connections is reached")
+	// ErrCanceled is returned by Acquire after Cancel.
+	ErrCanceled = errors.New("pool: the request was given up")
+	// ErrClosed is returned by Acquire after Pool.Close.
+	ErrClosed = errors.New("pool: closed")
+)
+
+// Acquire borrows a connection: an idle one, or the next that comes free or
+// has been opened. It must be given back by Release or Discard.
+func (o *Origin) Acquire(t *Ticket) (*Lease, error) {
+	t.waited = false
+	l, err := o.takeOwn(t), error(nil)
+	if l == nil {
+		l, err = o.acquire(t)
+	}
+	for err == nil {
+		reason := l.check()
+		if reason == "" {
+			break
+		}
+		l.reused = false
+		l.close(reason)
+		l, err = o.acquire(t)
+	}
+	if err == nil {
+		l.lent.Store(true)
+	}
+	switch {
+	case t.waited:
+		o.pool.waits.observe(o.pool.now() - t.since)
+	case err == nil:
+		o.pool.waits.observe(0)
+	}
+	return l, err
+}
+
+func (o *Origin) acquire(t *Ticket) (*Lease, error) {
+	now := o.pool.now()
+	o.mu.Lock()
+	o.times.used = now
+	if l := o.idle.pick(t, now, &o.manners); l != nil {
+		o.mu.Unlock()
+		return l, nil
+	}
+	if o.pool.ctx.Err() != nil {
+		o.mu.Unlock()
+		return nil, ErrClosed
+	}
+	if !o.mayDialLocked() {
+		if l := o.idle.takeLongest(); l != nil { // none this request may have: make room
+			o.mu.Unlock()
+			l.close(MaxIdle)
+			return o.acquire(t)
+		}
+		if !t.waited && o.queue.undialled() >= o.pool.cfg.MaxPendingPerHost {
+			o.mu.Unlock()
+			return nil, ErrFull
+		}
+	}
+	o.queue.join(t, now)
+	wants := o.wantsLocked()
+	o.mu.Unlock()
+	if wants {
+		o.pool.claim(o)
+	}
+	return o.wait(t)
+}
+
+// wait waits for a grant. A dial has a time limit of its own, so only a
+// request that no dial is under way for runs into this one.
+func (o *Origin) wait(t *Ticket) (*Lease, error) {
+	timer := time.NewTimer(o.pool.cfg.PendingTimeout - (o.pool.now() - t.since))
+	defer timer.Stop()
+	for {
+		select {
+		case g := <-t.ch:
+			return g.lease, g.err
+		case <-timer.C:
+			o.mu.Lock()
+			if o.queue.hopes(t) {
+				timer.Reset(o.pool.cfg.PendingTimeout)
+			} else {
+				err := ErrWaited
+				if o.mayDialLocked() { // so it is a slot that was short
+					err = ErrBudget
+				}
+				o.queue.end(t, err)
+			}
+			o.mu.Unlock()
+		}
+	}
+}
+
+// Cancel makes the Acquire that waits with this ticket, if there is one, return
+// ErrCanceled. It may be called from any goroutine.
+func (o *Origin) Cancel(t *Ticket) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.queue.end(t, ErrCanceled)
+}

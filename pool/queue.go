@@ -1,0 +1,185 @@
+package pool
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/carpoolproxy/carpool/internal/list"
+)
+
+// Ticket is a place in the queue for connections. Its owner uses it for one
+// Acquire at a time. The zero value is ready.
+type Ticket struct {
+	// Replayable says that the request can be sent twice without harm: it may
+	// take any idle connection. One that cannot takes only a connection that the
+	// upstream is most unlikely to be closing just now.
+	Replayable bool
+	// Fresh asks for a new connection.
+	Fresh bool
+	// Virgin asks for a new connection too, for something other than HTTP. One that
+	// is opened for it, and not needed when it is there, is closed: it is no use to
+	// requests, for what speaks there may speak first.
+	Virgin bool
+	// Avoid, if valid, is an address that a connection opened for this request
+	// leads to only if there is no other.
+	Avoid netip.Addr
+
+	ch     chan grant // made when first needed; holds one
+	node   list.Node[*Ticket]
+	dial   *opening // begun for this request; guarded by the origin's mutex
+	own    *Lease   // pinned for this ticket; it may have been closed since
+	since  time.Duration
+	waited bool // in this Acquire
+}
+
+// takesUsed reports whether a connection that was used will do.
+func (t *Ticket) takesUsed() bool { return !t.Fresh && !t.Virgin }
+
+// opening is a dial under way. Whatever it brings is for who waits first by
+// then, but if it fails that says something only to the request that it was
+// begun for, if that still waits: another may have come just now, and is tried
+// for anew.
+type opening struct {
+	by     *Ticket    // nil if there is none that waits still; guarded by the origin's mutex
+	avoid  netip.Addr // to be tried last
+	virgin bool       // begun for something other than HTTP
+}
+
+// grant is what ends a wait.
+type grant struct {
+	lease *Lease
+	err   error
+}
+
+// queue is the requests that wait for a connection of an origin, and the dials
+// that are under way for them. The zero value is ready. The origin's mutex guards
+// it.
+//
+// First come first served: a connection goes to the first that may have it,
+// whoever it was opened for. There are no more dials than requests, but for those
+// whose request has got another connection meanwhile, or that replace one.
+type queue struct {
+	waiting list.List[*Ticket] // first come first
+	dialing int
+}
+
+// join puts a request into the queue, in front if its turn had come before.
+func (q *queue) join(t *Ticket, now time.Duration) {
+	if t.ch == nil {
+		t.ch = make(chan grant, 1)
+	}
+	t.node.Value = t
+	if t.waited { // the connection it got was dead
+		q.waiting.PushFront(&t.node)
+		return
+	}
+	t.since, t.waited = now, true
+	q.waiting.PushBack(&t.node)
+}
+
+// undialled is how many requests wait although no dial is under way for them.
+func (q *queue) undialled() int { return q.waiting.Len() - q.dialing }
+
+// begin notes a dial for a request that none was begun for; there is one.
+func (q *queue) begin() *opening {
+	t := q.firstUndialled()
+	t.dial = &opening{by: t, avoid: t.Avoid, virgin: t.Virgin}
+	q.dialing++
+	return t.dial
+}
+
+// beginForNone notes a dial that no request waits for.
+func (q *queue) beginForNone() *opening {
+	q.dialing++
+	return &opening{}
+}
+
+// firstUndialled returns a request that no dial under way was begun for, the
+// first of them if there may be many. There is one if there are fewer dials.
+func (q *queue) firstUndialled() *Ticket {
+	if last := q.waiting.Back().Value; last.dial == nil && q.undialled() == 1 {
+		return last
+	}
+	n := q.waiting.Front()
+	for n.Value.dial != nil {
+		n = n.Next()
+	}
+	return n.Value
+}
+
+// failed notes the end of a dial that has failed.
+func (q *queue) failed(d *opening, err error) {
+	q.dialing--
+	if d.by != nil {
+		q.grant(d.by, grant{err: err})
+	}
+}
+
+// succeeded notes the end of a dial that has brought a connection, and reports
+// whether that was granted.
+func (q *queue) succeeded(d *opening, l *Lease) bool {
+	q.dialing--
+	if d.by != nil {
+		d.by.dial = nil // it may have to wait on, for another
+	}
+	first := q.waiting.Front()
+	if first != nil {
+		q.grant(first.Value, grant{lease: l})
+	}
+	return first != nil
+}
+
+// heir returns the first request that may have a connection which was used a
+// moment ago. If there is none, inTheWay reports whether the connection keeps one
+// that needs a new one from it.
+func (q *queue) heir(m *manners, now time.Duration) (t *Ticket, inTheWay bool) {
+	fresh := 0
+	for n := q.waiting.Front(); n != nil; n = n.Next() {
+		if t := n.Value; t.takesUsed() && m.rest(t.Replayable, now) == 0 {
+			return t, false
+		}
+		if fresh++; fresh > q.dialing {
+			return nil, true
+		}
+	}
+	return nil, false
+}
+
+// grant ends a wait.
+func (q *queue) grant(t *Ticket, g grant) {
+	q.waiting.Remove(&t.node)
+	if t.dial != nil {
+		t.dial.by, t.dial = nil, nil
+	}
+	t.ch <- g
+}
+
+// end ends a wait with an error, if t waits.
+func (q *queue) end(t *Ticket, err error) {
+	if q.waiting.Has(&t.node) {
+		q.grant(t, grant{err: err})
+	}
+}
+
+// endAll ends the wait of all who wait.
+func (q *queue) endAll(err error) {
+	for n := q.waiting.Front(); n != nil; n = q.waiting.Front() {
+		q.grant(n.Value, grant{err: err})
+	}
+}
+
+// hopes reports whether a dial under way may bring t a connection. A dial has a
+// time limit of its own.
+func (q *queue) hopes(t *Ticket) bool {
+	if t.dial != nil {
+		return true
+	}
+	n := q.waiting.Front()
+	for i := 0; i < q.dialing && n != nil; i++ {
+		if n == &t.node {
+			return true
+		}
+		n = n.Next()
+	}
+	return false
+}

@@ -1,7 +1,0 @@
-//go:build race
-
-package pool_test
-
-// raceEnabled: under the race detector sync.Pool drops things at random, so
-// allocations cannot be counted.
-const raceEnabled = true

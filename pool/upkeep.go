@@ -1,0 +1,65 @@
+package pool
+
+import "time"
+
+// tidy retires idle connections that no request may take any more. Of those
+// beyond a learned limit one stays, the one idle longest: when the upstream
+// closes it, or does not, more is learned.
+func (o *Origin) tidy(now time.Duration) {
+	cfg := &o.pool.cfg
+	witness := false
+	o.drop(func(l *Lease) bool {
+		idle := now - l.idleSince
+		// It may have been closed without that being known yet.
+		if o.manners.limit.refutedBy(idle) && !l.conn.PeerGone() {
+			o.manners.limit.survived(idle)
+		}
+		if cfg.IdleTimeout > 0 && idle >= cfg.IdleTimeout || l.hint > 0 && idle >= l.hint-margin(l.hint) {
+			return true
+		}
+		before := witness
+		witness = witness || o.manners.outworn(idle)
+		return before && o.manners.outworn(idle)
+	}, IdleTimeout)
+	o.retireAged(now)
+	o.drop(func(l *Lease) bool { return !o.keepsLocked(l, now) }, NotTrusted)
+	o.closeStrays(now)
+}
+
+// drop closes the idle connections that which says, longest idle first, and
+// returns how many they were. It calls which with o.mu held.
+func (o *Origin) drop(which func(*Lease) bool, reason Reason) int {
+	return o.dropFor(func(l *Lease) Reason {
+		if which(l) {
+			return reason
+		}
+		return ""
+	})
+}
+
+// dropFor closes the idle connections for which why returns a reason.
+func (o *Origin) dropFor(why func(*Lease) Reason) int {
+	o.mu.Lock()
+	gone := o.idle.takeFor(why)
+	o.mu.Unlock()
+	for _, u := range gone {
+		u.lease.close(u.reason)
+	}
+	return len(gone)
+}
+
+// abandon closes the idle connections that lead to an address.
+func (o *Origin) abandon(e *endpoint, reason Reason) {
+	var gone []*Lease
+	o.mu.Lock()
+	for n := e.leases.Front(); n != nil; n = n.Next() {
+		if l := n.Value; l.node.Listed() {
+			l.node.Leave()
+			gone = append(gone, l)
+		}
+	}
+	o.mu.Unlock()
+	for _, l := range gone {
+		l.close(reason)
+	}
+}
