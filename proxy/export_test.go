@@ -39,7 +39,8 @@ func (p *Proxy) HoldSessions() (release func()) {
 	p.roster.mu.Lock()
 	defer p.roster.mu.Unlock()
 	var held []*reins
-	for s := p.roster.awake; s != nil; s = s.next {
+	for e := p.roster.awake.Front(); e != nil; e = e.Next() {
+		s := e.Value
 		s.mu.Lock()
 		held = append(held, s)
 	}

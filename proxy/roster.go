@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/list"
 	"github.com/carpoolproxy/carpool/internal/sock"
 )
 
@@ -18,7 +19,7 @@ type roster struct {
 	// it is held, never the other way round; it is never held across I/O that can
 	// wait.
 	mu       sync.Mutex
-	awake    *reins // the first of a doubly linked list
+	awake    list.List[*reins]
 	asleep   map[uint64]*reins
 	lastID   uint64
 	stacks   int // that sessions which fell asleep have left behind
@@ -28,8 +29,8 @@ type roster struct {
 
 // seat is a session's place in the roster, which guards it.
 type seat struct {
-	next, prev *reins
-	id         uint64 // while asleep
+	node list.Node[*reins] // while awake
+	id   uint64            // while asleep
 }
 
 // full reports whether there is room for no other client.
@@ -51,8 +52,8 @@ func (r *roster) evictIdlest() bool {
 			oldest, since = s, t
 		}
 	}
-	for s := r.awake; s != nil; s = s.next {
-		consider(s)
+	for e := r.awake.Front(); e != nil; e = e.Next() {
+		consider(e.Value)
 	}
 	for _, s := range r.asleep {
 		consider(s)
@@ -68,8 +69,8 @@ func (r *roster) closeIdle(latest time.Duration) (n int) {
 		since, idle := s.idleSince()
 		return idle && since <= latest
 	}
-	for s := r.awake; s != nil && n < closeAtATime; s = s.next {
-		if old(s) && r.evictLocked(s) {
+	for e := r.awake.Front(); e != nil && n < closeAtATime; e = e.Next() {
+		if s := e.Value; old(s) && r.evictLocked(s) {
 			n++
 		}
 	}
@@ -106,27 +107,13 @@ func (r *roster) join(s *reins) {
 func (r *roster) leave(s *reins) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.unlinkLocked(s)
+	r.awake.Remove(&s.node)
 	r.clients--
 }
 
 func (r *roster) linkLocked(s *reins) {
-	if s.next = r.awake; s.next != nil {
-		s.next.prev = s
-	}
-	r.awake = s
-}
-
-func (r *roster) unlinkLocked(s *reins) {
-	if s.prev != nil {
-		s.prev.next = s.next
-	} else {
-		r.awake = s.next
-	}
-	if s.next != nil {
-		s.next.prev = s.prev
-	}
-	s.next, s.prev = nil, nil
+	s.node.Value = s
+	r.awake.PushFront(&s.node)
 }
 
 // sleep lets an idle session wait without a goroutine: its stack is most of
@@ -142,7 +129,7 @@ func (r *roster) sleep(s *reins) {
 		go s.run()
 		return
 	}
-	r.unlinkLocked(s)
+	r.awake.Remove(&s.node)
 	r.asleep[s.id] = s
 	r.stacks++
 }
@@ -162,8 +149,8 @@ func (r *roster) wakeLocked(s *reins) {
 func (r *roster) quiet() (n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for s := r.awake; s != nil; s = s.next {
-		if s.isQuiet() {
+	for e := r.awake.Front(); e != nil; e = e.Next() {
+		if e.Value.isQuiet() {
 			n++
 		}
 	}
@@ -174,8 +161,8 @@ func (r *roster) quiet() (n int64) {
 func (r *roster) cutAll() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for s := r.awake; s != nil; s = s.next {
-		s.cut()
+	for e := r.awake.Front(); e != nil; e = e.Next() {
+		e.Value.cut()
 	}
 	for _, s := range r.asleep {
 		s.cut()
@@ -208,8 +195,8 @@ func (r *roster) freeStacks(before int) int {
 func (r *roster) appendAwake(list []*reins) []*reins {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for s := r.awake; s != nil; s = s.next {
-		list = append(list, s)
+	for e := r.awake.Front(); e != nil; e = e.Next() {
+		list = append(list, e.Value)
 	}
 	return list
 }
