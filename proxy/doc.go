@@ -43,7 +43,9 @@ becomes its own. One of the pool's (dials, look-ups) fails the request that wait
 for it. The sweeper, the watchers and the janitor drop what they were at and go on.
 All are counted and told to Config.Fault. Left out are goroutines that run
 nothing of ours but a wait, and, in cmd, what looks at memory and keeps the
-page's history: it reads figures, and no request waits for it.
+page's history: it reads figures, and no request waits for it. The accept loops
+are left out on purpose: a carpool that accepts nothing is better restarted. On
+the admin port net/http contains what a handler does.
 
 # The retry rule (verdict.go)
 
