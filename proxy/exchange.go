@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
@@ -20,25 +19,12 @@ type exchange struct {
 	headLen int
 	origin  *pool.Origin
 
-	// What is kept of the request after its bytes are gone.
-	isHead, isOptions bool
-	keepAlive         bool  // the client wants to go on after the answer
-	http10            bool  // the client speaks HTTP/1.0
-	upgrade           bool  // the client offers another protocol
-	connect           bool  // it is a CONNECT
-	replayable        bool  // may be sent twice, as far as the method goes
-	pin               bool  // authenticates the connection, not the request
-	forwards          int64 // Max-Forwards for the next hop, -1: none
+	traits       // of the request
+	connect bool // it is a CONNECT
 
-	reqHead  []byte      // as it goes upstream; kept until the end, for a retry and the log
-	reqBody  http1.Body  // the framing of what is still to be read
-	ready    int         // bytes at the front of session.in that are body, as it goes upstream
-	keep     bool        // they stay there after they were sent, for a retry
-	pumping  bool        // the rest of the body is being sent by another goroutine
-	allRead  atomic.Bool // which has read the last of it
-	accepted bool        // a byte of it was
-	broken   bool        // not the whole request was, or will be, sent
-	pumpErr  error       // what the pump ended with
+	reqHead  []byte // as it goes upstream; kept until the end, for a retry and the log
+	up       upload // the request's body
+	accepted bool   // a byte of the request was
 	retried  bool
 
 	resp     http1.Response
@@ -51,8 +37,8 @@ type exchange struct {
 	// What the upstream said of its connection (pool.Lease.Hint).
 	hintTimeout, hintMax int64
 
-	received, sent int64 // bytes of body from the upstream, and of request body
-	status         int
+	received int64 // bytes of body from the upstream
+	status   int
 }
 
 // scratchSize is what the heads of an exchange may keep of memory.
@@ -73,68 +59,9 @@ func (x *exchange) recycle() {
 	*x = exchange{
 		req: x.req, resp: x.resp,
 		reqHead: x.reqHead[:0], respHead: x.respHead[:0],
+		up: upload{done: x.up.done},
 	}
 	exchanges.Put(x)
-}
-
-// classify notes what the request's head says about how to treat it.
-func (x *exchange) classify(retryKeyed bool) {
-	r := &x.req
-	x.http10 = r.Minor == 0
-	x.keepAlive = !x.http10 && !r.Close || x.http10 && (r.KeepAlive || http1.EqualFold(r.First(http1.ProxyConnection), "keep-alive"))
-	x.keepAlive = x.keepAlive && !r.Suspect
-	x.forwards = -1
-	switch string(r.Method) {
-	case "HEAD":
-		x.isHead = true
-	case "OPTIONS":
-		x.isOptions = true
-		x.forwards, _ = maxForwards(r)
-	case "TRACE":
-		x.forwards, _ = maxForwards(r)
-	}
-	x.upgrade = offersUpgrade(r)
-	x.replayable = !x.upgrade && repeatable(r, retryKeyed)
-	x.pin = pins(r.First(http1.Authorization))
-	x.reqBody = r.Body()
-}
-
-// offersUpgrade reports whether an Upgrade is to be passed on. Not one with a
-// long body, or one of which it is not known how long it is: there are servers
-// that take what follows such a head for the other protocol, or for the next
-// request (Kludex/uvicorn#2722), and the other protocol begins where the request
-// ends. docker exec sends a short one. And not one to HTTP/2, which would only
-// take the connection out of the pool.
-func offersUpgrade(r *http1.Request) bool {
-	if !r.Upgrade || r.Minor == 0 || !r.Has.Of(http1.Upgrade) {
-		return false
-	}
-	body, h2c := r.Body(), false
-	if body.Chunked() || body.Left() > maxReplay {
-		return false
-	}
-	for i := range r.Fields {
-		if f := &r.Fields[i]; f.Name == http1.Upgrade {
-			http1.EachOption(r.Value(f), func(o []byte) bool {
-				h2c = h2c || http1.EqualFold(o, "h2c")
-				return true
-			})
-		}
-	}
-	return !h2c
-}
-
-// pins reports whether credentials are of a scheme that authenticates the
-// connection instead of the request (RFC 4559): such a connection is for this
-// client only.
-func pins(credentials []byte) bool {
-	for _, scheme := range [...]string{"ntlm", "negotiate"} {
-		if n := len(scheme); len(credentials) >= n && http1.EqualFold(credentials[:n], scheme) &&
-			(len(credentials) == n || credentials[n] == ' ') {
-			return true
-		}
-	}
-	return false
 }
 
 // maxReplay is how much of a request body is kept for a retry.
@@ -143,8 +70,8 @@ const maxReplay = 64 << 10
 // exchange carries the request in x upstream and brings the answer back.
 func (s *session) exchange(x *exchange) (more bool) {
 	s.in.Consume(x.headLen)
-	x.keep = x.replayable && x.reqBody.Left() <= maxReplay
-	if err := s.decodeBody(x); err != nil {
+	x.up.keep = x.replayable && x.up.body.Left() <= maxReplay
+	if err := x.up.decode(); err != nil {
 		return s.refuse(x, err)
 	}
 	s.p.inFlight.Add(1)
@@ -171,7 +98,7 @@ func (s *session) carry(x *exchange) bool {
 			return next == following
 		}
 		x.retried, s.ticket.Avoid = true, addr
-		x.broken, x.accepted = false, false
+		x.up.broken, x.accepted = false, false
 		x.rb.Release()
 		x.resp.Reset()
 		s.p.retries.Add(1)
@@ -180,7 +107,7 @@ func (s *session) carry(x *exchange) bool {
 
 // unlent ends an exchange for which there is no connection.
 func (s *session) unlent(x *exchange, p *problem) step {
-	f := facts{unlent: p, read: x.reqBody.Done(), sent: true, persists: x.keepAlive}
+	f := facts{unlent: p, read: x.up.body.Done(), sent: true, persists: x.keepAlive}
 	return s.tell(x, f.judge())
 }
 
@@ -188,7 +115,7 @@ func (s *session) unlent(x *exchange, p *problem) step {
 // from the pool.
 func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	// A handshake has to get through: the other protocol is spoken for long.
-	s.ticket.Replayable, s.ticket.Fresh = x.replayable && x.keep, x.retried || x.upgrade && !s.ticket.Kept()
+	s.ticket.Replayable, s.ticket.Fresh = x.replayable && x.up.keep, x.retried || x.upgrade && !s.ticket.Kept()
 	if !x.retried {
 		s.ticket.Avoid = netip.Addr{}
 	} else {
@@ -205,9 +132,9 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 // attempt sends the request on a connection and relays the answer, or asks to be
 // called again.
 func (s *session) attempt(x *exchange, lease *pool.Lease) step {
-	n, err := lease.Writev(x.reqHead, s.in.Bytes()[:x.ready])
+	n, err := lease.Writev(x.reqHead, x.up.bytes())
 	if err != nil {
-		x.broken = true // there may be an answer all the same, an early one
+		x.up.broken = true // there may be an answer all the same, an early one
 		if x.accepted = n > 0; !x.accepted {
 			if v := s.judge(x, lease, unanswered, err); v.next == again {
 				return s.conclude(x, lease, v)
@@ -215,7 +142,7 @@ func (s *session) attempt(x *exchange, lease *pool.Lease) step {
 		}
 	} else {
 		x.accepted = true
-		s.sendRest(x, lease)
+		x.up.start(lease)
 	}
 	if err := s.readResponse(x, lease); err != nil {
 		got := unanswered
@@ -230,13 +157,13 @@ func (s *session) attempt(x *exchange, lease *pool.Lease) step {
 	return s.answer(x, lease)
 }
 
-// judge stops the pump, gathers the facts, and has them judged. err is what the
+// judge stops the upload, gathers the facts, and has them judged. err is what the
 // exchange cannot go on for, nil if there is nothing.
 func (s *session) judge(x *exchange, lease *pool.Lease, got progress, err error) verdict {
-	pumped := s.joinPump(x, lease)
+	uploaded := x.up.stop(lease)
 	r := &x.resp
 	f := facts{
-		got: got, accepted: x.accepted, read: x.reqBody.Done(), sent: !x.broken, replayable: x.replayable, kept: x.keep,
+		got: got, accepted: x.accepted, read: x.up.body.Done(), sent: !x.up.broken, replayable: x.replayable, kept: x.up.keep,
 		retried: x.retried, upgrade: x.upgrade, connect: x.connect, persists: x.keepAlive, reused: lease != nil && lease.Reused(), stray: x.stray,
 		late: lease != nil && x.cameLate(lease),
 	}
@@ -249,7 +176,7 @@ func (s *session) judge(x *exchange, lease *pool.Lease, got progress, err error)
 	} else {
 		f.gone, f.dead = s.reins.reined()
 	}
-	f.blame(pumped, isClientError(pumped))
+	f.blame(uploaded, isClientError(uploaded))
 	f.blame(err, isClientError(err))
 	return f.judge()
 }
@@ -277,7 +204,7 @@ func (s *session) tell(x *exchange, v verdict) step {
 // readResponse reads until the head of the final response is in x.resp. 1xx
 // responses go to the client as they come.
 func (s *session) readResponse(x *exchange, lease *pool.Lease) error {
-	if t := s.p.cfg.ResponseHeaderTimeout; t > 0 && !x.pumping {
+	if t := s.p.cfg.ResponseHeaderTimeout; t > 0 && !x.up.running {
 		if err := s.deadline(lease, t); err != nil {
 			return err
 		}

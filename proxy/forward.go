@@ -9,13 +9,14 @@ import (
 
 // What goes on of a head, and what ends here (RFC 9110 section 7.6.1). What goes on
 // does so as the bytes that came. How a message is delimited is decided before it
-// is written: of a request by its head (classify), of an answer by frame.
+// is written: of a request by its head (traits), of an answer by frame.
 
 // buildRequest writes the head for the upstream: what came, less what was
 // meant for this connection only (RFC 9110 section 7.6.1), in origin-form.
 func (s *session) buildRequest(x *exchange, t target) {
 	r := &x.req
-	x.classify(s.p.cfg.RetryIdempotencyKey)
+	x.traits.read(r, s.p.cfg.RetryIdempotencyKey)
+	x.up.body = r.Body()
 	b := append(x.reqHead[:0], r.Method...)
 	b = append(b, ' ')
 	switch {

@@ -42,7 +42,7 @@ func (s *session) logDetail(x *exchange, status int, kind errorKind, detail stri
 		return
 	}
 	r := Record{
-		Status: status, Error: kind.String(), Detail: detail, Sent: x.sent, Received: x.received,
+		Status: status, Error: kind.String(), Detail: detail, Sent: x.up.sent, Received: x.received,
 		Duration: s.p.now() - x.start, Retried: x.retried,
 	}
 	switch {
@@ -93,8 +93,7 @@ func (s *session) fail(x *exchange, v verdict) step {
 	x.keepAlive = v.next == following
 	more := s.replyProblem(x, p)
 	s.logDetail(x, p.status, p.kind, p.text)
-	s.in.Consume(x.ready)
-	x.ready = 0
+	x.up.forget()
 	if !more {
 		return closing
 	}
@@ -155,7 +154,7 @@ func (s *session) answerHere(x *exchange) (done, again bool) {
 	if trace {
 		fields, body = "Content-Type: message/http\r\n", string(s.traced(r))
 	}
-	x.keepAlive = x.keepAlive && x.reqBody.Done()
+	x.keepAlive = x.keepAlive && x.up.body.Done()
 	s.in.Consume(x.headLen)
 	again = s.reply(x, 200, fields, body)
 	s.log(x, 200, noError)

@@ -24,7 +24,7 @@ func TestPanicsOfASessionsGoroutinesAreContained(t *testing.T) {
 		begin func(r *rig, o *origin) (client, up *wire)
 		from  func(client, up *wire) *wire // whose bytes it reads
 	}{
-		{"proxy.(*session).pump(", func(r *rig, o *origin) (client, up *wire) {
+		{"proxy.(*upload).run(", func(r *rig, o *origin) (client, up *wire) {
 			client = r.client()
 			more := "Content-Length: 1000000\r\n\r\nfirst"
 			client.send(o.request("POST", "/", more))

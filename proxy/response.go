@@ -21,7 +21,7 @@ func (s *session) answer(x *exchange, lease *pool.Lease) step {
 	x.status = r.Status
 	x.hintTimeout, x.hintMax = r.KeepAliveHint()
 	x.pin = x.pin || r.Status == 401 && r.Has.Of(http1.WWWAuthenticate) && asksForConnection(r)
-	x.frame(s.uploaded(x) && !s.p.draining.Load())
+	x.frame(x.up.whole() && !s.p.draining.Load())
 	x.respHead = append(x.appendConnection(x.buildResponse(s.p.cfg.Via)), "\r\n"...)
 	return s.relay(x, lease)
 }
@@ -116,8 +116,8 @@ func (s *session) finish(x *exchange, next step) step {
 		_ = s.client.SetWriteDeadline(time.Time{})
 	}
 	s.linger = true
-	if x.reqBody.Done() {
-		s.in.Consume(x.ready)                        // what was kept for a retry
+	if x.up.body.Done() {
+		x.up.forget()                                // what was kept for a retry
 		s.linger = next == closing && s.in.Len() > 0 // the rest of a pipeline
 	}
 	return next

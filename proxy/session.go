@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
@@ -26,11 +25,9 @@ type session struct {
 	authority []byte       // which named it like this
 	tls       bool
 
-	ticket   pool.Ticket
-	pumpDone chan error  // made when first needed; holds one
-	stopping atomic.Bool // the pump is to end
-	linger   bool        // let the client read the answer before closing
-	abort    bool        // close so that the client sees a broken answer
+	ticket pool.Ticket
+	linger bool // let the client read the answer before closing
+	abort  bool // close so that the client sees a broken answer
 
 	reins reins // what others may pull
 }
@@ -175,6 +172,9 @@ func (s *session) lingerOn() {
 // handle serves the request that begins in s.in.
 func (s *session) handle(x *exchange) bool {
 	x.start = s.p.now()
+	u := &x.up
+	u.client, u.conn, u.in, u.reins = s.client, &s.conn, &s.in, &s.reins
+	u.idle, u.answer = s.p.cfg.BodyIdleTimeout, s.p.cfg.ResponseHeaderTimeout
 	if err := s.readHead(x); err != nil {
 		return s.refuseHead(x, err)
 	}

@@ -13,7 +13,7 @@ import (
 // sides.
 func (s *session) splice(x *exchange, lease *pool.Lease, f *flow) (broken bool) {
 	up := make(chan error, 1)
-	go func() { up <- s.oneWay(lease, s.client, &s.in, &x.sent, f, lease) }()
+	go func() { up <- s.oneWay(lease, s.client, &s.in, &x.up.sent, f, lease) }()
 	down := s.oneWay(s.client, lease, &x.rb, &x.received, f, lease)
 	err := errors.Join(<-up, down)
 	rethrow(err)

@@ -79,8 +79,7 @@ func (s *session) switchProtocols(x *exchange, lease *pool.Lease) step {
 	x.status, x.keepAlive = 101, false
 	head := append(x.buildResponse(s.p.cfg.Via), "Connection: Upgrade\r\n\r\n"...)
 	x.rb.Consume(x.headLen)
-	s.in.Consume(x.ready)
-	x.ready = 0
+	x.up.forget()
 	if err := s.conn.Register(); err != nil {
 		return s.brokenOff(x, lease, &clientError{err}, false)
 	}

@@ -3,8 +3,10 @@ package proxy
 import (
 	"errors"
 	"os"
+	"sync/atomic"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy/http1"
 )
@@ -24,179 +26,213 @@ func isClientError(err error) bool {
 	return errors.As(err, &e)
 }
 
-// decodeBody goes on through the request body as far as it is in s.in: what is
-// right moves up behind the bytes that are ready.
-func (s *session) decodeBody(x *exchange) error {
-	out, used, err := x.reqBody.Decode(s.in.Bytes()[x.ready:])
-	s.in.Cut(x.ready+out, x.ready+used)
-	x.ready += out
-	x.sent += int64(out)
-	x.keep = x.keep && x.ready <= maxReplay // chunks do not say how many will come
+// upload is the body of one request, on its way from the client to the upstream.
+//
+// What is there when the head is sent goes with it. The rest is sent by another
+// goroutine, from start until stop or ended says that it has come to its end: the
+// upstream may answer first. While it runs, the client's bytes and all fields but
+// the atomic ones are its own. A failure of the client's ends the exchange; one of
+// the upstream's does not, for there may be an answer.
+type upload struct {
+	// Set by the session as the request comes.
+	client sock.Stream
+	conn   *sock.Conn    // under client
+	in     *sock.Buffer  // what the client has sent, the body first
+	reins  *reins        // of the session
+	idle   time.Duration // bounds silence inside the body; 0 is no limit
+	answer time.Duration // bounds the wait for an answer's head, from the end of the body; 0 is no limit
+
+	body  http1.Body // the framing of what is still to be read
+	ready int        // bytes at the front of in that are body, as it goes upstream
+	keep  bool       // they stay there after they were sent, for a retry
+	sent  int64      // bytes of body that went, or are about to go, upstream
+
+	broken  bool  // not the whole request was, or will be, sent
+	running bool  // the goroutine is
+	err     error // what it ended with
+
+	done     chan error  // made when first needed, and kept; holds one
+	allRead  atomic.Bool // the last of the body has been read
+	stopping atomic.Bool // the goroutine is to end
+}
+
+// bytes are those of the body that are ready.
+func (u *upload) bytes() []byte { return u.in.Bytes()[:u.ready] }
+
+// decode goes on through the body as far as it is there: what is right moves up
+// behind the bytes that are ready.
+func (u *upload) decode() error {
+	out, used, err := u.body.Decode(u.in.Bytes()[u.ready:])
+	u.in.Cut(u.ready+out, u.ready+used)
+	u.ready += out
+	u.sent += int64(out)
+	u.keep = u.keep && u.ready <= maxReplay // chunks do not say how many will come
 	return err
 }
 
-// sendRest sees to the rest of a request body after its beginning was sent. If
-// there is one, another goroutine sends it, for the upstream may answer before
-// it is all there.
-func (s *session) sendRest(x *exchange, lease *pool.Lease) {
-	if x.reqBody.Done() {
-		s.dropSent(x)
+// forget gives up the bytes that are ready: they were sent, or will never be.
+func (u *upload) forget() {
+	u.in.Consume(u.ready)
+	u.ready = 0
+}
+
+// drop gives up bytes that were sent and need not be kept.
+func (u *upload) drop() {
+	if !u.keep {
+		u.forget()
+	}
+}
+
+// start sees to the rest of the body after its beginning was sent, on a goroutine
+// if there is one.
+func (u *upload) start(lease *pool.Lease) {
+	if u.body.Done() {
+		u.drop()
 		return
 	}
-	if err := s.conn.Register(); err != nil {
-		x.broken = true
+	if err := u.conn.Register(); err != nil {
+		u.broken = true
 		return
 	}
-	if s.pumpDone == nil {
-		s.pumpDone = make(chan error, 1)
+	if u.done == nil {
+		u.done = make(chan error, 1)
 	}
-	x.pumping = true
-	s.watchLease(lease, true)
+	u.running = true
+	u.patient(lease, true)
 	go func() {
-		err := s.pump(x, lease)
+		err := u.run(lease)
 		if isPanic(err) {
 			lease.Interrupt()
 		}
-		s.pumpDone <- err
+		u.done <- err
 	}()
 }
 
-// watchLease begins or ends the time in which the upstream may take the request
-// as slowly as it likes: the sweeper sees to it that it lives.
-func (s *session) watchLease(lease *pool.Lease, on bool) {
+// patient begins or ends the time in which the upstream may take the request as
+// slowly as it likes: the sweeper sees to it that it lives.
+func (u *upload) patient(lease *pool.Lease, on bool) {
 	lease.SetPatient(on)
-	s.reins.setPatient(on)
+	u.reins.setPatient(on)
 }
 
-// dropSent gives up body bytes that were sent and need not be kept.
-func (s *session) dropSent(x *exchange) {
-	if !x.keep {
-		s.in.Consume(x.ready)
-		x.ready = 0
-	}
-}
-
-// pump sends the rest of a request body as it comes. While it runs, s.in and
-// the request's half of x are its own. A failure of the client's ends the
-// exchange; one of the upstream's does not, for there may be an answer.
-func (s *session) pump(x *exchange, lease *pool.Lease) (err error) {
+// run sends the rest of the body as it comes.
+func (u *upload) run(lease *pool.Lease) (err error) {
 	defer catch(&err)
-	for !x.reqBody.Done() {
-		if s.in.Free() == 0 {
-			x.keep = false // no room to keep it
+	for !u.body.Done() {
+		if u.in.Free() == 0 {
+			u.keep = false // no room to keep it
 		}
-		s.dropSent(x)
-		sent := x.ready
-		if err := s.fillBody(x); err != nil {
+		u.drop()
+		sent := u.ready
+		if err := u.fill(); err != nil {
 			lease.Interrupt()
 			return err
 		}
-		if x.reqBody.Done() {
-			x.allRead.Store(true) // before the upstream can answer
+		if u.body.Done() {
+			u.allRead.Store(true) // before the upstream can answer
 		}
-		if err := s.sendBody(lease, s.in.Bytes()[sent:x.ready]); err != nil {
+		if err := u.write(lease, u.in.Bytes()[sent:u.ready]); err != nil {
 			return err
 		}
 	}
-	s.dropSent(x)
-	if s.p.cfg.BodyIdleTimeout > 0 {
+	u.drop()
+	if u.idle > 0 {
 		_ = lease.SetWriteDeadline(time.Time{})
 	}
-	s.watchLease(lease, false)
-	if t := s.p.cfg.ResponseHeaderTimeout; t > 0 {
-		return s.reins.awaitHead(lease, t)
+	u.patient(lease, false)
+	if u.answer > 0 {
+		return u.reins.awaitHead(lease, u.answer)
 	}
 	return nil
 }
 
-// fillBody reads and decodes the next part of a request body. If joinPump stops
-// it, that is no failure of the client's.
-func (s *session) fillBody(x *exchange) error {
-	if t := s.p.cfg.BodyIdleTimeout; t > 0 {
-		if err := s.client.SetReadDeadline(time.Now().Add(t)); err != nil {
+// fill reads and decodes the next part of the body. If stop ends it, that is no
+// failure of the client's.
+func (u *upload) fill() error {
+	if u.idle > 0 {
+		if err := u.client.SetReadDeadline(time.Now().Add(u.idle)); err != nil {
 			return &clientError{err}
 		}
-		if s.stopping.Load() { // by a deadline that may just have been overwritten
+		if u.stopping.Load() { // by a deadline that may just have been overwritten
 			return os.ErrDeadlineExceeded
 		}
 	}
-	s.in.Grow(http1.MaxUnused) // a line that has not ended; the decoder's own limit comes first
-	if err := s.client.Fill(&s.in); err != nil {
-		if s.stopping.Load() {
+	u.in.Grow(http1.MaxUnused) // a line that has not ended; the decoder's own limit comes first
+	if err := u.client.Fill(u.in); err != nil {
+		if u.stopping.Load() {
 			return os.ErrDeadlineExceeded
 		}
 		return &clientError{err}
 	}
-	if err := s.decodeBody(x); err != nil {
+	if err := u.decode(); err != nil {
 		return &clientError{err}
 	}
 	return nil
 }
 
-// sendBody writes a part of a request body. An upstream that takes too long over
-// it gets no chance to answer either.
-func (s *session) sendBody(lease *pool.Lease, part []byte) error {
-	t := s.p.cfg.BodyIdleTimeout
-	if t > 0 {
-		if err := lease.SetWriteDeadline(time.Now().Add(t)); err != nil {
+// write sends a part of the body. An upstream that takes too long over it gets no
+// chance to answer either.
+func (u *upload) write(lease *pool.Lease, part []byte) error {
+	if u.idle > 0 {
+		if err := lease.SetWriteDeadline(time.Now().Add(u.idle)); err != nil {
 			return err
 		}
-		if s.stopping.Load() { // by a deadline that may just have been overwritten
+		if u.stopping.Load() { // by a deadline that may just have been overwritten
 			return os.ErrDeadlineExceeded
 		}
 	}
 	_, err := lease.Write(part)
-	if t > 0 && errors.Is(err, os.ErrDeadlineExceeded) && !s.stopping.Load() {
+	if u.idle > 0 && errors.Is(err, os.ErrDeadlineExceeded) && !u.stopping.Load() {
 		lease.Interrupt()
 	}
 	return err
 }
 
-// joinPump stops the pump, if it runs, and returns what went wrong on the
-// client's side of it. x.broken then tells whether the whole request was sent.
-func (s *session) joinPump(x *exchange, lease *pool.Lease) error {
-	if x.pumping && !s.pumpEnded(x) {
+// stop ends the goroutine, if it runs, and returns what went wrong on the client's
+// side of it. broken then tells whether the whole request was sent.
+func (u *upload) stop(lease *pool.Lease) error {
+	if u.running && !u.ended() {
 		past := time.Unix(1, 0)
-		s.stopping.Store(true)
-		_ = s.client.SetReadDeadline(past)
+		u.stopping.Store(true)
+		_ = u.client.SetReadDeadline(past)
 		_ = lease.SetWriteDeadline(past)
-		err := <-s.pumpDone
-		s.stopping.Store(false)
+		err := <-u.done
+		u.stopping.Store(false)
 		_ = lease.SetWriteDeadline(time.Time{})
-		s.pumped(x, err)
+		u.end(err)
 		if errors.Is(err, os.ErrDeadlineExceeded) && !isClientError(err) {
-			x.pumpErr = nil // it was stopped, it did not fail
+			u.err = nil // it was stopped, it did not fail
 		}
 	}
-	return x.pumpErr
+	return u.err
 }
 
-// pumpEnded reports whether the pump has come to its end by itself.
-func (s *session) pumpEnded(x *exchange) bool {
+// ended reports whether the goroutine has come to its end by itself.
+func (u *upload) ended() bool {
 	select {
-	case err := <-s.pumpDone:
-		s.pumped(x, err)
+	case err := <-u.done:
+		u.end(err)
 		return true
 	default:
 		return false
 	}
 }
 
-// pumped notes how the pump ended.
-func (s *session) pumped(x *exchange, err error) {
+// end notes how the goroutine has ended.
+func (u *upload) end(err error) {
 	rethrow(err)
-	x.pumping, x.pumpErr = false, err
-	_ = s.client.SetReadDeadline(time.Time{})
+	u.running, u.err = false, err
+	_ = u.client.SetReadDeadline(time.Time{})
 	if err != nil {
-		x.broken = true
+		u.broken = true
 	}
 }
 
-// uploaded reports whether the client has sent its whole request by now, so
-// that another can follow.
-func (s *session) uploaded(x *exchange) bool {
-	if x.pumping && !s.pumpEnded(x) {
-		return x.allRead.Load()
+// whole reports whether the client has sent its whole request by now, so that
+// another can follow.
+func (u *upload) whole() bool {
+	if u.running && !u.ended() {
+		return u.allRead.Load()
 	}
-	return !x.broken
+	return !u.broken
 }
