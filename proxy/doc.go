@@ -9,7 +9,7 @@ The way of a request:
 	                         ▲                                      │
 	                         │                 acquire ◄── carry ◄──┘
 	                         │                    │
-	                         │                 attempt: write the request (pump: the rest of a long body)
+	                         │                 attempt: write the request (upload: the rest of a long body)
 	                         │                    │      readResponse
 	                         └──── finish ◄── relay: write the answer, settle the connection
 
@@ -23,7 +23,7 @@ follows: the answer, what becomes of the connection, and the next step.
 conclude, settle, brokenOff and join carry it out.
 
 One goroutine does all of it, in this order, without handing anything to
-another. The exceptions are the pump, which sends the part of a request body
+another. The exceptions are the upload, which sends the part of a request body
 that has not arrived with its head, because the upstream may answer first; the
 second direction of a tunnel; and the sweeper, which looks over all sessions a
 few times a second.
@@ -38,7 +38,7 @@ then (reins.gone) tells it why.
 # Panics
 
 A panic on a session's goroutine ends its connection. One on a goroutine that
-works for it (the pump, the directions of a tunnel) is handed to the session and
+works for it (an upload, the directions of a tunnel) is handed to the session and
 becomes its own. One of the pool's (dials, look-ups) fails the request that waits
 for it. The sweeper, the watchers and the janitor drop what they were at and go on.
 All are counted and told to Config.Fault. Left out are goroutines that run
