@@ -128,7 +128,7 @@ func (s *session) end() {
 	s.p.roster.leave(&s.reins)
 	s.reins.close(s.abort)
 	p := s.p
-	if r != nil { // a pump may still be at it: its memory serves nobody else
+	if r != nil { // an upload may still be at it: its memory serves nobody else
 		p.work.Done()
 		return
 	}

@@ -26,7 +26,7 @@ func (x *exchange) idledOut(lease *pool.Lease) bool {
 }
 
 // crossed reports whether an answer that is idledOut is none, so that the request
-// is to be sent again. The pump is stopped then.
+// is to be sent again. The upload is stopped then.
 func (s *session) crossed(x *exchange, lease *pool.Lease) (verdict, bool) {
 	if !x.idledOut(lease) || !x.replayable || x.retried {
 		return verdict{}, false
