@@ -158,7 +158,7 @@ func TestP30PinnedConnectionsMakeRoom(t *testing.T) {
 			p := newPool(t, c.limit)
 			o := u.origin(p)
 			for range 2 {
-				k, l := pinned(t, u, o, false)
+				k, _ := pinned(t, u, o, false)
 				to := other.origin(p)
 				if c.same {
 					to = o
@@ -228,7 +228,7 @@ func TestP24APinnedConnectionIsNotKeptByAnUpstreamThatSendsStrays(t *testing.T) 
 	p.StopJanitor()
 	o := u.origin(p)
 	pinned(t, u, o, false)
-	k, l := pinned(t, u, o, true)
+	k, _ := pinned(t, u, o, true)
 	l, err := o.Acquire(k)
 	if err != nil {
 		t.Fatal(err)
