@@ -11,7 +11,7 @@ type flow struct {
 	moved atomic.Uint32 // pieces passed on, and ends
 	ended atomic.Uint32 // directions that have ended
 
-	// The sweeper's, guarded by session.mu.
+	// The sweeper's, guarded by reins.mu.
 	seen    uint32        // what moved was when it last looked
 	since   time.Duration // when it saw that first, or last saw both directions open
 	overdue bool          // it has ended the tunnel
