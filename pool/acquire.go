@@ -52,8 +52,12 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 	now := o.pool.now()
 	o.mu.Lock()
 	o.times.used = now
-	if l := o.idle.pick(t, now, &o.manners); l != nil {
+	l, due := o.pickLocked(t, now)
+	if l != nil {
 		o.mu.Unlock()
+		if due {
+			o.dialDue()
+		}
 		return l, nil
 	}
 	if o.pool.ctx.Err() != nil {

@@ -5,8 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"math/rand/v2"
-	"net/netip"
-	"slices"
 	"syscall"
 	"time"
 
@@ -83,6 +81,7 @@ func (o *Origin) begin() bool {
 
 func (o *Origin) beginLocked(d *opening) {
 	o.pool.work.Add(1)
+	o.endpoints.balance.begins(o.pool.now())
 	go o.dial(d)
 }
 
@@ -91,7 +90,7 @@ func (o *Origin) dial(d *opening) {
 	p := o.pool
 	defer p.work.Done()
 	defer p.contain("a dial")
-	l, err := o.connect(d.avoid)
+	l, err := o.connect(aim{avoid: d.avoid, first: d.first, trial: d.trial})
 	if err != nil {
 		p.unreserve()
 		o.failed(d, err)
@@ -104,8 +103,17 @@ func (o *Origin) dial(d *opening) {
 	o.stats.HandshakeTime += l.handshake
 	o.setup.add(l.handshake)
 	o.endpoints.opened(l, o.times.opened)
+	o.endpoints.wins(l.addr.Addr())
+	l.report.began = o.times.opened
+	if l.endpoint.leaving {
+		o.tooLateLocked(d, l)
+		return
+	}
+	o.joinLocked(d, l)
+	gone := o.retireLeaversLocked(o.times.opened)
 	granted := o.queue.succeeded(d, l)
 	o.mu.Unlock()
+	closeAll(gone)
 	switch { // what it was opened for took one that came free meanwhile, or has gone
 	case granted:
 	case d.virgin:
@@ -115,12 +123,32 @@ func (o *Origin) dial(d *opening) {
 	}
 }
 
+// joinLocked finds a new connection its part: those for requests may be used in
+// turn, and one that was opened to replace another makes that old.
+func (o *Origin) joinLocked(d *opening, l *Lease) {
+	if next := o.queue.waiting.Front(); next == nil && !d.virgin || next != nil && next.Value.takesUsed() {
+		o.countLocked(l, true)
+		l.endpoint.idle.enlist(l)
+	}
+	if old := d.replaces; old != nil && old.endpoint.leases.Has(&old.sibling) {
+		old.replaced = true
+		if !old.aged(o.times.opened) {
+			old.expires = o.times.opened
+		}
+	}
+}
+
 // failed accounts for a dial that has failed.
 func (o *Origin) failed(d *opening, err error) {
 	o.mu.Lock()
+	now := o.pool.now()
 	o.stats.DialErrors++
-	o.times.failed = o.pool.now()
-	o.queue.failed(d, err)
+	o.times.failed = now
+	if l := o.strandedFor(d.by, now); l != nil {
+		o.queue.served(d, l)
+	} else {
+		o.queue.failed(d, err)
+	}
 	wants := o.wantsLocked()
 	o.mu.Unlock()
 	if wants {
@@ -132,15 +160,15 @@ func (o *Origin) failed(d *opening, err error) {
 // further.
 type making struct {
 	origin *Origin
-	avoid  netip.Addr // to be tried last
+	aim    aim
 	began  time.Duration
 	to     resolved
 	lease  *Lease // from the step on that connects
 }
 
-// connect opens one connection, to avoid only if there is no other address.
-func (o *Origin) connect(avoid netip.Addr) (*Lease, error) {
-	m := &making{origin: o, avoid: avoid, began: o.pool.now()}
+// connect opens one connection.
+func (o *Origin) connect(a aim) (*Lease, error) {
+	m := &making{origin: o, aim: a, began: o.pool.now()}
 	if err := m.walk(o.pool.ctx); err != nil {
 		if m.lease != nil {
 			o.pool.delist(m.lease)
@@ -189,12 +217,16 @@ func (m *making) resolve(ctx context.Context) (err error) {
 // race connects to one of the addresses.
 func (m *making) race(ctx context.Context) error {
 	o := m.origin
-	targets := m.order(m.to.addrs)
-	slices.SortStableFunc(targets, func(a, b netip.AddrPort) int { return isAddr(a, m.avoid) - isAddr(b, m.avoid) })
+	m.learn(m.to.addrs, (*endpoints).learn)
+	targets, release := m.order(m.to.addrs)
+	defer release()
 	c, addr, err := m.tryAll(ctx, targets)
 	if err != nil && !over(ctx) {
 		if late := o.pool.names.rest(ctx, m.to); len(late) > 0 {
-			c, addr, err = m.tryAll(ctx, m.order(late))
+			m.learn(late, (*endpoints).learnMore)
+			targets, release := m.order(late)
+			c, addr, err = m.tryAll(ctx, targets)
+			release()
 		}
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) && !over(ctx) {
@@ -211,7 +243,8 @@ func (m *making) race(ctx context.Context) error {
 		return err
 	}
 	m.lease = &Lease{Stream: s, origin: o, conn: s, addr: addr}
-	m.lease.node.Value, m.lease.sibling.Value = m.lease, m.lease
+	m.lease.node.init(m.lease)
+	m.lease.sibling.Value = m.lease
 	if d := o.pool.cfg.DeadTimeout; d > 0 {
 		return s.SetDeadTimeout(d)
 	}

@@ -1,8 +1,11 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/list"
@@ -191,14 +194,16 @@ func (o *Origin) IdlePending() bool {
 
 // Order is the order in which the addresses are tried.
 func (o *Origin) Order(addrs ...netip.Addr) []netip.AddrPort {
-	return (&making{origin: o}).order(addrs)
+	list, release := (&making{origin: o}).order(addrs)
+	release()
+	return list
 }
 
 // Avoid notes a dead address, as of a while ago.
 func (o *Origin) Avoid(a netip.Addr, ago time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.endpoints.bench(a, o.pool.now()-ago)
+	o.endpoints.setAside(a, "a test says so", o.pool.now()-ago)
 }
 
 // Avoided returns how many dead addresses are remembered.
@@ -207,7 +212,7 @@ func (o *Origin) Avoided() int {
 	defer o.mu.Unlock()
 	n := 0
 	for _, e := range o.endpoints.known {
-		if e.benched != 0 {
+		if e.bench.why != "" {
 			n++
 		}
 	}
@@ -276,3 +281,125 @@ const MaxAddrs = maxAddrs
 
 // Add adds t to s, as sums are made.
 func (s *Stats) Add(t *Stats) { s.add(t) }
+
+// Choose has n endpoints used, with so many connections in turn, until it is called
+// again.
+func (o *Origin) Choose(n, width int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.endpoints.choose(n, width, o.pool.now())
+	o.endpoints.full, o.endpoints.revised = max(n, width), never
+}
+
+const never = time.Duration(1<<63 - 1)
+
+// Chosen returns the addresses in use.
+func (o *Origin) Chosen() (list []netip.Addr) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, e := range o.endpoints.chosen {
+		list = append(list, e.addr)
+	}
+	return list
+}
+
+// Moved calls moved.
+func (o *Origin) Moved(addrs ...netip.Addr) { o.moved(addrs) }
+
+// Rank returns addresses as an instance prefers them.
+func Rank(identity string, addrs []netip.Addr) []netip.Addr {
+	list := slices.Clone(addrs)
+	slices.SortFunc(list, func(a, b netip.Addr) int { return cmp.Compare(rank(identity, a), rank(identity, b)) })
+	return list
+}
+
+// Bench is bench for the tests.
+type Bench struct{ b bench }
+
+// Begin calls begin.
+func (b *Bench) Begin(now time.Duration) { b.b.begin("a test says so", now) }
+
+// End calls end.
+func (b *Bench) End() { b.b.end() }
+
+// Until returns when it is over, 0 if it has not begun.
+func (b *Bench) Until() time.Duration { return b.b.until }
+
+// Admits calls admits.
+func (b *Bench) Admits(replayable bool, busy int, now time.Duration) bool {
+	return b.b.admits(replayable, busy, now)
+}
+
+// LastBench is the longest that an endpoint sits on the bench, by chance left out.
+const LastBench = lastBench
+
+// Load is load for the tests.
+type Load struct{ l load }
+
+// Answered calls answered.
+func (l *Load) Answered(took, now time.Duration) { l.l.answered(took, now) }
+
+// Failed calls failed.
+func (l *Load) Failed(now time.Duration) bool { return l.l.failed(now) }
+
+// Latency returns the latency that is known, 0 if none is.
+func (l *Load) Latency() time.Duration { return l.l.latency }
+
+// Lighter calls lighter.
+func Lighter(a, b *Load, busyA, busyB int, chance float64, now time.Duration) bool {
+	return lighter(&a.l, &b.l, busyA, busyB, chance, now)
+}
+
+// Crowd makes the origin known for a server with one worker for each connection.
+func (o *Origin) Crowd() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.manners.oneAtATime = true
+}
+
+// Rush makes the origin known for a server that closes soon after its answers.
+func (o *Origin) Rush() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.manners.haste.score = hasteMost
+}
+
+// Busy makes the origin look as if it had had so many requests a second, and none
+// opened a connection.
+func (o *Origin) Busy(rate int) {
+	now := o.pool.now()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	b := &o.endpoints.balance
+	b.asked(now)
+	for range 10*rate - 1 {
+		b.asked(now)
+	}
+	b.began = now - time.Hour
+	o.endpoints.revised = 0
+}
+
+// Retry ends an endpoint's time on the bench, so that it is on trial.
+func (o *Origin) Retry(a netip.Addr) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.endpoints.find(a).bench.until = o.pool.now()
+	o.endpoints.revised = 0
+}
+
+// Settle makes an endpoint one that came a while ago.
+func (o *Origin) Settle(a netip.Addr, ago time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.endpoints.find(a).since = o.pool.now() - ago
+}
+
+// Suspects counts how often an origin's addresses are asked for again.
+func (p *Pool) Suspects() *atomic.Int64 {
+	var n atomic.Int64
+	p.suspect = func(*Origin) { n.Add(1) }
+	return &n
+}
+
+// Resolve makes the pool, at rest, ask another resolver.
+func (p *Pool) Resolve(r Resolver) { p.names.resolvers = []Resolver{r} }

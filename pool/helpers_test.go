@@ -93,6 +93,10 @@ func newPool(t testing.TB, change ...func(*pool.Config)) *pool.Pool {
 	return p
 }
 
+// reuse has the connection used that was used last, and the address dialled that
+// comes first.
+func reuse(c *pool.Config) { c.Reuse = true }
+
 // checkBalance checks that the figures agree with one another. No dial may
 // be under way.
 func checkBalance(t testing.TB, p *pool.Pool) {
@@ -268,7 +272,7 @@ func twoAddresses(t *testing.T, deadTimeout time.Duration) (*pool.Pool, *pool.Or
 	}
 	first := newUpstream(t)
 	second := newUpstreamAt(t, netip.AddrPortFrom(loopback(5)[0], first.addr.Port()).String())
-	p := newPool(t, func(c *pool.Config) {
+	p := newPool(t, reuse, func(c *pool.Config) {
 		c.DeadTimeout = deadTimeout
 		c.Resolver = names{"two.test": {first.addr.Addr(), second.addr.Addr()}}
 	})

@@ -38,7 +38,7 @@ func TestAReleasedConnectionIsUsedAgain(t *testing.T) {
 
 func TestTheConnectionUsedLastIsUsedFirst(t *testing.T) {
 	u := newUpstream(t)
-	p := newPool(t)
+	p := newPool(t, reuse)
 	o := u.origin(p)
 	peers := fill(t, u, o, 3)
 	for _, peer := range slices.Backward(peers) {

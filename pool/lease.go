@@ -34,6 +34,7 @@ const (
 	Tunnelled      Reason = "tunnelled"       // carried a CONNECT tunnel, which has ended
 	Upgraded       Reason = "upgraded"        // became a tunnel, which has ended
 	Pinned         Reason = "pinned"          // belonged to one client (NTLM), which has gone
+	AddressGone    Reason = "address_gone"    // the name does not have its address any more
 	Shutdown       Reason = "shutdown"        // carpool is stopping
 )
 
@@ -61,9 +62,13 @@ type Lease struct {
 	midway bool          // whose authentication is not over
 	reused bool          // this exchange is not the first
 	idled  time.Duration // how long it was idle before this exchange
+	report report        // what this exchange says of the endpoint
 
 	// Guarded by the origin's mutex.
-	node      list.Node[*Lease]
+	node      place // among idle connections
+	inTurn    bool  // it is used in turn with others of its endpoint
+	plain     bool  // it is for requests, as far as is known
+	replaced  bool  // another was opened in its place
 	idleSince time.Duration
 	hungUp    bool              // the peer has closed it while it was in use
 	endpoint  *endpoint         // what it leads to,
@@ -90,6 +95,35 @@ func (l *Lease) Hint(timeout, max int64) {
 		l.count.say(int(min(max, 1<<30)), l.requests+1)
 	}
 }
+
+// report is what an exchange says of the endpoint. It is the borrower's until the
+// lease comes back.
+type report struct {
+	began      time.Duration // when the connection was lent
+	heard      bool          // bytes have come,
+	took       time.Duration // the first of them so long after that
+	failed     bool
+	overloaded time.Duration // for how long; 0: it is not
+}
+
+// Fill implements sock.Stream. It notes when the answer begins.
+func (l *Lease) Fill(b *sock.Buffer) error {
+	err := l.Stream.Fill(b)
+	if r := &l.report; err == nil && !r.heard {
+		r.heard, r.took = true, l.origin.pool.now()-r.began
+	}
+	return err
+}
+
+// Failed notes that the upstream answered this exchange with a failure of its own.
+// One says little. Where others serve the same origin, a run of them shifts
+// requests there. It comes before the lease is given back.
+func (l *Lease) Failed() { l.report.failed = true }
+
+// Overloaded notes that the upstream asked to be left alone for so long. Where
+// others serve the same origin requests go to these meanwhile, for a minute at
+// most. It comes before the lease is given back.
+func (l *Lease) Overloaded(d time.Duration) { l.report.overloaded = max(d, 0) }
 
 func clamp(d time.Duration) time.Duration { return max(d, time.Millisecond) }
 

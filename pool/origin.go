@@ -31,6 +31,7 @@ type Origin struct {
 	times     times
 	setup     typical // of opening a connection
 	open      int     // connections, idle or in use
+	plain     int     // of those, the ones for requests, as far as is known
 	stats     Stats
 }
 
@@ -57,6 +58,8 @@ func newOrigin(p *Pool, k Key) *Origin {
 	o.stats.Closed = map[Reason]uint64{}
 	o.manners.never = p.cfg.NoReuse != nil && p.cfg.NoReuse(k)
 	o.manners.most = p.cfg.IdleTimeout
+	o.endpoints.identity = p.cfg.Identity
+	o.endpoints.balance.reuse, o.endpoints.balance.age = p.cfg.Reuse, p.cfg.MaxAge
 	o.seat.known.Value, o.seat.claim.origin, o.seat.claim.node.Value = o, o, &o.seat.claim
 	return o
 }
@@ -81,6 +84,7 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.settleLocked(l)
+	o.endpoints.settle(l, true, now)
 	if l.hungUp {
 		l.idled = 0
 		return l, l.hangUp(0)
@@ -88,13 +92,16 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 	if !o.manners.keeps(now) {
 		return l, NotTrusted
 	}
+	if l.endpoint.leaving {
+		return o.leaveLocked(l, now)
+	}
 	if o.queue.waiting.Len() > 0 {
 		if rival != nil && (theirs == 0 || o.holdsLocked() > theirs+1) {
 			return l, MaxIdle
 		}
 		heir, inTheWay := o.queue.heir(&o.manners, now)
 		if heir != nil {
-			l.idled, l.reused = 0, l.requests > 0
+			l.idled, l.reused, l.report.began = 0, l.requests > 0, now
 			o.queue.grant(heir, grant{lease: l})
 			return nil, ""
 		}
@@ -108,7 +115,7 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 	case o.pool.cfg.MaxIdlePerHost == 0, rival != nil, o.gone.Load():
 		return l, MaxIdle
 	}
-	o.idle.put(l, now)
+	o.restLocked(l, now)
 	return o.idle.surplus(o.pool.cfg.MaxIdlePerHost), MaxIdle
 }
 
@@ -129,7 +136,7 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 	o.mu.Lock()
 	switch reason {
 	case PeerDead:
-		o.endpoints.bench(l.addr.Addr(), now)
+		o.endpoints.setAside(l.addr.Addr(), "dead", now)
 	case ClosedOnReuse, UpstreamClosed:
 		if l.Reused() { // else it says nothing of what becomes of used ones
 			o.manners.closedAfter(l.idled, now)
@@ -139,6 +146,8 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 		o.manners.strayed(now)
 	}
 	o.settleLocked(l)
+	l.report.failed = l.report.failed || reason == BadAnswer || reason == TimedOut
+	o.endpoints.settle(l, false, now)
 	o.lostLocked(l, reason)
 	wants := o.wantsLocked()
 	o.mu.Unlock()
@@ -146,13 +155,33 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 		o.pool.claim(o)
 	}
 	if reason == PeerDead {
+		o.suspect()
 		o.abandon(l.endpoint, PeerDeadToo)
 	}
+}
+
+// restLocked makes a connection idle.
+func (o *Origin) restLocked(l *Lease, now time.Duration) {
+	o.countLocked(l, !l.pinned)
+	o.endpoints.hint = l.hint
+	o.idle.put(l, now)
+}
+
+// countLocked notes whether a connection is for requests.
+func (o *Origin) countLocked(l *Lease, plain bool) {
+	switch {
+	case plain && !l.plain:
+		o.plain++
+	case l.plain && !plain:
+		o.plain--
+	}
+	l.plain = plain
 }
 
 // lostLocked takes a connection out of the origin's books.
 func (o *Origin) lostLocked(l *Lease, reason Reason) {
 	o.open--
+	o.countLocked(l, false)
 	o.endpoints.closed(l)
 	o.stats.Closed[reason]++
 }

@@ -67,6 +67,16 @@ type Config struct {
 	// for those of one family, and is asked again while it does not answer. nil
 	// means the system's, all name servers of which are asked then.
 	Resolver Resolver
+	// Reuse has the connection of an origin used that was used last, whatever address
+	// it leads to, and new ones opened to addresses in the order in which the
+	// resolver names them. Without it requests are spread over as many addresses,
+	// and behind one over as many connections in turn, as the origin's own rate
+	// keeps warm.
+	Reuse bool
+	// Identity tells this instance from others, a pod's name, say: each uses other
+	// addresses of an origin first, so that all of them together use all. It is the
+	// same for all with the same Identity.
+	Identity string
 	// Fault, if not nil, is told of what should not happen: a panic, which costs
 	// one connection.
 	Fault func(what string, err error)
@@ -120,6 +130,7 @@ type Pool struct {
 	start   time.Time
 	watcher *sock.Watcher
 	names   names
+	suspect func(*Origin) // asks for an origin's addresses again; nil: nothing does
 	panics  atomic.Uint64
 	tick    *time.Ticker  // the janitor's
 	tended  atomic.Int64  // when the janitor last turned, by now

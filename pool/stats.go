@@ -119,7 +119,7 @@ func (o *Origin) snapshot() (Stats, []AddrStats) {
 	for i := range s.Tally {
 		s.Tally[i] = o.tally[i].Load()
 	}
-	return s, o.endpoints.snapshot()
+	return s, o.endpoints.snapshot(o.pool.now())
 }
 
 // Buckets are the upper bounds of a Histogram's buckets; one more is without

@@ -24,6 +24,7 @@ func (o *Origin) tidy(now time.Duration) {
 	o.retireAged(now)
 	o.drop(func(l *Lease) bool { return !o.keepsLocked(l, now) }, NotTrusted)
 	o.closeStrays(now)
+	o.dropLeavers(now)
 }
 
 // drop closes the idle connections that which says, longest idle first, and
@@ -42,10 +43,15 @@ func (o *Origin) dropFor(why func(*Lease) Reason) int {
 	o.mu.Lock()
 	gone := o.idle.takeFor(why)
 	o.mu.Unlock()
+	closeAll(gone)
+	return len(gone)
+}
+
+// closeAll closes connections that were taken to be closed.
+func closeAll(gone []unwanted) {
 	for _, u := range gone {
 		u.lease.close(u.reason)
 	}
-	return len(gone)
 }
 
 // abandon closes the idle connections that lead to an address.

@@ -112,6 +112,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		DNSTimeout: cfg.DNSTimeout, DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
 		NoReuse:   func(k pool.Key) bool { return cfg.NoReuseHosts.Match(k.Host, k.Port) },
 		CheckAddr: proxy.Egress(own, own[0].Addr().IsLoopback()), Fault: fault,
+		Identity: identity(),
 	}); err != nil {
 		return nil, err
 	}
@@ -127,6 +128,15 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	})
 	go func() { _ = s.proxy.Serve(s.listener, proxy.Lane{}) }() // ends with proxy.Close
 	return s, nil
+}
+
+// identity tells this pod from others: in a pod the host name is the pod's name.
+func identity() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "" // as good as any other, if it is the only one
+	}
+	return name
 }
 
 func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, clients int, log *zap.Logger, fault func(string, error)) proxy.Config {

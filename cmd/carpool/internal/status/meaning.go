@@ -28,6 +28,7 @@ var closeMeanings = map[pool.Reason]string{
 	pool.Upgraded:       "a WebSocket or other upgrade that has ended",
 	pool.Tunnelled:      "a CONNECT tunnel that has ended",
 	pool.Pinned:         "belonged to one connection of the app (NTLM), which has ended",
+	pool.AddressGone:    "the name does not have its address any more",
 	pool.Shutdown:       "carpool is stopping",
 }
 
