@@ -105,7 +105,7 @@ func (o *Origin) dial(d *opening) {
 	o.endpoints.opened(l, o.times.opened)
 	o.endpoints.wins(l.addr.Addr())
 	l.report.began = o.times.opened
-	if l.endpoint.leaving {
+	if l.endpoint.leaving && l.begun <= o.endpoints.movedAt {
 		o.tooLateLocked(d, l)
 		return
 	}
@@ -242,7 +242,7 @@ func (m *making) race(ctx context.Context) error {
 		_ = c.Close()
 		return err
 	}
-	m.lease = &Lease{Stream: s, origin: o, conn: s, addr: addr}
+	m.lease = &Lease{Stream: s, origin: o, conn: s, addr: addr, begun: m.began}
 	m.lease.node.init(m.lease)
 	m.lease.sibling.Value = m.lease
 	if d := o.pool.cfg.DeadTimeout; d > 0 {

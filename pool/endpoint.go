@@ -59,7 +59,7 @@ func (s *endpoints) opened(l *Lease, now time.Duration) {
 	e.requests++
 	e.leases.PushBack(&l.sibling)
 	l.endpoint = e
-	if s.told && !e.listed && now-l.handshake <= s.movedAt { // it has left while this was dialled
+	if s.told && !e.listed && l.begun <= s.movedAt { // it has left while this was dialled
 		e.leaving, s.leavers = true, true
 	}
 }
@@ -79,10 +79,10 @@ func (s *endpoints) settle(l *Lease, whole bool, now time.Duration) {
 	before := e.bench.why
 	switch {
 	case r.overloaded > 0:
-		e.bench.keep("overloaded", r.overloaded, now)
+		e.bench.keep(benchOverloaded, r.overloaded, now)
 	case r.failed:
 		if e.load.failed(now) {
-			e.bench.begin("failing", now)
+			e.bench.begin(benchFailing, now)
 		}
 	case whole:
 		e.load.answered(r.took, now)

@@ -50,6 +50,7 @@ type Lease struct {
 	tls       *quietTLS  // nil without TLS
 	id        uint64
 	addr      netip.AddrPort
+	begun     time.Duration // when its dial began
 	handshake time.Duration // what opening it took
 	expires   time.Duration // on the pool's clock; 0 is never
 	requests  int

@@ -26,13 +26,11 @@ func (o *Origin) moved(addrs []netip.Addr) {
 	o.mu.Lock()
 	o.endpoints.move(addrs, now)
 	gone := o.retireLeaversLocked(now)
-	wanted := o.plain > 0 && now-o.times.used < warmFor && !o.endpoints.balance.reuse
-	if wanted {
-		o.reviseLocked(now)
-	}
+	due := !o.endpoints.balance.reuse && o.reviseLocked(now)
+	used := o.plain > 0 && now-o.times.used < warmFor
 	o.mu.Unlock()
 	closeAll(gone)
-	if wanted {
+	if due && used {
 		o.dialDue()
 	}
 }

@@ -15,6 +15,7 @@ type aim struct {
 	avoid netip.Addr // to be tried last
 	first netip.Addr // to be tried first, if nothing speaks against it
 	trial bool       // it may go to an endpoint that is on trial
+	v6    bool       // the family to be tried first
 }
 
 // bid is an address that may be dialled, and what speaks for it.
@@ -40,10 +41,12 @@ func byRank(a, b bid) int { return cmp.Or(cmp.Compare(a.last, b.last), cmp.Compa
 // opens is spread at no cost.
 func (o *Origin) aimLocked(addrs []netip.Addr, a aim, now time.Duration) (first *endpoint, bids []bid) {
 	s := &o.endpoints
+	if a.v6 = s.v6; !s.won && len(addrs) > 0 {
+		a.v6 = addrs[0].Unmap().Is6()
+	}
 	bids = make([]bid, 0, len(addrs))
 	for _, addr := range addrs {
-		addr = addr.Unmap()
-		bids = append(bids, s.bid(addr, a, now))
+		bids = append(bids, s.bid(addr.Unmap(), a, now))
 	}
 	wide := s.reach(o.holdsLocked(), now)
 	best := -1
@@ -81,7 +84,7 @@ func (s *endpoints) bid(addr netip.Addr, a aim, now time.Duration) bid {
 		b.last = 3
 	case e.bench.sits(now):
 		b.last = 2
-	case !e.bench.admits(a.trial, e.busy()+e.dialing, now), s.won && addr.Is6() != s.v6:
+	case !e.bench.admits(a.trial, e.busy()+e.dialing, now), addr.Is6() != a.v6:
 		b.last = 1
 	case addr == a.first:
 		b.load = -1

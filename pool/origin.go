@@ -136,7 +136,7 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 	o.mu.Lock()
 	switch reason {
 	case PeerDead:
-		o.endpoints.setAside(l.addr.Addr(), "dead", now)
+		o.endpoints.setAside(l.addr.Addr(), benchDead, now)
 	case ClosedOnReuse, UpstreamClosed:
 		if l.Reused() { // else it says nothing of what becomes of used ones
 			o.manners.closedAfter(l.idled, now)
@@ -146,7 +146,8 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 		o.manners.strayed(now)
 	}
 	o.settleLocked(l)
-	l.report.failed = l.report.failed || reason == BadAnswer || reason == TimedOut
+	broke := reason == PeerDead || reason == BadAnswer
+	l.report.failed = l.report.failed || broke || reason == TimedOut
 	o.endpoints.settle(l, false, now)
 	o.lostLocked(l, reason)
 	wants := o.wantsLocked()
@@ -154,8 +155,10 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 	if wants {
 		o.pool.claim(o)
 	}
-	if reason == PeerDead {
+	if broke {
 		o.suspect()
+	}
+	if reason == PeerDead {
 		o.abandon(l.endpoint, PeerDeadToo)
 	}
 }

@@ -46,10 +46,7 @@ func (o *Origin) pickLocked(t *Ticket, now time.Duration) (l *Lease, due bool) {
 	if !t.takesUsed() || !o.manners.keeps(now) {
 		return nil, due
 	}
-	q := request{
-		replayable: t.Replayable, now: now, rest: o.manners.rest(t.Replayable, now),
-		bench: !s.balance.reuse && !s.excused, manners: &o.manners,
-	}
+	q := o.requestLocked(t, now)
 	if !s.balance.reuse {
 		l = s.pick(&q)
 	}
@@ -61,6 +58,14 @@ func (o *Origin) pickLocked(t *Ticket, now time.Duration) (l *Lease, due bool) {
 		l.idled, l.reused, l.report.began = now-l.idleSince, l.requests > 0, now
 	}
 	return l, due
+}
+
+func (o *Origin) requestLocked(t *Ticket, now time.Duration) request {
+	s := &o.endpoints
+	return request{
+		replayable: t.Replayable, now: now, rest: o.manners.rest(t.Replayable, now),
+		bench: !s.balance.reuse && !s.excused, manners: &o.manners,
+	}
 }
 
 // pick returns an idle connection on one of the chosen endpoints, nil if there is

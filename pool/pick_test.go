@@ -307,6 +307,9 @@ func TestTheFamilyThatWonIsUsed(t *testing.T) {
 	o := p.Origin(pool.Lookup{Host: []byte("both.test"), Port: port})
 	first := acquire(t, o, pool.Ticket{Fresh: true})
 	defer first.Release()
+	if first.Addr() != v6.addr {
+		t.Errorf("the first dial went to %v, not to what the resolver named first", first.Addr())
+	}
 	for range 5 {
 		l := acquire(t, o, pool.Ticket{Fresh: true})
 		defer l.Release()

@@ -123,7 +123,7 @@ func (m *making) missed(ctx context.Context, r attempt) {
 	o.suspect()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.endpoints.setAside(r.addr.Addr(), "not reached", o.pool.now())
+	o.endpoints.setAside(r.addr.Addr(), benchRefused, o.pool.now())
 }
 
 // reached notes that an address could be connected to while others, tried
@@ -134,10 +134,10 @@ func (m *making) reached(addr netip.AddrPort, silent []netip.AddrPort) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, s := range silent {
-		o.endpoints.setAside(s.Addr(), "silent", now)
+		o.endpoints.setAside(s.Addr(), benchSilent, now)
 	}
 	if e := o.endpoints.find(addr.Addr()); e != nil && e.bench.why != "" {
-		e.bench.end()
+		e.bench.connected()
 		o.endpoints.revised = 0
 	}
 }

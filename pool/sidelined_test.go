@@ -2,6 +2,7 @@ package pool_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/carpoolproxy/carpool/pool"
 )
@@ -28,7 +29,7 @@ func TestX4ABenchGrows(t *testing.T) {
 	}
 }
 
-func TestX4OnlyWhatCanBeSentTwiceTriesABenchedEndpoint(t *testing.T) {
+func TestX4WhatCanBeSentTwiceTriesABenchedEndpointFirst(t *testing.T) {
 	var b pool.Bench
 	if !b.Admits(false, 3, 0) {
 		t.Error("one that plays admits not all")
@@ -37,15 +38,14 @@ func TestX4OnlyWhatCanBeSentTwiceTriesABenchedEndpoint(t *testing.T) {
 	for _, c := range []struct {
 		replayable bool
 		busy       int
-		late, want bool
+		after      time.Duration // its time is over
+		want       bool
 	}{
-		{true, 0, false, false}, {false, 0, false, false},
-		{true, 0, true, true}, {true, 1, true, false}, {false, 0, true, false},
+		{true, 0, -1, false}, {false, 0, -1, false},
+		{true, 0, 0, true}, {true, 1, 0, false}, {false, 0, 0, false},
+		{false, 0, sec - 1, false}, {false, 0, sec, true}, {false, 1, sec, false},
 	} {
-		now := b.Until() - 1
-		if c.late {
-			now++
-		}
+		now := b.Until() + c.after
 		if got := b.Admits(c.replayable, c.busy, now); got != c.want {
 			t.Errorf("%+v: %v", c, got)
 		}
