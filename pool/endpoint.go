@@ -107,6 +107,15 @@ func (s *endpoints) sits(a netip.Addr, now time.Duration) bool {
 	return e != nil && e.bench.sits(now)
 }
 
+// left reports whether the name does not have an address any more.
+func (s *endpoints) left(a netip.Addr) bool {
+	if !s.told {
+		return false
+	}
+	e := s.find(a)
+	return e == nil || !e.listed
+}
+
 // find returns the endpoint at an address, nil if it is not known.
 func (s *endpoints) find(a netip.Addr) *endpoint {
 	if s.index != nil {

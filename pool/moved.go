@@ -22,8 +22,8 @@ func (o *Origin) moved(addrs []netip.Addr) {
 	if len(addrs) == 0 {
 		return
 	}
-	now := o.pool.now()
 	o.mu.Lock()
+	now := o.pool.now() // not before: no dial that went by the old addresses begins later
 	o.endpoints.move(addrs, now)
 	gone := o.retireLeaversLocked(now)
 	due := !o.endpoints.balance.reuse && o.reviseLocked(now)

@@ -74,13 +74,12 @@ func (s *endpoints) bid(addr netip.Addr, a aim, now time.Duration) bid {
 	}
 	e := b.at
 	if e == nil {
-		b.rank = rank(s.identity, addr)
-		return b
+		e = &endpoint{addr: addr, rank: rank(s.identity, addr)}
 	}
 	b.rank, b.load = e.rank, e.leases.Len()+e.dialing
 	switch {
 	case b.last > 0:
-	case e.leaving:
+	case e.leaving, s.told && !e.listed:
 		b.last = 3
 	case e.bench.sits(now):
 		b.last = 2
@@ -133,10 +132,10 @@ func targets(bids []bid, port uint16) []netip.AddrPort {
 }
 
 // order returns the addresses of a host in the order of the answer, with the two
-// families taking turns, and those that were dead a moment ago last.
+// families taking turns, and last those that were dead a moment ago or have left.
 func (s *endpoints) order(addrs []netip.Addr, port uint16, now time.Duration) []netip.AddrPort {
 	var families [2][]netip.AddrPort
-	var last []netip.AddrPort
+	var dead, left []netip.AddrPort
 	first := 0
 	for i, a := range addrs {
 		a = a.Unmap()
@@ -148,13 +147,16 @@ func (s *endpoints) order(addrs []netip.Addr, port uint16, now time.Duration) []
 			first = f
 		}
 		t := netip.AddrPortFrom(a, port)
-		if s.sits(a, now) {
-			last = append(last, t)
-		} else {
+		switch {
+		case s.left(a):
+			left = append(left, t)
+		case s.sits(a, now):
+			dead = append(dead, t)
+		default:
 			families[f] = append(families[f], t)
 		}
 	}
-	return append(inTurn(families[first], families[1-first]), last...)
+	return slices.Concat(inTurn(families[first], families[1-first]), dead, left)
 }
 
 // inTurn returns the elements of both, taking turns as long as there are of each.
