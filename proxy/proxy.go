@@ -160,7 +160,7 @@ func (p *Proxy) Serve(l *sock.Listener, lane Lane) error {
 			continue
 		}
 		loop.turned.Store(accepting)
-		err := l.Accept(&s.conn)
+		err := l.Accept(&s.client.conn)
 		loop.turned.Store(p.swept.Load())
 		switch {
 		case err == nil:

@@ -252,11 +252,13 @@ func (r *reins) close(abort bool) {
 	r.phase, r.gone, r.drowsy, r.lease, r.waiting, r.flow, r.quiet = busy, false, false, nil, nil, nil, false
 }
 
-// drop takes the lease away, after a panic; nil if there is none.
-func (r *reins) drop() *pool.Lease {
+// abandon gives up, after a panic, what the session had borrowed.
+func (r *reins) abandon() {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	lease := r.lease
 	r.lease = nil
-	return lease
+	r.mu.Unlock()
+	if lease != nil {
+		lease.Discard(pool.BadAnswer)
+	}
 }
