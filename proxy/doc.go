@@ -5,7 +5,7 @@ borrows an upstream connection for each and relays both ways.
 
 The way of a request:
 
-	client ── accept ──► session.turn ──► readHead ──► find ──► exchange 
+	client ── accept ──► session.turn ──► readHead ──► find ──► exchange
 	                         ▲                                      │
 	                         │                 acquire ◄── carry ◄──┘
 	                         │                    │
