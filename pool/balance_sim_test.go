@@ -80,6 +80,8 @@ type caller struct {
 	all   []*ride // the oldest first
 	turn  []*ride // idle, the next to be used first
 	spare []*ride // idle, the next to be used last
+
+	tidied time.Duration
 }
 
 func (c *caller) put(r *ride, now time.Duration) {
@@ -92,22 +94,32 @@ func (c *caller) put(r *ride, now time.Duration) {
 }
 
 // take takes an idle connection; nil if there is none.
-func (c *caller) take(now time.Duration) (r *ride) {
-	c.tidy(now)
+func (c *caller) take(now time.Duration) *ride {
+	if now-c.tidied >= time.Second {
+		c.tidy(now)
+	}
 	for len(c.turn) > c.width(now) {
 		c.spare = slices.Insert(c.spare, 0, c.turn[0])
 		c.turn = c.turn[1:]
 	}
-	if len(c.turn) > 0 {
-		r, c.turn = c.turn[0], c.turn[1:]
-	} else if n := len(c.spare); n > 0 {
-		r, c.spare = c.spare[n-1], c.spare[:n-1]
+	for {
+		var r *ride
+		if len(c.turn) > 0 {
+			r, c.turn = c.turn[0], c.turn[1:]
+		} else if n := len(c.spare); n > 0 {
+			r, c.spare = c.spare[n-1], c.spare[:n-1]
+		}
+		if r == nil || now < r.expires {
+			return r
+		}
+		c.lose(r)
 	}
-	return r
 }
 
-// tidy closes idle connections that are too old, or idle for too long.
+// tidy closes idle connections that are too old, or idle for too long. The pool's
+// janitor does it each second.
 func (c *caller) tidy(now time.Duration) {
+	c.tidied = now
 	for _, idle := range []*[]*ride{&c.turn, &c.spare} {
 		*idle = slices.DeleteFunc(*idle, func(r *ride) bool {
 			gone := now >= r.expires || now-r.since > 50*time.Second

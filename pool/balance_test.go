@@ -55,7 +55,7 @@ var loads = []struct {
 	{50, 1, 100, 1.6, 0.008, 0.015, 15 * time.Second, 35 * time.Second},
 	{100, 1, 30, 1.5, 0.0025, 0.012, 12 * time.Second, 30 * time.Second},
 	{300, 1, 15, 1.4, 0, 0.007, 8 * time.Second, 17 * time.Second},
-	{1000, 1, 5, 1.35, 0, 0.004, 7 * time.Second, 12 * time.Second},
+	{1000, 1, 5, 1.4, 0, 0.004, 7 * time.Second, 12 * time.Second},
 	{200, 20, 10, 1.25, 0, 0.035, 3 * time.Second, 8 * time.Second},
 	{1000, 20, 3, 1.15, 0, 0.015, 2 * time.Second, 4 * time.Second},
 }
@@ -80,9 +80,13 @@ func TestBalanceBehindOneAddress(t *testing.T) {
 		}
 		b.WriteString(" |")
 		for i, r := range rules {
-			s := simulate(l.runs, l.rate, l.callers, 5*time.Millisecond, r.make)
+			own, runs := i == len(rules)-1, max(l.runs/3, 1)
+			if own {
+				runs = l.runs
+			}
+			s := simulate(runs, l.rate, l.callers, 5*time.Millisecond, r.make)
 			fmt.Fprintf(&b, " %.2f, %.1f %%, %.0f s (%.0f s), %.2f %% |", s.worst, 100*s.starved, s.within(.75).Seconds(), s.within(.95).Seconds(), 100*s.opens)
-			if i == len(rules)-1 && (s.worst > l.most || s.starved > l.starved || s.opens > l.opens || s.within(.75) > l.first || s.within(.95) > l.nearly) {
+			if own && (s.worst > l.most || s.starved > l.starved || s.opens > l.opens || s.within(.75) > l.first || s.within(.95) > l.nearly) {
 				t.Errorf("at %v/s: busiest pod %.2f of a fair share, %.2f %% starved, new pods after %v and %v, %.2f %% of requests open a connection; want at most %+v",
 					l.rate, s.worst, 100*s.starved, s.within(.75), s.within(.95), 100*s.opens, l)
 			}
