@@ -27,15 +27,15 @@ import (
 // load, the second bound leaves pure reuse as it was.
 //
 // It is spent evenly. Each connection that is opened replaces the oldest one if
-// there are enough. So those that a burst has opened at once are replaced one by
-// one within an age. Fleets stay out of step because requests do.
+// there are enough. So those that a burst has opened at once are replaced one by one
+// within an age.
 //
 // Latency is left out. A connection carries one request at a time, so one to a busy
 // server comes back later and is taken less often anyway. To take the quicker one of
 // two, by a moving average, levels servers that have one worker and much to do: 1.22
 // of a fair share for the busiest one instead of 1.33, at 57 % of what they can do.
 // But where some are in another zone, a millisecond away, it is 1.8 instead of 1.6,
-// for nothing. So a request takes its turn.
+// for nothing (simulated, too). So a request takes its turn.
 //
 // docs/BALANCE.md has what a simulation says, beside rules of fixed width. It
 // runs this code (see balance_test.go).

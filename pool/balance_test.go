@@ -241,7 +241,6 @@ func TestNoneIsOpenedAheadOfNeedBeyondTheBudget(t *testing.T) {
 	}
 }
 
-// Rows P22 and P27.
 func TestPureReuseAndServersOfOneConnectionGetNoneAheadOfNeed(t *testing.T) {
 	for name, set := range map[string]func(*pool.Balance){
 		"reuse": func(b *pool.Balance) { b.SetReuse(true) },
