@@ -33,6 +33,9 @@ type Config struct {
 	// connection's own bound is up to AgeJitter (0 to 1) of it less.
 	MaxAge    time.Duration
 	AgeJitter float64
+	// Reuse has requests use the connection that was used last. Else they are spread
+	// over as many connections in turn as their rate keeps warm.
+	Reuse bool
 	// MaxRequests is how many requests one connection carries.
 	MaxRequests int
 	// MaxIdlePerHost is how many idle connections an origin keeps; 0 keeps none.

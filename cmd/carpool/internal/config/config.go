@@ -43,6 +43,9 @@ type Config struct {
 	// MaxConnAgeJitter is the share of MaxConnAge, 0 to 1, by which the ages of connections differ; 0 is none.
 	MaxConnAgeJitter float64 `envconfig:"MAX_CONN_AGE_JITTER" default:"0.2" help:"Share of MAX_CONN_AGE, from 0 to 1, that is varied at random so that connections are not replaced all at once. 0: none."`
 
+	// Balance says how requests to one upstream are spread over connections.
+	Balance Balance `envconfig:"BALANCE" default:"spread" help:"How an upstream's connections are used: spread takes as many in turn as the request rate keeps warm, so that all pods behind a Service get their share; reuse takes the one that was used last."`
+
 	// MaxRequestsPerConn is the number of requests after which an upstream connection is retired; 0 is no limit.
 	MaxRequestsPerConn int `envconfig:"MAX_REQUESTS_PER_CONN" default:"0" help:"Number of requests after which an upstream connection is replaced. 0: no limit."`
 

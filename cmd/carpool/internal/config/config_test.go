@@ -35,6 +35,7 @@ func defaults() config.Config {
 		IdleTimeout:         50 * time.Second,
 		MaxConnAge:          20 * time.Second,
 		MaxConnAgeJitter:    0.2,
+		Balance:             config.BalanceSpread,
 		MaxPendingPerHost:   1024,
 		PendingTimeout:      10 * time.Second,
 		MaxIdlePerHost:      1024,
@@ -74,6 +75,7 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"MAX_PENDING_PER_HOST":    {"0", func(c *config.Config) { c.MaxPendingPerHost = 0 }},
 		"PENDING_TIMEOUT":         {"1s", func(c *config.Config) { c.PendingTimeout = time.Second }},
 		"MAX_IDLE_PER_HOST":       {"0", func(c *config.Config) { c.MaxIdlePerHost = 0 }},
+		"BALANCE":                 {"reuse", func(c *config.Config) { c.Balance = config.BalanceReuse }},
 		"NO_REUSE_HOSTS":          {"Legacy", func(c *config.Config) { c.NoReuseHosts = config.Hosts{{Name: "legacy"}} }},
 		"DIAL_TIMEOUT":            {"500ms", func(c *config.Config) { c.DialTimeout = time.Second / 2 }},
 		"RESPONSE_HEADER_TIMEOUT": {"1h", func(c *config.Config) { c.ResponseHeaderTimeout = time.Hour }},
@@ -197,6 +199,7 @@ func TestABadValueIsNamedWithWhatIsExpected(t *testing.T) {
 		"LOG_LEVEL":   {"want debug, info, warn or error": {"verbose", "2"}},
 		"LOG_FORMAT":  {"want one of [json console]": {"text", "JSON"}},
 		"ACCESS_LOG":  {"want one of [off errors all]": {"true", "none"}},
+		"BALANCE":     {"want one of [spread reuse]": {"Spread", "off", "none"}},
 		"VIA":         {truth: {"yes", "no", "on", "2", "truee"}},
 		"LISTEN": {
 			listen: {"3128", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:+1", "example.com:3128",

@@ -106,7 +106,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	upstreams, clients, admins := budget()
 	if s.pool, err = pool.New(pool.Config{
 		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
-		MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
+		Reuse: cfg.Balance == config.BalanceReuse, MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
 		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxConns: upstreams,
 		MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
 		DNSTimeout: cfg.DNSTimeout, DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,

@@ -96,6 +96,7 @@ var badSettings = map[string]string{
 	"CARPOOL_ACCESS_LOG=some":             "errors",
 	"CARPOOL_IDLE_TIMEOUT=50":             "50s",
 	"CARPOOL_MAX_CONN_AGE_JITTER=2":       "from 0 to 1",
+	"CARPOOL_BALANCE=even":                "spread reuse",
 	"CARPOOL_MAX_CONNS_PER_HOST=-1":       "0 or more",
 	"CARPOOL_DIAL_TIMEOUT=0":              "more than 0",
 	"CARPOOL_MAX_HEADER_BYTES=64KB":       "64KiB",
