@@ -104,6 +104,9 @@ func (o *Origin) dial(d *opening) {
 	o.stats.HandshakeTime += l.handshake
 	o.setup.add(l.handshake)
 	o.endpoints.opened(l, o.times.opened)
+	if o.queue.nextCarries() {
+		o.carryLocked(l, o.times.opened)
+	}
 	granted := o.queue.succeeded(d, l)
 	o.mu.Unlock()
 	switch { // what it was opened for took one that came free meanwhile, or has gone
