@@ -107,7 +107,7 @@ func (o *Origin) dial(d *opening) {
 	if o.queue.nextCarries() {
 		o.carryLocked(l, o.times.opened)
 	}
-	granted := o.queue.succeeded(d, l)
+	granted, warm := o.queue.succeeded(d, l), o.warmth.listed
 	o.mu.Unlock()
 	switch { // what it was opened for took one that came free meanwhile, or has gone
 	case granted:
@@ -115,6 +115,9 @@ func (o *Origin) dial(d *opening) {
 		l.close(ClientGone)
 	default:
 		l.putIdle()
+	}
+	if warm {
+		o.rewarm()
 	}
 }
 
@@ -124,10 +127,14 @@ func (o *Origin) failed(d *opening, err error) {
 	o.stats.DialErrors++
 	o.times.failed = o.pool.now()
 	o.queue.failed(d, err)
+	tell := o.warmth.failed(err, o.times.failed)
 	wants := o.wantsLocked()
 	o.mu.Unlock()
 	if wants {
 		o.pool.claim(o)
+	}
+	if tell != nil {
+		tell()
 	}
 }
 
@@ -244,7 +251,7 @@ func (m *making) enlist(context.Context) error {
 		return err
 	}
 	now := p.now()
-	l.handshake = now - m.began
+	l.born, l.handshake = now, now-m.began
 	p.dials.observe(l.handshake)
 	if age := p.cfg.MaxAge; age > 0 {
 		l.expires = now + age - time.Duration(rand.Float64()*p.cfg.AgeJitter*float64(age))

@@ -163,9 +163,11 @@ func (o *Origin) PassTime(d time.Duration) {
 		for ; n != nil; n = n.Next() {
 			n.Value.idleSince -= d
 			n.Value.halfSince -= d
+			n.Value.born -= d
 		}
 	}
 	o.times.failed = max(o.times.failed-d, 0)
+	o.warmth.next, o.warmth.until = o.warmth.next-d, o.warmth.until-d
 }
 
 // Tidy does what the janitor does.
@@ -319,3 +321,28 @@ func (p *Pool) Carrying() (n int) {
 	}
 	return n
 }
+
+// TendWarm does what the janitor does for a warm origin.
+func (o *Origin) TendWarm() { o.tendWarm(o.pool.now()) }
+
+// WarmWait returns how long no dial is made for warmth, at most, and 0 if one may
+// be made.
+func (o *Origin) WarmWait() time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return max(o.warmth.next-o.pool.now(), 0)
+}
+
+// KeptWarm returns how many origins the janitor keeps warm.
+func (p *Pool) KeptWarm() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.warmed)
+}
+
+// LastWarmWait is the longest wait between attempts to get warm again, but for
+// jitter of a quarter, and PrimedFor how long origins are primed.
+const (
+	LastWarmWait = lastWarmWait
+	PrimedFor    = primedFor
+)

@@ -51,6 +51,7 @@ type Lease struct {
 	id        uint64
 	addr      netip.AddrPort
 	handshake time.Duration // what opening it took
+	born      time.Duration // when it was open, on the pool's clock
 	expires   time.Duration // on the pool's clock; 0 is never
 	requests  int
 

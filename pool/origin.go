@@ -33,6 +33,7 @@ type Origin struct {
 	open      int     // connections, idle or in use
 	carrying  int     // those in use for requests, not for tunnels
 	peak      peak    // of carrying
+	warmth    warmth
 	stats     Stats
 }
 
@@ -143,11 +144,15 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 		o.manners.strayed(now)
 	}
 	o.settleLocked(l)
+	tell := o.warmLostLocked(l, reason, now)
 	o.lostLocked(l, reason)
 	wants := o.wantsLocked()
 	o.mu.Unlock()
 	if wants {
 		o.pool.claim(o)
+	}
+	if tell != nil {
+		tell()
 	}
 	if reason == PeerDead {
 		o.abandon(l.endpoint, PeerDeadToo)

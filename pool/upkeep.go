@@ -32,7 +32,8 @@ func (o *Origin) tidy(now time.Duration) {
 func (o *Origin) shrink(now time.Duration) {
 	o.mu.Lock()
 	o.peak.needs(o.carrying, now)
-	n := o.peak.surplus(o.carrying + o.idle.free.Len())
+	open := o.carrying + o.idle.free.Len()
+	n := min(o.peak.surplus(open), open-2*o.goalLocked(now))
 	o.mu.Unlock()
 	if n > 0 {
 		o.drop(func(l *Lease) bool { n--; return n >= 0 && !l.pinned }, NotNeeded)
