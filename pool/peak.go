@@ -11,11 +11,13 @@ import "time"
 // fifty connections from being idle for long. So what is open beyond the greatest
 // need of the recent past is closed, however lately it was used.
 //
-// The recent past is three minutes: jobs that come each minute find what they had,
-// and what a burst of 200 needed is gone a few minutes after it. A longer memory
-// would keep sockets open for an hour, in each upstream and from each pod, to save
-// 200 handshakes an hour; who has such bursts and needs them fast names the
-// upstream in WARM. It is never shorter than IDLE_TIMEOUT. So nothing is closed
+// The recent past is three minutes: for jobs that come each minute this closes
+// nothing, and what a burst of 200 needed is gone a few minutes after it. Nothing is
+// opened here either, so age and idle limits may end sooner what was needed: to
+// replace connections again and again that nothing uses costs more than it saves.
+// A longer memory would keep sockets open for an hour, in each upstream and from
+// each pod, to save 200 handshakes an hour; who has such bursts and needs them fast
+// names the upstream in WARM. It is never shorter than IDLE_TIMEOUT. So nothing is closed
 // here sooner than IDLE_TIMEOUT after it was needed, and that setting means what it
 // meant before.
 type peak struct {

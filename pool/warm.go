@@ -46,9 +46,9 @@ const (
 // evicted like any other when descriptors or memory are short.
 type warmth struct {
 	want   int           // for good
-	primed int           // as many, until then
-	until  time.Duration //
-	listed bool          // the pool's janitor looks at this origin
+	primed int           // for a while,
+	until  time.Duration // which ends then
+	listed bool          // the janitor looks at this origin
 
 	next time.Duration // nothing is dialled before
 	wait time.Duration // how long the last wait was; 0: all is well
