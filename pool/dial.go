@@ -127,7 +127,7 @@ func (o *Origin) failed(d *opening, err error) {
 	o.stats.DialErrors++
 	o.times.failed = o.pool.now()
 	o.queue.failed(d, err)
-	tell := o.warmth.failed(err, o.times.failed)
+	tell, warm := o.warmth.failed(err, o.times.failed), o.warmth.listed
 	wants := o.wantsLocked()
 	o.mu.Unlock()
 	if wants {
@@ -135,6 +135,9 @@ func (o *Origin) failed(d *opening, err error) {
 	}
 	if tell != nil {
 		tell()
+	}
+	if warm {
+		o.rewarm()
 	}
 }
 

@@ -306,7 +306,6 @@ func (w *warmth) failed(err error, now time.Duration) (tell func()) {
 		return nil
 	}
 	w.backOff(firstWarmWait, now)
-	w.settled()
 	if w.cold != nil || w.told == nil {
 		return nil
 	}
