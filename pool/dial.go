@@ -108,17 +108,29 @@ func (o *Origin) dial(d *opening) {
 		o.carryLocked(l, o.times.opened)
 	}
 	granted, warm := o.queue.succeeded(d, l), o.warmth.listed
-	o.mu.Unlock()
-	switch { // what it was opened for took one that came free meanwhile, or has gone
-	case granted:
-	case d.virgin:
-		l.close(ClientGone)
-	default:
-		l.putIdle()
+	if granted {
+		o.mu.Unlock()
+	} else {
+		o.landing++
+		o.mu.Unlock()
+		o.land(d, l)
 	}
 	if warm {
 		o.rewarm()
 	}
+}
+
+// land sees to a connection that nobody waits for any more: what it was opened for
+// took one that came free meanwhile, or has gone.
+func (o *Origin) land(d *opening, l *Lease) {
+	if d.virgin {
+		l.close(ClientGone)
+	} else {
+		l.putIdle()
+	}
+	o.mu.Lock()
+	o.landing--
+	o.mu.Unlock()
 }
 
 // failed accounts for a dial that has failed.

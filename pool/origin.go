@@ -32,6 +32,7 @@ type Origin struct {
 	setup     typical // of opening a connection
 	open      int     // connections, idle or in use
 	carrying  int     // those in use for requests, not for tunnels
+	landing   int     // those just opened that are about to be idle
 	peak      peak    // of carrying
 	warmth    warmth
 	stats     Stats

@@ -219,13 +219,13 @@ func (o *Origin) goalLocked(now time.Duration) int {
 // warmLocked counts connections that serve requests, idle ones included, and how
 // many of them will still in a moment.
 func (o *Origin) warmLocked(now time.Duration) (open, lasting int) {
-	lasting = o.carrying
+	lasting = o.carrying + o.landing
 	for n := o.idle.free.Front(); n != nil; n = n.Next() {
 		if !o.endsLocked(n.Value, now) {
 			lasting++
 		}
 	}
-	return o.carrying + o.idle.free.Len(), lasting
+	return o.carrying + o.landing + o.idle.free.Len(), lasting
 }
 
 // endsLocked reports whether an idle connection is soon of no more use, or retired,
@@ -245,7 +245,7 @@ func (o *Origin) rewarm() {
 	o.mu.Lock()
 	now := o.pool.now()
 	open, _ := o.warmLocked(now)
-	if open >= o.goalLocked(now) || o.queue.dialing == 0 { // or there are no more to be had
+	if open-o.landing >= o.goalLocked(now) || o.queue.dialing+o.landing == 0 { // or there are no more to be had
 		o.warmth.settled()
 	}
 	o.mu.Unlock()
