@@ -53,6 +53,7 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 	o.mu.Lock()
 	o.times.used = now
 	if l := o.idle.pick(t, now, &o.manners); l != nil {
+		o.carryLocked(l, now)
 		o.mu.Unlock()
 		return l, nil
 	}

@@ -74,20 +74,27 @@ func (o *Origin) retireAged(now time.Duration) {
 	}
 }
 
-// renew begins a dial that no request waits for, if there is a slot for it that
-// nobody else claims.
+// renew begins a dial for what is too old, if none is under way.
 func (o *Origin) renew() {
-	p := o.pool
+	o.pool.dialAhead(o, func() bool { return o.queue.dialing == 0 })
+}
+
+// dialAhead begins a dial that no request waits for, if there is a slot for it that
+// nobody else claims and due, called with o.mu held, says so. It reports whether
+// it did.
+func (p *Pool) dialAhead(o *Origin, due func() bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b := &p.budget
 	if b.claims.Len() > 0 || b.taken >= b.most {
-		return
+		return false
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.queue.dialing == 0 && o.mayDialLocked() && p.ctx.Err() == nil {
-		b.taken++
-		o.beginLocked(o.queue.beginForNone())
+	if !o.mayDialLocked() || p.ctx.Err() != nil || !due() {
+		return false
 	}
+	b.taken++
+	o.beginLocked(o.queue.beginForNone())
+	return true
 }

@@ -104,15 +104,33 @@ func (o *Origin) dial(d *opening) {
 	o.stats.HandshakeTime += l.handshake
 	o.setup.add(l.handshake)
 	o.endpoints.opened(l, o.times.opened)
-	granted := o.queue.succeeded(d, l)
-	o.mu.Unlock()
-	switch { // what it was opened for took one that came free meanwhile, or has gone
-	case granted:
-	case d.virgin:
+	if o.queue.nextCarries() {
+		o.carryLocked(l, o.times.opened)
+	}
+	granted, warm := o.queue.succeeded(d, l), o.warmth.listed
+	if granted {
+		o.mu.Unlock()
+	} else {
+		o.landing++
+		o.mu.Unlock()
+		o.land(d, l)
+	}
+	if warm {
+		o.rewarm()
+	}
+}
+
+// land sees to a connection that nobody waits for any more: what it was opened for
+// took one that came free meanwhile, or has gone.
+func (o *Origin) land(d *opening, l *Lease) {
+	if d.virgin {
 		l.close(ClientGone)
-	default:
+	} else {
 		l.putIdle()
 	}
+	o.mu.Lock()
+	o.landing--
+	o.mu.Unlock()
 }
 
 // failed accounts for a dial that has failed.
@@ -121,10 +139,17 @@ func (o *Origin) failed(d *opening, err error) {
 	o.stats.DialErrors++
 	o.times.failed = o.pool.now()
 	o.queue.failed(d, err)
+	tell, warm := o.warmth.failed(err, o.times.failed), o.warmth.listed
 	wants := o.wantsLocked()
 	o.mu.Unlock()
 	if wants {
 		o.pool.claim(o)
+	}
+	if tell != nil {
+		tell()
+	}
+	if warm {
+		o.rewarm()
 	}
 }
 
@@ -241,7 +266,7 @@ func (m *making) enlist(context.Context) error {
 		return err
 	}
 	now := p.now()
-	l.handshake = now - m.began
+	l.born, l.handshake = now, now-m.began
 	p.dials.observe(l.handshake)
 	if age := p.cfg.MaxAge; age > 0 {
 		l.expires = now + age - time.Duration(rand.Float64()*p.cfg.AgeJitter*float64(age))

@@ -163,9 +163,11 @@ func (o *Origin) PassTime(d time.Duration) {
 		for ; n != nil; n = n.Next() {
 			n.Value.idleSince -= d
 			n.Value.halfSince -= d
+			n.Value.born -= d
 		}
 	}
 	o.times.failed = max(o.times.failed-d, 0)
+	o.warmth.next, o.warmth.until = o.warmth.next-d, o.warmth.until-d
 }
 
 // Tidy does what the janitor does.
@@ -276,3 +278,71 @@ const MaxAddrs = maxAddrs
 
 // Add adds t to s, as sums are made.
 func (s *Stats) Add(t *Stats) { s.add(t) }
+
+// Peak is peak for the tests.
+type Peak struct{ p peak }
+
+// PeakSlots is how many slots make up a Peak's window.
+const PeakSlots = peakSlots
+
+// NewPeak calls newPeak.
+func NewPeak(idleTimeout time.Duration) *Peak { return &Peak{newPeak(idleTimeout)} }
+
+// Needs calls needs.
+func (p *Peak) Needs(n int, now time.Duration) { p.p.needs(n, now) }
+
+// Recent calls recent.
+func (p *Peak) Recent() int { return p.p.recent() }
+
+// Surplus calls surplus.
+func (p *Peak) Surplus(open int) int { return p.p.surplus(open) }
+
+// ForgetPeak makes what the origin needed lately as long ago as the peak
+// remembers, and longer.
+func (o *Origin) ForgetPeak() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.peak.ends -= time.Duration(len(o.peak.most)) * o.peak.width
+}
+
+// Peak returns what the origin has needed at a time lately.
+func (o *Origin) Peak() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.peak.recent()
+}
+
+// Carrying returns how many connections are said to be in use for requests.
+func (p *Pool) Carrying() (n int) {
+	for _, o := range p.all() {
+		o.mu.Lock()
+		n += o.carrying
+		o.mu.Unlock()
+	}
+	return n
+}
+
+// TendWarm does what the janitor does for a warm origin.
+func (o *Origin) TendWarm() { o.tendWarm(o.pool.now()) }
+
+// WarmWait returns how long no dial is made for warmth, at most, and 0 if one may
+// be made.
+func (o *Origin) WarmWait() time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return max(o.warmth.next-o.pool.now(), 0)
+}
+
+// KeptWarm returns how many origins the janitor keeps warm.
+func (p *Pool) KeptWarm() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.warmed)
+}
+
+// LastWarmWait is the longest wait between attempts to get warm again, but for
+// jitter of a quarter, and PrimedFor how long origins are primed.
+const (
+	LastWarmWait = lastWarmWait
+	PrimedFor    = primedFor
+)

@@ -19,6 +19,7 @@ const (
 	MaxAge         Reason = "max_age"         // MAX_CONN_AGE
 	MaxRequests    Reason = "max_requests"    // MAX_REQUESTS_PER_CONN, or as many as the upstream said
 	MaxIdle        Reason = "max_idle"        // MAX_IDLE_PER_HOST, or room was needed elsewhere
+	NotNeeded      Reason = "not_needed"      // more than were needed at a time in the last minutes
 	Evicted        Reason = "evicted"         // descriptors or memory were short
 	UpstreamClosed Reason = "upstream_closed" // by the upstream while idle, or as it answered
 	ClosedOnReuse  Reason = "closed_on_reuse" // by the upstream as the next request came
@@ -50,6 +51,7 @@ type Lease struct {
 	id        uint64
 	addr      netip.AddrPort
 	handshake time.Duration // what opening it took
+	born      time.Duration // when it was open, on the pool's clock
 	expires   time.Duration // on the pool's clock; 0 is never
 	requests  int
 
@@ -65,6 +67,7 @@ type Lease struct {
 	// Guarded by the origin's mutex.
 	node      list.Node[*Lease]
 	idleSince time.Duration
+	carries   bool              // requests are carried on it now
 	hungUp    bool              // the peer has closed it while it was in use
 	endpoint  *endpoint         // what it leads to,
 	sibling   list.Node[*Lease] // and its place there

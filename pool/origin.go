@@ -31,6 +31,10 @@ type Origin struct {
 	times     times
 	setup     typical // of opening a connection
 	open      int     // connections, idle or in use
+	carrying  int     // those in use for requests, not for tunnels
+	landing   int     // those just opened that are about to be idle
+	peak      peak    // of carrying
+	warmth    warmth
 	stats     Stats
 }
 
@@ -57,6 +61,7 @@ func newOrigin(p *Pool, k Key) *Origin {
 	o.stats.Closed = map[Reason]uint64{}
 	o.manners.never = p.cfg.NoReuse != nil && p.cfg.NoReuse(k)
 	o.manners.most = p.cfg.IdleTimeout
+	o.peak = newPeak(p.cfg.IdleTimeout)
 	o.seat.known.Value, o.seat.claim.origin, o.seat.claim.node.Value = o, o, &o.seat.claim
 	return o
 }
@@ -95,6 +100,7 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 		heir, inTheWay := o.queue.heir(&o.manners, now)
 		if heir != nil {
 			l.idled, l.reused = 0, l.requests > 0
+			o.carryLocked(l, now)
 			o.queue.grant(heir, grant{lease: l})
 			return nil, ""
 		}
@@ -108,7 +114,7 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 	case o.pool.cfg.MaxIdlePerHost == 0, rival != nil, o.gone.Load():
 		return l, MaxIdle
 	}
-	o.idle.put(l, now)
+	o.restLocked(l, now)
 	return o.idle.surplus(o.pool.cfg.MaxIdlePerHost), MaxIdle
 }
 
@@ -139,19 +145,49 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 		o.manners.strayed(now)
 	}
 	o.settleLocked(l)
+	tell := o.warmLostLocked(l, reason, now)
 	o.lostLocked(l, reason)
 	wants := o.wantsLocked()
 	o.mu.Unlock()
 	if wants {
 		o.pool.claim(o)
 	}
+	if tell != nil {
+		tell()
+	}
 	if reason == PeerDead {
 		o.abandon(l.endpoint, PeerDeadToo)
 	}
 }
 
+// carryLocked notes that a connection carries requests now.
+func (o *Origin) carryLocked(l *Lease, now time.Duration) {
+	if l.carries {
+		return // and goes from one request to the next
+	}
+	l.carries = true
+	o.carrying++
+	o.peak.needs(o.carrying, now)
+}
+
+// carriedLocked notes that it carries none now, if it did.
+func (o *Origin) carriedLocked(l *Lease, now time.Duration) {
+	if l.carries {
+		o.peak.needs(o.carrying, now)
+		o.carrying--
+		l.carries = false
+	}
+}
+
+// restLocked makes a connection idle.
+func (o *Origin) restLocked(l *Lease, now time.Duration) {
+	o.carriedLocked(l, now)
+	o.idle.put(l, now)
+}
+
 // lostLocked takes a connection out of the origin's books.
 func (o *Origin) lostLocked(l *Lease, reason Reason) {
+	o.carriedLocked(l, o.pool.now())
 	o.open--
 	o.endpoints.closed(l)
 	o.stats.Closed[reason]++

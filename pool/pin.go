@@ -76,7 +76,7 @@ func (o *Origin) pin(l *Lease, rival bool) Reason {
 	case o.gone.Load(), !l.midway && (rival || o.queue.undialled() > 0 && !o.mayDialLocked()):
 		return MaxIdle
 	}
-	o.idle.put(l, now)
+	o.restLocked(l, now)
 	return ""
 }
 
@@ -120,6 +120,7 @@ func (o *Origin) mayUse(l *Lease, t *Ticket, now time.Duration) bool {
 		return false
 	}
 	o.times.used = now
+	o.carryLocked(l, now)
 	l.idled, l.reused = now-l.idleSince, true
 	return true
 }

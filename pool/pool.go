@@ -137,6 +137,7 @@ type Pool struct {
 	mu      sync.Mutex
 	known   known
 	longest longest
+	warmed  []*Origin // those kept warm
 	budget  budget
 	leases  map[uint64]*Lease // by id, for the watcher
 	lastID  uint64
@@ -248,6 +249,7 @@ func (p *Pool) janitor() {
 		}
 		clear(list)
 		list = list[:0]
+		p.tendWarm()
 		p.mu.Lock()
 		p.forgetLocked(lookedOver, originTTL)
 		p.mu.Unlock()

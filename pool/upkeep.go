@@ -24,6 +24,20 @@ func (o *Origin) tidy(now time.Duration) {
 	o.retireAged(now)
 	o.drop(func(l *Lease) bool { return !o.keepsLocked(l, now) }, NotTrusted)
 	o.closeStrays(now)
+	o.shrink(now)
+}
+
+// shrink retires some of the idle connections that the origin has beyond what it
+// needed lately.
+func (o *Origin) shrink(now time.Duration) {
+	o.mu.Lock()
+	o.peak.needs(o.carrying, now)
+	open := o.carrying + o.idle.free.Len()
+	n := min(o.peak.surplus(open), open-2*o.goalLocked(now))
+	o.mu.Unlock()
+	if n > 0 {
+		o.drop(func(l *Lease) bool { n--; return n >= 0 && !l.pinned }, NotNeeded)
+	}
 }
 
 // drop closes the idle connections that which says, longest idle first, and

@@ -93,7 +93,12 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"DRAIN_DELAY":             {"25s", func(c *config.Config) { c.DrainDelay = 25 * time.Second }},
 		"DRAIN_TIMEOUT":           {"0", func(c *config.Config) { c.DrainTimeout = 0 }},
 
-		"DNS_TIMEOUT":                {"3s", func(c *config.Config) { c.DNSTimeout = 3 * time.Second }},
+		"DNS_TIMEOUT": {"3s", func(c *config.Config) { c.DNSTimeout = 3 * time.Second }},
+		"WARM": {"orders=4", func(c *config.Config) {
+			c.Warm = config.Warm{{Origin: config.Origin{Host: "orders", Port: 80}, Conns: 4}}
+		}},
+		"CACHE_DIR": {"/cache", func(c *config.Config) { c.CacheDir = "/cache" }},
+
 		"TUNNEL_HALF_CLOSED_TIMEOUT": {"90s", func(c *config.Config) { c.TunnelHalfClosedTimeout = 90 * time.Second }},
 	}
 	for _, s := range config.Settings() {
@@ -195,6 +200,11 @@ func TestABadValueIsNamedWithWhatIsExpected(t *testing.T) {
 			"a,", ",a", "a,,b", " ", "a b", "a;b", "*", "*.a", ".", "..a", "a..b", "http://a", "a/b", "a:", "a:0", "a:http", "a:65536", "a:+1",
 			"::1", "[::1", "[a]", "[::1]x", "10.0.0.0/8", "10.1", ".10.0.0.7", "user@a", "a:80:80", "é",
 		}},
+		"WARM": {"want upstreams, each with the number of connections to keep open to it, from 1 to 100, separated by commas, e.g. orders:8080=4": {
+			"a", "a=", "=1", "a=0", "a=101", "a=-1", "a=+1", "a=1.5", "a=many", "a=1=1", "a =1", "a=1,", ",a=1", "a=1,,b=1", "a=1;b=1", ".a=1", "*.a=1",
+			"http://=1", "ftp://a=1", "https://a/=1", "http://a/b=1", "a:0=1", "a:=1", "a:65536=1", "::1=1", "[a]=1", "10.1=1", "user@a=1", "é=1", " ",
+		}},
+		"CACHE_DIR":   {"want an absolute path, e.g. /cache": {"cache", "./cache", " /cache"}},
 		"PRELOAD_DIR": {"want an absolute path, e.g. /carpool": {"carpool", "./carpool", "../carpool", " /carpool"}},
 		"LOG_LEVEL":   {"want debug, info, warn or error": {"verbose", "2"}},
 		"LOG_FORMAT":  {"want one of [json console]": {"text", "JSON"}},
@@ -432,6 +442,7 @@ func TestWriteEffectiveMarksWhatDiffers(t *testing.T) {
 		"CARPOOL_MAX_HEADER_BYTES=131072", "CARPOOL_CONNECT_PORTS=443, 8443", "CARPOOL_VIA=1", "CARPOOL_DRAIN_TIMEOUT=10s",
 		"CARPOOL_LOG_LEVEL=WARN", "CARPOOL_MAX_CONN_AGE_JITTER=.25", "CARPOOL_BYPASS_PORTS=off",
 		"CARPOOL_NO_REUSE_HOSTS=Legacy.:80, .Old.example,[::FFFF],10.0.0.7",
+		"CARPOOL_WARM=Orders.:8080=04, https://API.example=2,http://[::FFFF]=1,10.0.0.7:81=100",
 	}
 	c := load(t, environ...)
 	got := effective(t, c)
@@ -445,6 +456,7 @@ func TestWriteEffectiveMarksWhatDiffers(t *testing.T) {
 		"CARPOOL_VIA=true  # default false",
 		"CARPOOL_BYPASS_PORTS=off  # default 80,8080",
 		"CARPOOL_NO_REUSE_HOSTS=legacy:80,.old.example,[::ffff],10.0.0.7  # default empty",
+		"CARPOOL_WARM=http://orders.:8080=4,https://api.example:443=2,http://[::ffff]:80=1,http://10.0.0.7:81=100  # default empty",
 		"CARPOOL_DRAIN_TIMEOUT=10s  # default 25s",
 		"CARPOOL_LOG_LEVEL=warn  # default info",
 		"CARPOOL_MAX_CONN_AGE_JITTER=0.25  # default 0.2",

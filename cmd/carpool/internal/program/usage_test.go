@@ -102,6 +102,8 @@ var badSettings = map[string]string{
 	"CARPOOL_MAX_HEADER_BYTES=64KB":       "64KiB",
 	"CARPOOL_CONNECT_PORTS=https":         "443,8443",
 	"CARPOOL_NO_REUSE_HOSTS=http://old":   ".old.example.com",
+	"CARPOOL_WARM=orders":                 "orders:8080=4",
+	"CARPOOL_CACHE_DIR=cache":             "/cache",
 	"CARPOOL_VIA=perhaps":                 "true or false",
 	"CARPOOL_DRAIN_DELAY=30s":             "at most CARPOOL_DRAIN_TIMEOUT",
 	"CARPOOL_RETRY_IDEMPOTENCY_KEY=sure?": "true or false",

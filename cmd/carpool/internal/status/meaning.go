@@ -13,6 +13,7 @@ var closeMeanings = map[pool.Reason]string{
 	pool.MaxAge:         "old enough to be replaced, so that new pods get their share",
 	pool.MaxRequests:    "carried as many requests as it may",
 	pool.MaxIdle:        "more were idle than are kept, or room was needed elsewhere",
+	pool.NotNeeded:      "more were open than were needed at a time in the last minutes",
 	pool.Evicted:        "file descriptors or memory were short",
 	pool.UpstreamClosed: "the upstream hung up while it was idle, or as it answered",
 	pool.ClosedOnReuse:  "the upstream hung up just as a request was sent",
