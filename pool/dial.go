@@ -104,10 +104,18 @@ func (o *Origin) dial(d *opening) {
 	o.stats.HandshakeTime += l.handshake
 	o.setup.add(l.handshake)
 	o.endpoints.opened(l, o.times.opened)
+	if l.tls != nil {
+		o.manners.crowd.reached(l, o.times.opened)
+	}
 	granted := o.queue.succeeded(d, l)
+	var surplus []*Lease
+	if granted {
+		surplus = o.surplusLocked(l, o.times.opened)
+	}
 	o.mu.Unlock()
 	switch { // what it was opened for took one that came free meanwhile, or has gone
 	case granted:
+		closeAll(surplus, MakesRoom)
 	case d.virgin:
 		l.close(ClientGone)
 	default:
@@ -144,6 +152,7 @@ func (o *Origin) connect(avoid netip.Addr) (*Lease, error) {
 	if err := m.walk(o.pool.ctx); err != nil {
 		if m.lease != nil {
 			o.pool.delist(m.lease)
+			o.giveUp(m.lease)
 			_ = m.lease.conn.Close()
 		}
 		return nil, err
@@ -226,6 +235,8 @@ func (m *making) secure(ctx context.Context) error {
 	}
 	g := &gate{Conn: l.conn}
 	t := tls.Client(g, config)
+	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
+	defer stalled.Stop()
 	if err := t.HandshakeContext(ctx); err != nil {
 		return err
 	}

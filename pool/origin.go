@@ -88,6 +88,9 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 	if !o.manners.keeps(now) {
 		return l, NotTrusted
 	}
+	if o.makesRoomLocked(l, now) {
+		return l, MakesRoom
+	}
 	if o.queue.waiting.Len() > 0 {
 		if rival != nil && (theirs == 0 || o.holdsLocked() > theirs+1) {
 			return l, MaxIdle
@@ -154,6 +157,7 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 func (o *Origin) lostLocked(l *Lease, reason Reason) {
 	o.open--
 	o.endpoints.closed(l)
+	o.manners.crowd.ended(l)
 	o.stats.Closed[reason]++
 }
 
