@@ -42,7 +42,7 @@ type crowd struct {
 // trial is the last time that room was made, if it is not known yet what has
 // come of it.
 type trial struct {
-	by   *Lease // whose request waits; nil: there is no trial
+	to   *endpoint // nil: there is no trial
 	at   time.Duration
 	held int // how many connections were open besides
 }
@@ -112,59 +112,64 @@ func (c *crowd) tells(n int, now time.Duration) bool {
 	return c.served(now) < min(n, enoughAtOnce)
 }
 
-// made notes that room was made for a request while so many connections besides
-// were open.
-func (c *crowd) made(by *Lease, held int, now time.Duration) {
-	c.trial = trial{by, now, held}
+// made notes that room was made at an address where so many connections are open
+// besides those that wait for it.
+func (c *crowd) made(e *endpoint, held int, now time.Duration) {
+	c.trial = trial{e, now, held}
 	if c.serves(held+1, now) {
 		c.pause = min(max(2*c.pause, firstPause), lastPause)
 		c.next = now + c.pause
 	}
 }
 
-// answered notes the first byte on a new connection, so long after its request
-// was sent, and how many others to its address are being served.
-func (c *crowd) answered(l *Lease, took time.Duration, others int, now time.Duration) {
-	if c.trial.by == l {
-		took = now - c.trial.at
-		c.reached(l, now)
+// answered notes the first byte on a new connection to an address, so long after
+// its request was sent. held is on how many others an answer has come before, and
+// served how many others the server is seen to serve now.
+func (c *crowd) answered(e *endpoint, took time.Duration, held, served int, now time.Duration) {
+	at := c.trial.at
+	if c.reached(e, took, now) {
+		took, held = now-at, 0
 	}
-	c.first.add(took)
-	if n := others + 1; n > 1 {
-		c.together(n, now)
+	if held == 0 || took < c.slow() { // or else others may have been in its way
+		c.first.add(took)
+	}
+	if served > 0 {
+		c.together(served+1, now)
 	}
 }
 
-// reached judges the trial that was made for a connection, if there is one, when
-// the server has turned to it.
-func (c *crowd) reached(l *Lease, now time.Duration) {
+// reached judges the trial that was made at an address, when the server has turned
+// to the first connection that was waiting by then, which it has done for so long.
+// It reports whether there was one.
+func (c *crowd) reached(e *endpoint, waited, now time.Duration) bool {
 	t := c.trial
-	if t.by != l {
-		return
+	if t.to != e || now-waited+roomAfter > t.at {
+		return false
 	}
 	c.trial = trial{}
 	if now-t.at > max(promptly, c.slow()-roomAfter) {
 		c.right = max(c.right-1, 0)
-		return
+		return true
 	}
 	if c.right++; c.right == 1 || t.held < c.held {
 		c.held = t.held
 	}
 	c.atOnce, c.next, c.pause = 0, 0, 0
-	if c.right < enoughTrials {
-		return
+	if c.right >= enoughTrials {
+		c.believe(now)
 	}
-	if c.term = min(2*c.term, lastTerm); c.term == 0 || now >= c.until+c.term {
-		c.term = firstTerm
-	}
-	c.most, c.until = c.held, now+c.term
+	return true
 }
 
-// ended notes that a connection is no more.
-func (c *crowd) ended(l *Lease) {
-	if c.trial.by == l {
-		c.trial = trial{}
+// believe begins the time in which what the trials have taught is believed.
+func (c *crowd) believe(now time.Duration) {
+	switch forgotten := c.until + c.term; {
+	case c.term == 0 || now >= forgotten:
+		c.term = firstTerm
+	case now >= c.until:
+		c.term = min(2*c.term, lastTerm)
 	}
+	c.most, c.until = c.held, now+c.term
 }
 
 // together notes that n connections were seen to be served at a time.

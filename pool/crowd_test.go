@@ -10,8 +10,8 @@ import (
 // learnCrowd has room made as often as it takes to learn a bound of held.
 func learnCrowd(c *pool.Crowd, held int, now time.Duration) {
 	for range pool.EnoughTrials {
-		c.Made(pool.OneLease, held, now)
-		c.Answered(pool.OneLease, time.Second, 0, now+ms)
+		c.Made(held, now)
+		c.Answered(time.Second, 0, now+ms)
 	}
 }
 
@@ -32,9 +32,10 @@ func TestP27ABoundIsLearnedFromPromptAnswersAlone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var c pool.Crowd
 			for _, held := range test.held {
-				c.Made(pool.OneLease, held, time.Minute)
-				c.Answered(pool.AnotherLease, ms, 0, time.Minute) // says nothing of the trial
-				c.Answered(pool.OneLease, time.Second, test.others, time.Minute+test.after)
+				c.Made(held, time.Minute)
+				c.Answered(ms, 0, time.Minute) // these say nothing of the trial
+				c.AnsweredElsewhere(time.Second, time.Minute)
+				c.Answered(time.Second+test.after, test.others, time.Minute+test.after)
 			}
 			if got := c.Bound(2 * time.Minute); got != test.want {
 				t.Errorf("a bound of %d, want %d", got, test.want)
@@ -53,12 +54,12 @@ func TestP27ABoundIsForgottenAndWidened(t *testing.T) {
 	if got := c.Bound(end); got != 0 {
 		t.Errorf("a bound of %d, later", got)
 	}
-	c.Made(pool.OneLease, 1, end) // once more is enough, and for longer
-	c.Answered(pool.OneLease, time.Second, 0, end+ms)
+	c.Made(1, end) // once more is enough, and for longer
+	c.Answered(time.Second, 0, end+ms)
 	if got := c.Bound(end + 2*pool.FirstTerm - time.Second); got != 1 {
 		t.Errorf("a bound of %d, learned again", got)
 	}
-	c.Answered(pool.AnotherLease, ms, 2, end+time.Second)
+	c.Answered(ms, 2, end+time.Second)
 	if got := c.Bound(end + time.Second); got != 3 {
 		t.Errorf("a bound of %d, want the 3 that were served at a time", got)
 	}
@@ -77,12 +78,12 @@ func TestP27RoomIsMadeWhenItIsDue(t *testing.T) {
 	due(pool.RoomAfter-ms, 1, false)
 	due(time.Hour, 0, false)
 	for range 4 { // all answers take that long
-		c.Answered(pool.OneLease, time.Second, 0, now)
+		c.Answered(time.Second, 0, now)
 	}
 	due(time.Second, 1, false)
 	due(2*time.Second, 1, true)
 
-	c.Answered(pool.OneLease, ms, 1, now) // two are served at a time
+	c.Answered(ms, 1, now) // two are served at a time
 	due(2*time.Second, 2, true)
 	due(2*time.Second, 1, false)
 	due(pool.RarelyAfter, 1, true)
@@ -96,11 +97,11 @@ func TestP27RoomIsMadeEverMoreRarelyWhereItDoesNotHelp(t *testing.T) {
 	var c pool.Crowd
 	trials := 0
 	for now := time.Duration(0); now < 24*time.Hour; now += pool.FirstPause {
-		c.Answered(pool.AnotherLease, ms, 3, now)
+		c.Answered(ms, 3, now)
 		if c.Due(time.Minute, 2, now) {
 			trials++
-			c.Made(pool.OneLease, 2, now)
-			c.Answered(pool.OneLease, 2*time.Minute, 2, now+time.Minute)
+			c.Made(2, now)
+			c.Answered(2*time.Minute, 2, now+time.Minute)
 		}
 	}
 	if most := 12 + int(24*time.Hour/pool.LastPause); trials > most {

@@ -105,7 +105,7 @@ func (o *Origin) dial(d *opening) {
 	o.setup.add(l.handshake)
 	o.endpoints.opened(l, o.times.opened)
 	if l.tls != nil {
-		o.manners.crowd.reached(l, o.times.opened)
+		o.manners.crowd.reached(l.endpoint, l.handshake, o.times.opened)
 	}
 	granted := o.queue.succeeded(d, l)
 	var surplus []*Lease

@@ -280,12 +280,6 @@ func (s *Stats) Add(t *Stats) { s.add(t) }
 // Crowd is crowd for the tests.
 type Crowd struct{ c crowd }
 
-// The connections of a Crowd.
-var (
-	OneLease     = &Lease{}
-	AnotherLease = &Lease{}
-)
-
 // Bound calls bound.
 func (c *Crowd) Bound(now time.Duration) int { return c.c.bound(now) }
 
@@ -294,13 +288,18 @@ func (c *Crowd) Due(waited time.Duration, held int, now time.Duration) bool {
 	return c.c.due(waited, held, now)
 }
 
-// Made calls made.
-func (c *Crowd) Made(by *Lease, held int, now time.Duration) { c.c.made(by, held, now) }
+// Made calls made, for a request to here.
+func (c *Crowd) Made(held int, now time.Duration) { c.c.made(here, held, now) }
 
-// Answered calls answered.
-func (c *Crowd) Answered(l *Lease, took time.Duration, others int, now time.Duration) {
-	c.c.answered(l, took, others, now)
+var here, elsewhere = &endpoint{}, &endpoint{}
+
+// Answered calls answered, on a connection to here besides so many others.
+func (c *Crowd) Answered(took time.Duration, others int, now time.Duration) {
+	c.c.answered(here, took, others, others, now)
 }
+
+// AnsweredElsewhere calls answered, on a connection to elsewhere.
+func (c *Crowd) AnsweredElsewhere(took, now time.Duration) { c.c.answered(elsewhere, took, 0, 0, now) }
 
 // What a Crowd goes by.
 const (

@@ -157,7 +157,6 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 func (o *Origin) lostLocked(l *Lease, reason Reason) {
 	o.open--
 	o.endpoints.closed(l)
-	o.manners.crowd.ended(l)
 	o.stats.Closed[reason]++
 }
 

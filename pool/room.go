@@ -23,9 +23,10 @@ func (l *Lease) hear() {
 	now := o.pool.now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	e := l.endpoint
+	o.manners.crowd.answered(e, now-l.since, e.heard, o.besidesLocked(l, now), now)
 	l.heard.Store(true)
-	l.endpoint.answered(l)
-	o.manners.crowd.answered(l, now-l.since, o.besidesLocked(l, now), now)
+	e.answered(l)
 }
 
 // besidesLocked returns how many other connections to the same address the server
@@ -101,7 +102,7 @@ func (o *Origin) roomFor(l *Lease, waited time.Duration) (taken []*Lease) {
 		e.stalled = l
 		return nil
 	}
-	c.made(l, held, now)
+	c.made(e, held, now)
 	return e.takeIdle(idle)
 }
 
@@ -138,7 +139,7 @@ func (o *Origin) makesRoomLocked(l *Lease, now time.Duration) bool {
 	e, c := l.endpoint, &o.manners.crowd
 	if s := e.stalled; s != nil && s != l && l.heard.Load() {
 		e.stalled = nil
-		c.made(s, e.heard, now)
+		c.made(e, e.heard, now)
 		return true
 	}
 	most := c.bound(now)
@@ -162,13 +163,12 @@ func (o *Origin) hurry(l *Lease) {
 	closeAll(o.roomFor(l, rarelyAfter), MakesRoom)
 }
 
-// giveUp notes that nothing has come of a connection for which room may have been
-// made.
+// giveUp notes that nothing has come of a connection, for which room may have been
+// about to be made.
 func (o *Origin) giveUp(l *Lease) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if e := o.endpointLocked(l); e != nil {
 		e.settled(l)
 	}
-	o.manners.crowd.ended(l)
 }

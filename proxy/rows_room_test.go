@@ -108,7 +108,7 @@ func TestP27OneWorkerServesTwoRequestsAtOnce(t *testing.T) {
 	r := start(t, forAnHour)
 	var s *serial
 	s = newSerial(t, 1, func(path string) string {
-		eventually(t, "the other has a connection too", func() bool { return s.accepted.Load() >= 2 })
+		eventually(t, "the other has a connection too", func() bool { return r.stats(s.origin).Opened >= 2 })
 		return answer(path)
 	})
 	r.together(s.origin, r.clients(2), 0)
