@@ -38,6 +38,9 @@ func (o *Origin) Acquire(t *Ticket) (*Lease, error) {
 	}
 	if err == nil {
 		l.lent.Store(true)
+		if !l.heard.Load() {
+			l.since = o.pool.now()
+		}
 	}
 	switch {
 	case t.waited:

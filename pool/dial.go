@@ -104,12 +104,17 @@ func (o *Origin) dial(d *opening) {
 	o.stats.HandshakeTime += l.handshake
 	o.setup.add(l.handshake)
 	o.endpoints.opened(l, o.times.opened)
+	if l.tls != nil {
+		o.manners.crowd.reached(l.endpoint, l.handshake, o.times.opened)
+	}
 	if o.queue.nextCarries() {
 		o.carryLocked(l, o.times.opened)
 	}
 	granted, warm := o.queue.succeeded(d, l), o.warmth.listed
 	if granted {
+		surplus := o.surplusLocked(l, o.times.opened)
 		o.mu.Unlock()
+		closeAll(surplus, MakesRoom)
 	} else {
 		o.landing++
 		o.mu.Unlock()
@@ -169,6 +174,7 @@ func (o *Origin) connect(avoid netip.Addr) (*Lease, error) {
 	if err := m.walk(o.pool.ctx); err != nil {
 		if m.lease != nil {
 			o.pool.delist(m.lease)
+			o.giveUp(m.lease)
 			_ = m.lease.conn.Close()
 		}
 		return nil, err
@@ -251,6 +257,8 @@ func (m *making) secure(ctx context.Context) error {
 	}
 	g := &gate{Conn: l.conn}
 	t := tls.Client(g, config)
+	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
+	defer stalled.Stop()
 	if err := t.HandshakeContext(ctx); err != nil {
 		return err
 	}

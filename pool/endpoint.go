@@ -24,6 +24,21 @@ type endpoint struct {
 	// requests counts exchanges on connections that lead there, since it has
 	// figures of its own or since it is known.
 	requests uint64
+	heard    int    // of the connections, those on which an answer has come
+	stalled  *Lease // in use, and another that comes back is to make room for it; nil: none
+}
+
+// answered notes that an answer has come on a connection for the first time.
+func (e *endpoint) answered(l *Lease) {
+	e.heard++
+	e.settled(l)
+}
+
+// settled notes that no room is needed for a connection, or no more.
+func (e *endpoint) settled(l *Lease) {
+	if e.stalled == l {
+		e.stalled = nil
+	}
 }
 
 // endpoints are the addresses of an origin that have connections, are benched, or
@@ -43,11 +58,18 @@ func (s *endpoints) opened(l *Lease, now time.Duration) {
 	}
 	e.requests++
 	e.leases.PushBack(&l.sibling)
-	l.endpoint = e
+	l.endpoint, l.opened = e, now
 }
 
 // closed notes that a connection is no more.
-func (s *endpoints) closed(l *Lease) { l.endpoint.leases.Remove(&l.sibling) }
+func (s *endpoints) closed(l *Lease) {
+	e := l.endpoint
+	e.leases.Remove(&l.sibling)
+	e.settled(l)
+	if l.heard.Load() {
+		e.heard--
+	}
+}
 
 // bench has an address tried last for a while.
 func (s *endpoints) bench(a netip.Addr, now time.Duration) {

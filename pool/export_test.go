@@ -346,3 +346,62 @@ const (
 	LastWarmWait = lastWarmWait
 	PrimedFor    = primedFor
 )
+
+// Crowd is crowd for the tests.
+type Crowd struct{ c crowd }
+
+// Bound calls bound.
+func (c *Crowd) Bound(now time.Duration) int { return c.c.bound(now) }
+
+// Due calls due.
+func (c *Crowd) Due(waited time.Duration, held int, now time.Duration) bool {
+	return c.c.due(waited, held, now)
+}
+
+// Made calls made, for a request to here.
+func (c *Crowd) Made(held int, now time.Duration) { c.c.made(here, held, now) }
+
+var here, elsewhere = &endpoint{}, &endpoint{}
+
+// Answered calls answered, on a connection to here besides so many others.
+func (c *Crowd) Answered(took time.Duration, others int, now time.Duration) {
+	c.c.answered(here, took, others, others, now)
+}
+
+// AnsweredElsewhere calls answered, on a connection to elsewhere.
+func (c *Crowd) AnsweredElsewhere(took, now time.Duration) { c.c.answered(elsewhere, took, 0, 0, now) }
+
+// What a Crowd goes by.
+const (
+	RoomAfter    = roomAfter
+	RarelyAfter  = rarelyAfter
+	EnoughTrials = enoughTrials
+	FirstTerm    = firstTerm
+	SeenFor      = seenFor
+	FirstPause   = firstPause
+	LastPause    = lastPause
+)
+
+// Bound is how many connections to an address are kept while more are open; 0 is
+// without bound.
+func (o *Origin) Bound() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if b := o.manners.crowd.bound(o.pool.now()); o.manners.crowded(o.pool.now()) {
+		return b
+	}
+	return 0
+}
+
+// Crowd makes n the learned bound.
+func (o *Origin) Crowd(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.manners.crowd.most, o.manners.crowd.until = n, o.pool.now()+time.Hour
+}
+
+// WaitedSince makes the connection's first request older by d.
+func (l *Lease) WaitedSince(d time.Duration) { l.since -= d }
+
+// RoomFor asks for room for a handshake to an address.
+func (o *Origin) RoomFor(a netip.AddrPort) { o.hurry(&Lease{origin: o, addr: a}) }

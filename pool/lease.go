@@ -35,6 +35,7 @@ const (
 	Tunnelled      Reason = "tunnelled"       // carried a CONNECT tunnel, which has ended
 	Upgraded       Reason = "upgraded"        // became a tunnel, which has ended
 	Pinned         Reason = "pinned"          // belonged to one client (NTLM), which has gone
+	MakesRoom      Reason = "makes_room"      // the upstream serves so few at a time that another waits for its end
 	Shutdown       Reason = "shutdown"        // carpool is stopping
 )
 
@@ -64,11 +65,16 @@ type Lease struct {
 	reused bool          // this exchange is not the first
 	idled  time.Duration // how long it was idle before this exchange
 
+	since    time.Duration // when it was lent for the first exchange
+	heard    atomic.Bool   // an answer has come on it; set with the origin's mutex held
+	shutting atomic.Bool   // it is about to be accounted for as closed
+
 	// Guarded by the origin's mutex.
 	node      list.Node[*Lease]
 	idleSince time.Duration
 	carries   bool              // requests are carried on it now
 	hungUp    bool              // the peer has closed it while it was in use
+	opened    time.Duration     // when it was opened
 	endpoint  *endpoint         // what it leads to,
 	sibling   list.Node[*Lease] // and its place there
 	halfSince time.Duration     // when half a record was first seen on it; 0: there was none
@@ -169,6 +175,7 @@ func (l *Lease) close(reason Reason) {
 // shut closes the connection and gives its slot back.
 func (l *Lease) shut() {
 	p := l.origin.pool
+	l.shutting.Store(true)
 	p.delist(l)
 	_ = l.conn.Close() // TLS needs no close_notify: the framing is HTTP's
 	p.unreserve()

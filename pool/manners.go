@@ -15,6 +15,7 @@ type manners struct {
 	limit  idleLimit
 	haste  haste
 	strays strays
+	crowd  crowd
 }
 
 // A server that closes connections soon after an answer has no idle limit: it
@@ -80,6 +81,10 @@ func (m *manners) usable(hint time.Duration, replayable bool) time.Duration {
 	}
 	return bound
 }
+
+// crowded reports whether the server is known to serve only so many connections at
+// a time that more than are needed are in the way of one another.
+func (m *manners) crowded(now time.Duration) bool { return m.crowd.bound(now) > 0 }
 
 // outworn reports whether a connection that has been idle for so long is past
 // what any request may take by the limit that was learned.

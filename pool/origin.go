@@ -93,6 +93,9 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 	if !o.manners.keeps(now) {
 		return l, NotTrusted
 	}
+	if o.makesRoomLocked(l, now) {
+		return l, MakesRoom
+	}
 	if o.queue.waiting.Len() > 0 {
 		if rival != nil && (theirs == 0 || o.holdsLocked() > theirs+1) {
 			return l, MaxIdle

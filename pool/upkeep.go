@@ -73,7 +73,12 @@ func (o *Origin) abandon(e *endpoint, reason Reason) {
 		}
 	}
 	o.mu.Unlock()
-	for _, l := range gone {
+	closeAll(gone, reason)
+}
+
+// closeAll closes connections that were taken, for a reason.
+func closeAll(taken []*Lease, reason Reason) {
+	for _, l := range taken {
 		l.close(reason)
 	}
 }

@@ -205,7 +205,7 @@ func (w *warmth) wanted(now time.Duration) int {
 // goalLocked is how many connections are kept open, as far as other limits go.
 func (o *Origin) goalLocked(now time.Duration) int {
 	n := o.warmth.wanted(now)
-	if n == 0 || !o.manners.keeps(now) {
+	if n == 0 || !o.manners.keeps(now) || o.manners.crowded(now) { // what is idle may have the only worker
 		return 0
 	}
 	cfg := &o.pool.cfg

@@ -132,7 +132,5 @@ such things there is NO_REUSE_HOSTS.
     Each new connection asks for its addresses, so a dead first name server
     costs each of them 0.3 seconds, and AAAA that is never answered 0.05.
   - Plain HTTP inside CONNECT is tunnelled, not pooled (C8).
-  - Servers with one worker per connection (P27): a request on a second
-    connection waits until the server or IDLE_TIMEOUT closes the first.
 */
 package proxy

@@ -329,5 +329,7 @@ func (p *Proxy) sweep() {
 // lookAfter contains what one session may do to the sweeper.
 func (p *Proxy) lookAfter(r *reins) {
 	defer p.contain("the sweeper")
-	r.lookAfter(p.now(), &p.cfg)
+	if makeRoom := r.lookAfter(p.now(), &p.cfg); makeRoom != nil {
+		makeRoom()
+	}
 }
