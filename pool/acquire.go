@@ -38,6 +38,9 @@ func (o *Origin) Acquire(t *Ticket) (*Lease, error) {
 	}
 	if err == nil {
 		l.lent.Store(true)
+		if !l.heard.Load() {
+			l.since = o.pool.now()
+		}
 	}
 	switch {
 	case t.waited:
@@ -54,6 +57,7 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 	o.times.used = now
 	l, due := o.pickLocked(t, now)
 	if l != nil {
+		o.carryLocked(l, now)
 		o.mu.Unlock()
 		if due {
 			o.dialDue()

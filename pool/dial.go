@@ -103,39 +103,65 @@ func (o *Origin) dial(d *opening) {
 	o.stats.HandshakeTime += l.handshake
 	o.setup.add(l.handshake)
 	o.endpoints.opened(l, o.times.opened)
-	o.endpoints.wins(l.addr.Addr())
-	l.report.began = o.times.opened
+	if l.tls != nil {
+		o.manners.crowd.reached(l.endpoint, l.handshake, o.times.opened)
+	}
 	if l.endpoint.leaving && l.begun <= o.endpoints.movedAt {
 		o.tooLateLocked(d, l)
 		return
 	}
-	o.joinLocked(d, l)
+	granted, warm := o.joinLocked(d, l), o.warmth.listed
 	gone := o.retireLeaversLocked(o.times.opened)
-	granted := o.queue.succeeded(d, l)
+	var surplus []*Lease
+	if granted {
+		surplus = o.surplusLocked(l, o.times.opened)
+	} else {
+		o.landing++
+	}
 	o.mu.Unlock()
-	closeAll(gone)
-	switch { // what it was opened for took one that came free meanwhile, or has gone
-	case granted:
-	case d.virgin:
-		l.close(ClientGone)
-	default:
-		l.putIdle()
+	closeEach(gone)
+	closeAll(surplus, MakesRoom)
+	if !granted {
+		o.land(d, l)
+	}
+	if warm {
+		o.rewarm()
 	}
 }
 
-// joinLocked finds a new connection its part: those for requests may be used in
-// turn, and one that was opened to replace another makes that old.
-func (o *Origin) joinLocked(d *opening, l *Lease) {
-	if next := o.queue.waiting.Front(); next == nil && !d.virgin || next != nil && next.Value.takesUsed() {
-		o.countLocked(l, true)
+// land sees to a connection that nobody waits for any more: what it was opened for
+// took one that came free meanwhile, or has gone.
+func (o *Origin) land(d *opening, l *Lease) {
+	if d.virgin {
+		l.close(ClientGone)
+	} else {
+		l.putIdle()
+	}
+	o.mu.Lock()
+	o.landing--
+	o.mu.Unlock()
+}
+
+// joinLocked gives a new connection to the request that waits first, if there is
+// one, and reports whether there was. Those for requests may be used in turn. One
+// that was opened to replace another makes that old.
+func (o *Origin) joinLocked(d *opening, l *Lease) (granted bool) {
+	now := o.times.opened
+	o.endpoints.wins(l.addr.Addr())
+	l.report.began = now
+	if o.queue.nextCarries() {
+		o.carryLocked(l, now)
+	}
+	if next := o.queue.waiting.Front(); next != nil && next.Value.takesUsed() {
 		l.endpoint.idle.enlist(l)
 	}
 	if old := d.replaces; old != nil && old.endpoint.leases.Has(&old.sibling) {
 		old.replaced = true
-		if !old.aged(o.times.opened) {
-			old.expires = o.times.opened
+		if !old.aged(now) {
+			old.expires = now
 		}
 	}
+	return o.queue.succeeded(d, l)
 }
 
 // failed accounts for a dial that has failed.
@@ -145,14 +171,22 @@ func (o *Origin) failed(d *opening, err error) {
 	o.stats.DialErrors++
 	o.times.failed = now
 	if l := o.strandedFor(d.by, now); l != nil {
+		o.carryLocked(l, now)
 		o.queue.served(d, l)
 	} else {
 		o.queue.failed(d, err)
 	}
+	tell, warm := o.warmth.failed(err, now), o.warmth.listed
 	wants := o.wantsLocked()
 	o.mu.Unlock()
 	if wants {
 		o.pool.claim(o)
+	}
+	if tell != nil {
+		tell()
+	}
+	if warm {
+		o.rewarm()
 	}
 }
 
@@ -172,6 +206,7 @@ func (o *Origin) connect(a aim) (*Lease, error) {
 	if err := m.walk(o.pool.ctx); err != nil {
 		if m.lease != nil {
 			o.pool.delist(m.lease)
+			o.giveUp(m.lease)
 			_ = m.lease.conn.Close()
 		}
 		return nil, err
@@ -259,12 +294,25 @@ func (m *making) secure(ctx context.Context) error {
 	}
 	g := &gate{Conn: l.conn}
 	t := tls.Client(g, config)
+	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
+	defer stalled.Stop()
 	if err := t.HandshakeContext(ctx); err != nil {
 		return err
 	}
 	l.tls = &quietTLS{Conn: t, gate: g}
 	l.Stream = sock.Over(t)
 	return nil
+}
+
+// lifetime is how old a new connection may become.
+func (o *Origin) lifetime() time.Duration {
+	cfg, random := &o.pool.cfg, rand.Float64()
+	if cfg.Reuse {
+		return cfg.MaxAge - time.Duration(random*cfg.AgeJitter*float64(cfg.MaxAge))
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return max(o.endpoints.balance.lifetime(cfg.AgeJitter, random), 1)
 }
 
 // enlist makes the connection known to the watcher, and gives it its age.
@@ -274,10 +322,10 @@ func (m *making) enlist(context.Context) error {
 		return err
 	}
 	now := p.now()
-	l.handshake = now - m.began
+	l.born, l.handshake = now, now-m.began
 	p.dials.observe(l.handshake)
-	if age := p.cfg.MaxAge; age > 0 {
-		l.expires = now + age - time.Duration(rand.Float64()*p.cfg.AgeJitter*float64(age))
+	if p.cfg.MaxAge > 0 {
+		l.expires = now + m.origin.lifetime()
 	}
 	return nil
 }

@@ -27,6 +27,8 @@ type endpoint struct {
 	// requests counts exchanges on connections that lead there, since it has
 	// figures of its own or since it is known.
 	requests uint64
+	heard    int    // of the connections, those on which an answer has come
+	stalled  *Lease // in use, and another that comes back is to make room for it; nil: none
 
 	listed  bool          // the name has this address
 	leaving bool          // the name had it when it was told last
@@ -34,6 +36,19 @@ type endpoint struct {
 	since   time.Duration // when it came to others that were there; 0: it did not
 	bench   bench
 	load    load
+}
+
+// answered notes that an answer has come on a connection for the first time.
+func (e *endpoint) answered(l *Lease) {
+	e.heard++
+	e.settled(l)
+}
+
+// settled notes that no room is needed for a connection, or no more.
+func (e *endpoint) settled(l *Lease) {
+	if e.stalled == l {
+		e.stalled = nil
+	}
 }
 
 // busy is how many connections that lead there are in use.
@@ -58,7 +73,7 @@ func (s *endpoints) opened(l *Lease, now time.Duration) {
 	}
 	e.requests++
 	e.leases.PushBack(&l.sibling)
-	l.endpoint = e
+	l.endpoint, l.opened = e, now
 	if s.told && !e.listed && l.begun <= s.movedAt { // it has left while this was dialled
 		e.leaving, s.leavers = true, true
 	}
@@ -68,7 +83,11 @@ func (s *endpoints) opened(l *Lease, now time.Duration) {
 func (s *endpoints) closed(l *Lease) {
 	e := l.endpoint
 	e.leases.Remove(&l.sibling)
-	e.idle.forget(l)
+	e.idle.leave(l)
+	e.settled(l)
+	if l.heard.Load() {
+		e.heard--
+	}
 }
 
 // settle takes in what an exchange says of its endpoint, which is over and went

@@ -166,9 +166,11 @@ func (o *Origin) PassTime(d time.Duration) {
 		for ; n != nil; n = n.Next() {
 			n.Value.idleSince -= d
 			n.Value.halfSince -= d
+			n.Value.born -= d
 		}
 	}
 	o.times.failed = max(o.times.failed-d, 0)
+	o.warmth.next, o.warmth.until = o.warmth.next-d, o.warmth.until-d
 }
 
 // Tidy does what the janitor does.
@@ -350,13 +352,6 @@ func Lighter(a, b *Load, busyA, busyB int, chance float64, now time.Duration) bo
 	return lighter(&a.l, &b.l, busyA, busyB, chance, now)
 }
 
-// Crowd makes the origin known for a server with one worker for each connection.
-func (o *Origin) Crowd() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.manners.oneAtATime = true
-}
-
 // Rush makes the origin known for a server that closes soon after its answers.
 func (o *Origin) Rush() {
 	o.mu.Lock()
@@ -403,3 +398,130 @@ func (p *Pool) Suspects() *atomic.Int64 {
 
 // Resolve makes the pool, at rest, ask another resolver.
 func (p *Pool) Resolve(r Resolver) { p.names.resolvers = []Resolver{r} }
+
+// Peak is peak for the tests.
+type Peak struct{ p peak }
+
+// PeakSlots is how many slots make up a Peak's window.
+const PeakSlots = peakSlots
+
+// NewPeak calls newPeak.
+func NewPeak(idleTimeout time.Duration) *Peak { return &Peak{newPeak(idleTimeout)} }
+
+// Needs calls needs.
+func (p *Peak) Needs(n int, now time.Duration) { p.p.needs(n, now) }
+
+// Recent calls recent.
+func (p *Peak) Recent() int { return p.p.recent() }
+
+// Surplus calls surplus.
+func (p *Peak) Surplus(open int) int { return p.p.surplus(open) }
+
+// ForgetPeak makes what the origin needed lately as long ago as the peak
+// remembers, and longer.
+func (o *Origin) ForgetPeak() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.peak.ends -= time.Duration(len(o.peak.most)) * o.peak.width
+}
+
+// Peak returns what the origin has needed at a time lately.
+func (o *Origin) Peak() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.peak.recent()
+}
+
+// Carrying returns how many connections are said to be in use for requests.
+func (p *Pool) Carrying() (n int) {
+	for _, o := range p.all() {
+		o.mu.Lock()
+		n += o.carrying
+		o.mu.Unlock()
+	}
+	return n
+}
+
+// TendWarm does what the janitor does for a warm origin.
+func (o *Origin) TendWarm() { o.tendWarm(o.pool.now()) }
+
+// WarmWait returns how long no dial is made for warmth, at most, and 0 if one may
+// be made.
+func (o *Origin) WarmWait() time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return max(o.warmth.next-o.pool.now(), 0)
+}
+
+// KeptWarm returns how many origins the janitor keeps warm.
+func (p *Pool) KeptWarm() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.warmed)
+}
+
+// LastWarmWait is the longest wait between attempts to get warm again, but for
+// jitter of a quarter, and PrimedFor how long origins are primed.
+const (
+	LastWarmWait = lastWarmWait
+	PrimedFor    = primedFor
+)
+
+// Crowd is crowd for the tests.
+type Crowd struct{ c crowd }
+
+// Bound calls bound.
+func (c *Crowd) Bound(now time.Duration) int { return c.c.bound(now) }
+
+// Due calls due.
+func (c *Crowd) Due(waited time.Duration, held int, now time.Duration) bool {
+	return c.c.due(waited, held, now)
+}
+
+// Made calls made, for a request to here.
+func (c *Crowd) Made(held int, now time.Duration) { c.c.made(here, held, now) }
+
+var here, elsewhere = &endpoint{}, &endpoint{}
+
+// Answered calls answered, on a connection to here besides so many others.
+func (c *Crowd) Answered(took time.Duration, others int, now time.Duration) {
+	c.c.answered(here, took, others, others, now)
+}
+
+// AnsweredElsewhere calls answered, on a connection to elsewhere.
+func (c *Crowd) AnsweredElsewhere(took, now time.Duration) { c.c.answered(elsewhere, took, 0, 0, now) }
+
+// What a Crowd goes by.
+const (
+	RoomAfter    = roomAfter
+	RarelyAfter  = rarelyAfter
+	EnoughTrials = enoughTrials
+	FirstTerm    = firstTerm
+	SeenFor      = seenFor
+	FirstPause   = firstPause
+	LastPause    = lastPause
+)
+
+// Bound is how many connections to an address are kept while more are open; 0 is
+// without bound.
+func (o *Origin) Bound() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if b := o.manners.crowd.bound(o.pool.now()); o.manners.crowded(o.pool.now()) {
+		return b
+	}
+	return 0
+}
+
+// Crowd makes n the learned bound.
+func (o *Origin) Crowd(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.manners.crowd.most, o.manners.crowd.until = n, o.pool.now()+time.Hour
+}
+
+// WaitedSince makes the connection's first request older by d.
+func (l *Lease) WaitedSince(d time.Duration) { l.since -= d }
+
+// RoomFor asks for room for a handshake to an address.
+func (o *Origin) RoomFor(a netip.AddrPort) { o.hurry(&Lease{origin: o, addr: a}) }

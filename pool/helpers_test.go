@@ -89,6 +89,9 @@ func newPool(t testing.TB, change ...func(*pool.Config)) *pool.Pool {
 		if leases, slots := p.Open(); !t.Failed() && leases+slots > 0 {
 			t.Errorf("after Close %d connections are open, %d slots taken", leases, slots)
 		}
+		if n := p.Carrying(); !t.Failed() && n != 0 {
+			t.Errorf("after Close %d connections are said to be in use", n)
+		}
 	})
 	return p
 }

@@ -72,15 +72,13 @@ func (r *resting) put(l *Lease) {
 	}
 }
 
+// leave has a connection used in turn no more, if it was.
 func (r *resting) leave(l *Lease) {
 	if l.inTurn {
 		l.inTurn = false
 		r.members--
 	}
 }
-
-// forget notes that a connection is no more.
-func (r *resting) forget(l *Lease) { r.leave(l) }
 
 // widen has so many connections used in turn. Of those that are in use some may leave
 // as they come back.

@@ -19,6 +19,7 @@ const (
 	MaxAge         Reason = "max_age"         // MAX_CONN_AGE
 	MaxRequests    Reason = "max_requests"    // MAX_REQUESTS_PER_CONN, or as many as the upstream said
 	MaxIdle        Reason = "max_idle"        // MAX_IDLE_PER_HOST, or room was needed elsewhere
+	NotNeeded      Reason = "not_needed"      // more than were needed at a time in the last minutes
 	Evicted        Reason = "evicted"         // descriptors or memory were short
 	UpstreamClosed Reason = "upstream_closed" // by the upstream while idle, or as it answered
 	ClosedOnReuse  Reason = "closed_on_reuse" // by the upstream as the next request came
@@ -35,6 +36,7 @@ const (
 	Upgraded       Reason = "upgraded"        // became a tunnel, which has ended
 	Pinned         Reason = "pinned"          // belonged to one client (NTLM), which has gone
 	AddressGone    Reason = "address_gone"    // the name does not have its address any more
+	MakesRoom      Reason = "makes_room"      // the upstream serves so few at a time that another waits for its end
 	Shutdown       Reason = "shutdown"        // carpool is stopping
 )
 
@@ -52,6 +54,7 @@ type Lease struct {
 	addr      netip.AddrPort
 	begun     time.Duration // when its dial began
 	handshake time.Duration // what opening it took
+	born      time.Duration // when it was open, on the pool's clock
 	expires   time.Duration // on the pool's clock; 0 is never
 	requests  int
 
@@ -65,13 +68,18 @@ type Lease struct {
 	idled  time.Duration // how long it was idle before this exchange
 	report report        // what this exchange says of the endpoint
 
+	since    time.Duration // when it was lent for the first exchange
+	heard    atomic.Bool   // an answer has come on it; set with the origin's mutex held
+	shutting atomic.Bool   // it is about to be accounted for as closed
+
 	// Guarded by the origin's mutex.
 	node      place // among idle connections
 	inTurn    bool  // it is used in turn with others of its endpoint
-	plain     bool  // it is for requests, as far as is known
 	replaced  bool  // another was opened in its place
 	idleSince time.Duration
+	carries   bool              // requests are carried on it now
 	hungUp    bool              // the peer has closed it while it was in use
+	opened    time.Duration     // when it was opened
 	endpoint  *endpoint         // what it leads to,
 	sibling   list.Node[*Lease] // and its place there
 	halfSince time.Duration     // when half a record was first seen on it; 0: there was none
@@ -101,19 +109,10 @@ func (l *Lease) Hint(timeout, max int64) {
 // lease comes back.
 type report struct {
 	began      time.Duration // when the connection was lent
-	heard      bool          // bytes have come,
+	answered   bool          // bytes have come,
 	took       time.Duration // the first of them so long after that
 	failed     bool
 	overloaded time.Duration // for how long; 0: it is not
-}
-
-// Fill implements sock.Stream. It notes when the answer begins.
-func (l *Lease) Fill(b *sock.Buffer) error {
-	err := l.Stream.Fill(b)
-	if r := &l.report; err == nil && !r.heard {
-		r.heard, r.took = true, l.origin.pool.now()-r.began
-	}
-	return err
 }
 
 // Failed notes that the upstream answered this exchange with a failure of its own.
@@ -201,6 +200,7 @@ func (l *Lease) close(reason Reason) {
 // shut closes the connection and gives its slot back.
 func (l *Lease) shut() {
 	p := l.origin.pool
+	l.shutting.Store(true)
 	p.delist(l)
 	_ = l.conn.Close() // TLS needs no close_notify: the framing is HTTP's
 	p.unreserve()

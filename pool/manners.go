@@ -15,9 +15,7 @@ type manners struct {
 	limit  idleLimit
 	haste  haste
 	strays strays
-	// oneAtATime says that the server has one worker for each connection: more
-	// connections than are needed are in one another's way.
-	oneAtATime bool
+	crowd  crowd
 }
 
 // A server that closes connections soon after an answer has no idle limit: it
@@ -86,7 +84,7 @@ func (m *manners) usable(hint time.Duration, replayable bool) time.Duration {
 
 // crowded reports whether the server is known to serve only so many connections at
 // a time that more than are needed are in the way of one another.
-func (m *manners) crowded(time.Duration) bool { return m.oneAtATime }
+func (m *manners) crowded(now time.Duration) bool { return m.crowd.bound(now) > 0 }
 
 // alone reports whether connections to one address are better not used in turn: the
 // server has few workers, or closes what it has answered on, or connections have to

@@ -27,9 +27,9 @@ func (o *Origin) moved(addrs []netip.Addr) {
 	o.endpoints.move(addrs, now)
 	gone := o.retireLeaversLocked(now)
 	due := !o.endpoints.balance.reuse && o.reviseLocked(now)
-	used := o.plain > 0 && now-o.times.used < warmFor
+	used := o.openLocked() > 0 && now-o.times.used < warmFor
 	o.mu.Unlock()
-	closeAll(gone)
+	closeEach(gone)
 	if due && used {
 		o.dialDue()
 	}
@@ -62,7 +62,7 @@ func (o *Origin) dropLeavers(now time.Duration) {
 	o.mu.Lock()
 	gone := o.retireLeaversLocked(now)
 	o.mu.Unlock()
-	closeAll(gone)
+	closeEach(gone)
 }
 
 // stranded reports whether all connections lead to addresses that the name does not

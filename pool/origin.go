@@ -31,7 +31,10 @@ type Origin struct {
 	times     times
 	setup     typical // of opening a connection
 	open      int     // connections, idle or in use
-	plain     int     // of those, the ones for requests, as far as is known
+	carrying  int     // those in use for requests, not for tunnels
+	landing   int     // those just opened that are about to be idle
+	peak      peak    // of carrying
+	warmth    warmth
 	stats     Stats
 }
 
@@ -60,6 +63,7 @@ func newOrigin(p *Pool, k Key) *Origin {
 	o.manners.most = p.cfg.IdleTimeout
 	o.endpoints.identity = p.cfg.Identity
 	o.endpoints.balance.reuse, o.endpoints.balance.age = p.cfg.Reuse, p.cfg.MaxAge
+	o.peak = newPeak(p.cfg.IdleTimeout)
 	o.seat.known.Value, o.seat.claim.origin, o.seat.claim.node.Value = o, o, &o.seat.claim
 	return o
 }
@@ -95,6 +99,9 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 	if l.endpoint.leaving {
 		return o.leaveLocked(l, now)
 	}
+	if o.makesRoomLocked(l, now) {
+		return l, MakesRoom
+	}
 	if o.queue.waiting.Len() > 0 {
 		if rival != nil && (theirs == 0 || o.holdsLocked() > theirs+1) {
 			return l, MaxIdle
@@ -102,6 +109,7 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 		heir, inTheWay := o.queue.heir(&o.manners, now)
 		if heir != nil {
 			l.idled, l.reused, l.report.began = 0, l.requests > 0, now
+			o.carryLocked(l, now)
 			o.queue.grant(heir, grant{lease: l})
 			return nil, ""
 		}
@@ -149,6 +157,7 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 	broke := reason == PeerDead || reason == BadAnswer
 	l.report.failed = l.report.failed || broke || reason == TimedOut
 	o.endpoints.settle(l, false, now)
+	tell := o.warmLostLocked(l, reason, now)
 	o.lostLocked(l, reason)
 	wants := o.wantsLocked()
 	o.mu.Unlock()
@@ -158,33 +167,44 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 	if broke {
 		o.suspect()
 	}
+	if tell != nil {
+		tell()
+	}
 	if reason == PeerDead {
 		o.abandon(l.endpoint, PeerDeadToo)
 	}
 }
 
+// carryLocked notes that a connection carries requests now.
+func (o *Origin) carryLocked(l *Lease, now time.Duration) {
+	if l.carries {
+		return // and goes from one request to the next
+	}
+	l.carries = true
+	o.carrying++
+	o.peak.needs(o.carrying, now)
+}
+
+// carriedLocked notes that it carries none now, if it did.
+func (o *Origin) carriedLocked(l *Lease, now time.Duration) {
+	if l.carries {
+		o.peak.needs(o.carrying, now)
+		o.carrying--
+		l.carries = false
+	}
+}
+
 // restLocked makes a connection idle.
 func (o *Origin) restLocked(l *Lease, now time.Duration) {
-	o.countLocked(l, !l.pinned)
+	o.carriedLocked(l, now)
 	o.endpoints.hint = l.hint
 	o.idle.put(l, now)
 }
 
-// countLocked notes whether a connection is for requests.
-func (o *Origin) countLocked(l *Lease, plain bool) {
-	switch {
-	case plain && !l.plain:
-		o.plain++
-	case l.plain && !plain:
-		o.plain--
-	}
-	l.plain = plain
-}
-
 // lostLocked takes a connection out of the origin's books.
 func (o *Origin) lostLocked(l *Lease, reason Reason) {
+	o.carriedLocked(l, o.pool.now())
 	o.open--
-	o.countLocked(l, false)
 	o.endpoints.closed(l)
 	o.stats.Closed[reason]++
 }

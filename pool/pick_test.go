@@ -117,7 +117,7 @@ func TestP26ALearnedIdleLimitHoldsInTurn(t *testing.T) {
 // Where more connections are in one another's way they are not used in turn.
 func TestP27NothingIsSpreadWhereOneWorkerServesOneConnection(t *testing.T) {
 	for name, learn := range map[string]func(*pool.Origin){
-		"one worker":     func(o *pool.Origin) { o.Crowd() },
+		"one worker":     func(o *pool.Origin) { o.Crowd(2) },
 		"closes at once": func(o *pool.Origin) { o.Rush() },
 	} {
 		t.Run("P27 "+name, func(t *testing.T) {

@@ -123,6 +123,7 @@ func (o *Origin) mayUse(l *Lease, t *Ticket, now time.Duration) bool {
 		return false
 	}
 	o.times.used = now
+	o.carryLocked(l, now)
 	l.idled, l.reused, l.report.began = now-l.idleSince, true, now
 	return true
 }

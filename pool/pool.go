@@ -33,6 +33,9 @@ type Config struct {
 	// connection's own bound is up to AgeJitter (0 to 1) of it less.
 	MaxAge    time.Duration
 	AgeJitter float64
+	// Reuse has requests use the connection that was used last. Else they are spread
+	// over as many connections in turn as their rate keeps warm.
+	Reuse bool
 	// MaxRequests is how many requests one connection carries.
 	MaxRequests int
 	// MaxIdlePerHost is how many idle connections an origin keeps; 0 keeps none.
@@ -67,12 +70,6 @@ type Config struct {
 	// for those of one family, and is asked again while it does not answer. nil
 	// means the system's, all name servers of which are asked then.
 	Resolver Resolver
-	// Reuse has the connection of an origin used that was used last, whatever address
-	// it leads to, and new ones opened to addresses in the order in which the
-	// resolver names them. Without it requests are spread over as many addresses,
-	// and behind one over as many connections in turn, as the origin's own rate
-	// keeps warm.
-	Reuse bool
 	// Identity tells this instance from others, a pod's name, say: each uses other
 	// addresses of an origin first, so that all of them together use all. It is the
 	// same for all with the same Identity.
@@ -145,6 +142,7 @@ type Pool struct {
 	mu      sync.Mutex
 	known   known
 	longest longest
+	warmed  []*Origin // those kept warm
 	budget  budget
 	leases  map[uint64]*Lease // by id, for the watcher
 	lastID  uint64
@@ -256,6 +254,7 @@ func (p *Pool) janitor() {
 		}
 		clear(list)
 		list = list[:0]
+		p.tendWarm()
 		p.mu.Lock()
 		p.forgetLocked(lookedOver, originTTL)
 		p.mu.Unlock()

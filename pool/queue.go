@@ -149,6 +149,13 @@ func (q *queue) succeeded(d *opening, l *Lease) bool {
 	return first != nil
 }
 
+// nextCarries reports whether the request that gets the next new connection, if
+// there is one, is HTTP.
+func (q *queue) nextCarries() bool {
+	first := q.waiting.Front()
+	return first != nil && !first.Value.Virgin
+}
+
 // heir returns the first request that may have a connection which was used a
 // moment ago. If there is none, inTheWay reports whether the connection keeps one
 // that needs a new one from it.

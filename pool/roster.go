@@ -165,7 +165,7 @@ func (o *Origin) reviseLocked(now time.Duration) (due bool) {
 	n := b.endpoints(width, len(s.peers))
 	s.choose(n, width, now)
 	s.full = max(n, width)
-	return b.due(now, s.full, o.plain+o.queue.dialing) || s.missing(now) != nil
+	return b.due(now, s.full, o.openLocked()+o.queue.dialing) || s.missing(now) != nil
 }
 
 // missing returns an endpoint that has come to others a moment ago and has no

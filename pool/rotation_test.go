@@ -79,6 +79,26 @@ func TestP22TheOldestIsReplacedWhenItsReplacementIsThere(t *testing.T) {
 	}
 }
 
+// What is used in turn is needed, though never at a time.
+func TestP22WhatIsInTurnIsNoSurplus(t *testing.T) {
+	u := newUpstream(t)
+	p := newPool(t, func(c *pool.Config) { c.MaxAge = time.Hour })
+	p.StopJanitor()
+	o := u.origin(p)
+	fill(t, u, o, 20)
+	for _, c := range []struct{ width, want int }{{12, 13}, {4, 5}} {
+		o.Choose(1, c.width)
+		o.ForgetPeak()
+		acquire(t, o, pool.Ticket{}).Release()
+		for range 40 {
+			o.Tidy()
+		}
+		if s := stats(t, p); s.Idle != c.want || o.Peak() != 1 {
+			t.Errorf("%d in turn: %d idle, want %d, closed %v", c.width, s.Idle, c.want, s.Closed)
+		}
+	}
+}
+
 // P22: what nobody needs is not opened: an origin that is not used stays as it is.
 func TestP22NothingIsOpenedWithoutRequests(t *testing.T) {
 	u := newUpstream(t)

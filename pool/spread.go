@@ -14,7 +14,7 @@ func (o *Origin) dueLocked() *opening {
 	now := o.pool.now()
 	s := &o.endpoints
 	missing := s.missing(now)
-	open := o.plain + o.queue.dialing
+	open := o.openLocked() + o.queue.dialing
 	if missing == nil && !s.balance.due(now, s.full, open) {
 		return nil
 	}
@@ -30,12 +30,20 @@ func (o *Origin) dueLocked() *opening {
 	return d
 }
 
+// openLocked is how many connections there are for requests, idle ones included.
+func (o *Origin) openLocked() int { return o.carrying + o.idle.free.Len() }
+
+// replaceable reports whether another may be opened in a connection's place.
+func (l *Lease) replaceable() bool {
+	return !l.replaced && !l.pinned && (l.carries || l.node.Listed())
+}
+
 // oldest returns the oldest connection of the chosen endpoints that is for requests
 // and has not come of age; nil if there is none.
 func (s *roster) oldest() (oldest *Lease) {
 	for _, e := range s.chosen {
 		n := e.leases.Front()
-		for n != nil && (!n.Value.plain || n.Value.replaced) {
+		for n != nil && !n.Value.replaceable() {
 			n = n.Next()
 		}
 		if n != nil && (oldest == nil || n.Value.id < oldest.id) {

@@ -18,6 +18,7 @@ import (
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/admin"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/hot"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/logs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/internal/sock"
@@ -34,6 +35,7 @@ type sidecar struct {
 	admin    *admin.Server
 	listener *sock.Listener
 	memory   *memory.Guard
+	hot      *hot.Memory
 }
 
 // serve runs carpool with the settings of an environment until ctx ends, and
@@ -61,6 +63,7 @@ func serve(ctx context.Context, environ []string, stderr io.Writer) error {
 		return err
 	}
 	defer s.close()
+	s.warmUp(ctx)
 	log.Info("serving", zap.String("version", version()), zap.String("listen", s.listener.Addr().String()),
 		zap.String("admin", s.admin.Addr().String()))
 	select {
@@ -82,8 +85,9 @@ func oneThread(environ []string) {
 	}
 }
 
-// start brings everything up, or nothing. It sets the memory limit of the
-// garbage collector if it may. quit makes serve drain.
+// start brings everything up, or nothing. carpool serves then, and does not say yet
+// that it is ready. start sets the memory limit of the garbage collector if it may.
+// quit makes serve drain.
 func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit bool, quit func()) (_ *sidecar, err error) {
 	s := &sidecar{cfg: cfg, log: log}
 	defer func() {
@@ -106,7 +110,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	upstreams, clients, admins := budget()
 	if s.pool, err = pool.New(pool.Config{
 		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
-		MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
+		Reuse: cfg.Balance == config.BalanceReuse, MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
 		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxConns: upstreams,
 		MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
 		DNSTimeout: cfg.DNSTimeout, DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
@@ -153,6 +157,9 @@ func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, c
 }
 
 func (s *sidecar) close() {
+	if s.hot != nil {
+		s.hot.Close()
+	}
 	if s.proxy != nil {
 		_ = s.proxy.Close()
 	}
