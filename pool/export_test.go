@@ -374,6 +374,14 @@ func (o *Origin) Busy(rate int) {
 	o.endpoints.revised = 0
 }
 
+// Spent makes it look as if a connection had just been opened, so that for a while
+// none is due.
+func (o *Origin) Spent() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.endpoints.balance.began = o.pool.now() + time.Hour
+}
+
 // Retry ends an endpoint's time on the bench, so that it is on trial.
 func (o *Origin) Retry(a netip.Addr) {
 	o.mu.Lock()

@@ -152,6 +152,7 @@ func TestX3ANewAddressIsUsedAtOnce(t *testing.T) {
 		acquire(t, f.o, pool.Ticket{Fresh: true}).Release()
 	}
 	f.o.Busy(100)
+	f.o.Spent()
 	f.o.Moved(f.addrs...)
 	testkit.Eventually(t, "the new one has a connection", func() bool {
 		acquire(t, f.o, pool.Ticket{Replayable: true}).Release()
@@ -172,27 +173,37 @@ func TestX3ANewAddressIsUsedAtOnce(t *testing.T) {
 	}
 }
 
-// P20 and X3: what authenticates a connection is not cut off in the middle.
+// P20 and X3: what authenticates a connection is not cut off in the middle, be it
+// idle when its address goes or in use.
 func TestX3APinnedConnectionMidwayStays(t *testing.T) {
-	for midway, want := range map[bool]uint64{false: 1, true: 0} {
-		f := newFleet(t, 2)
-		f.o.Moved(f.addrs[0])
-		first := acquire(t, f.o, pool.Ticket{Avoid: f.addrs[1]})
-		f.o.Moved(f.addrs[1])
-		other := acquire(t, f.o, pool.Ticket{Avoid: f.addrs[0]})
-		f.o.Moved(f.addrs...)
-		k := new(pool.Ticket)
-		first.ReleaseTo(k, midway)
-		f.o.Moved(f.addrs[1])
-		if got := stats(t, f.pool).Closed[pool.AddressGone]; got != want {
-			t.Errorf("midway %v: %d closed", midway, got)
-		}
-		if l, err := f.o.Acquire(k); err != nil || (l == first) != midway {
-			t.Errorf("midway %v: its client gets it: %v (%v)", midway, l == first, err)
-		} else {
+	for name, c := range map[string]struct{ midway, idle bool }{
+		"idle": {false, true}, "in use": {false, false}, "idle, midway": {true, true}, "in use, midway": {true, false},
+	} {
+		t.Run("X3 "+name, func(t *testing.T) {
+			f := newFleet(t, 2)
+			f.o.Moved(f.addrs[0])
+			first := acquire(t, f.o, pool.Ticket{Avoid: f.addrs[1]})
+			f.o.Moved(f.addrs[1])
+			other := acquire(t, f.o, pool.Ticket{Avoid: f.addrs[0]})
+			defer other.Release()
+			f.o.Moved(f.addrs...)
+			k := new(pool.Ticket)
+			defer k.Leave()
+			if c.idle {
+				first.ReleaseTo(k, c.midway)
+				f.o.Moved(f.addrs[1])
+			} else {
+				f.o.Moved(f.addrs[1])
+				first.ReleaseTo(k, c.midway)
+			}
+			if got := stats(t, f.pool).Closed[pool.AddressGone]; (got == 1) == c.midway {
+				t.Errorf("%d are closed", got)
+			}
+			l, err := f.o.Acquire(k)
+			if err != nil || (l == first) != c.midway {
+				t.Fatalf("its client gets it: %v (%v)", l == first, err)
+			}
 			l.Discard(pool.NotKept)
-		}
-		k.Leave()
-		other.Release()
+		})
 	}
 }

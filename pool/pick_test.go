@@ -277,9 +277,6 @@ func TestX4ABenchThatWouldBeAllIsIgnored(t *testing.T) {
 // X4: what does not connect is benched, the next is tried, and the name is asked for
 // again.
 func TestX4AnAddressThatRefusesIsBenchedAndTheNextTried(t *testing.T) {
-	if testing.Short() {
-		t.Skip("short")
-	}
 	u := newUpstream(t)
 	p := newPool(t, func(c *pool.Config) { c.Resolver = names{"two.test": loopback(1, 9)} })
 	asked := p.Suspects()

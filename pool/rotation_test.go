@@ -79,6 +79,31 @@ func TestP22TheOldestIsReplacedWhenItsReplacementIsThere(t *testing.T) {
 	}
 }
 
+// P22: where one of the addresses in use has no connection the next one leads there,
+// in place of one that another has too many of.
+func TestP22AnAddressInUseWithoutAConnectionGetsTheNext(t *testing.T) {
+	f := newFleet(t, 2, func(c *pool.Config) { c.MaxAge = sec })
+	p := f.pool
+	p.StopJanitor()
+	bare, other := f.addrs[0], f.addrs[1]
+	var leases []*pool.Lease
+	for range 2 {
+		l := acquire(t, f.o, pool.Ticket{Fresh: true, Avoid: bare})
+		l.PassTime(-time.Hour)
+		leases = append(leases, l)
+	}
+	for _, l := range leases {
+		l.Release()
+	}
+	f.o.Busy(30)
+	acquire(t, f.o, pool.Ticket{Replayable: true}).Release()
+	testkit.Eventually(t, "it has one", func() bool { return figuresOf(t, p, bare).Open == 1 })
+	f.o.Tidy()
+	if n := figuresOf(t, p, other).Open; n != 1 || stats(t, p).Closed[pool.MaxAge] != 1 {
+		t.Errorf("the other has %d, closed %v", n, stats(t, p).Closed)
+	}
+}
+
 // What is used in turn is needed, though never at a time.
 func TestP22WhatIsInTurnIsNoSurplus(t *testing.T) {
 	u := newUpstream(t)

@@ -19,15 +19,36 @@ func (o *Origin) dueLocked() *opening {
 		return nil
 	}
 	d := o.queue.beginForNone()
-	switch {
-	case missing != nil:
+	if missing != nil {
 		d.first = missing.addr
-	case open >= s.full:
-		if d.replaces = s.oldest(); d.replaces != nil {
-			d.first = d.replaces.addr.Addr()
+		return d
+	}
+	bare := s.bare()
+	if open >= s.full {
+		if bare != nil { // it gets what another has too many of
+			d.replaces = s.oldest(2)
+		}
+		if d.replaces == nil {
+			d.replaces = s.oldest(1)
 		}
 	}
+	switch {
+	case bare != nil:
+		d.first = bare.addr
+	case d.replaces != nil:
+		d.first = d.replaces.addr.Addr()
+	}
 	return d
+}
+
+// bare returns a chosen endpoint without a connection, nil if there is none.
+func (s *roster) bare() *endpoint {
+	for _, e := range s.chosen {
+		if e.leases.Len()+e.dialing == 0 {
+			return e
+		}
+	}
+	return nil
 }
 
 // openLocked is how many connections there are for requests, idle ones included.
@@ -38,10 +59,13 @@ func (l *Lease) replaceable() bool {
 	return !l.replaced && !l.pinned && (l.carries || l.node.Listed())
 }
 
-// oldest returns the oldest connection of the chosen endpoints that is for requests
-// and has not come of age; nil if there is none.
-func (s *roster) oldest() (oldest *Lease) {
+// oldest returns the oldest connection of those chosen endpoints that have so many
+// or more, if another may be opened in its place; nil if there is none.
+func (s *roster) oldest(least int) (oldest *Lease) {
 	for _, e := range s.chosen {
+		if e.leases.Len() < least {
+			continue
+		}
 		n := e.leases.Front()
 		for n != nil && !n.Value.replaceable() {
 			n = n.Next()
