@@ -63,6 +63,7 @@ func TestX3AnAddressThatGoesIsLeft(t *testing.T) {
 // X3: all of them change at once, as when a Service is made anew.
 func TestX3AllAddressesChange(t *testing.T) {
 	f := newFleet(t, 4)
+	f.pool.StopJanitor()
 	f.o.Moved(f.addrs[:2]...)
 	f.addrs = f.addrs[:2]
 	f.open(t, 2)
@@ -142,6 +143,54 @@ func TestX3ADialThatEndsTooLateIsForNobody(t *testing.T) {
 	closedFor(t, f.pool, pool.AddressGone, 1)
 	again.Release()
 	l.Release()
+}
+
+// X3: the same with an address that a dial comes to after another has failed.
+func TestX3ASecondAddressThatGoesMeanwhileIsForNobody(t *testing.T) {
+	d := make(chan asked)
+	f := newFleet(t, 2, func(c *pool.Config) {
+		c.CheckAddr = func(a netip.AddrPort) error {
+			verdict := make(chan error)
+			d <- asked{a.Addr(), verdict}
+			return <-verdict
+		}
+	})
+	f.o.Moved(f.addrs...)
+	w := enqueue(t, f.pool, f.o, pool.Ticket{})
+	first := testkit.Await(t, "one is tried", d)
+	first.verdict <- errors.New("not here")
+	second := testkit.Await(t, "the other is tried", d)
+	f.o.Moved(first.addr)
+	second.verdict <- nil
+	again := testkit.Await(t, "it is dialled for again", d)
+	if again.addr != first.addr {
+		t.Errorf("%v is tried, which has gone", again.addr)
+	}
+	again.verdict <- nil
+	l := w.lease(t)
+	if l.Addr().Addr() != first.addr {
+		t.Errorf("it leads to %v", l.Addr())
+	}
+	l.Release()
+}
+
+// asked is a dial that waits for the test's word.
+type asked struct {
+	addr    netip.Addr
+	verdict chan error
+}
+
+// X3: what a look-up still names is dialled only where nothing else works.
+func TestX3AnAddressThatTheNameHasNotIsTriedLast(t *testing.T) {
+	f := newFleet(t, 2)
+	f.o.Moved(f.addrs[0])
+	for range 40 {
+		l := acquire(t, f.o, pool.Ticket{Fresh: true})
+		defer l.Release()
+		if l.Addr().Addr() != f.addrs[0] {
+			t.Fatal("it was dialled")
+		}
+	}
 }
 
 // X3: a new address is used within a second, by more requests as time passes.
