@@ -72,11 +72,17 @@ func (s *endpoints) stranded(now time.Duration) bool {
 		!slices.ContainsFunc(s.known, func(e *endpoint) bool { return !e.leaving && e.leases.Len() > 0 })
 }
 
+// lastResortLocked reports whether a connection to an address that the name does not
+// have any more is kept idle: there is no other, and it is not in the way of one.
+func (o *Origin) lastResortLocked(now time.Duration) bool {
+	inTheWay := o.queue.undialled() > 0 && !o.mayDialLocked()
+	return !inTheWay && o.pool.ctx.Err() == nil && !o.gone.Load() && o.pool.cfg.MaxIdlePerHost > 0 && o.endpoints.stranded(now)
+}
+
 // leaveLocked says what becomes of a connection to an address that the name does
 // not have any more, as it comes back.
 func (o *Origin) leaveLocked(l *Lease, now time.Duration) (*Lease, Reason) {
-	short := o.queue.undialled() > 0 && !o.mayDialLocked()
-	if short || o.pool.ctx.Err() != nil || o.gone.Load() || o.pool.cfg.MaxIdlePerHost == 0 || !o.endpoints.stranded(now) {
+	if !o.lastResortLocked(now) {
 		return l, AddressGone
 	}
 	o.restLocked(l, now)
@@ -87,7 +93,7 @@ func (o *Origin) leaveLocked(l *Lease, now time.Duration) (*Lease, Reason) {
 // it was dialled. Whoever waits is dialled for again. It unlocks o.mu.
 func (o *Origin) tooLateLocked(d *opening, l *Lease) {
 	o.queue.wasted(d)
-	kept := !d.virgin && o.pool.ctx.Err() == nil && !o.gone.Load() && o.endpoints.stranded(o.times.opened)
+	kept := !d.virgin && o.lastResortLocked(o.times.opened)
 	if kept {
 		o.restLocked(l, o.times.opened)
 	}

@@ -145,6 +145,23 @@ func TestX3ADialThatEndsTooLateIsForNobody(t *testing.T) {
 	l.Release()
 }
 
+// X3: at the limit it makes room for the next dial.
+func TestX3ADialThatEndsTooLateIsInNobodysWay(t *testing.T) {
+	d := make(dials)
+	f := newFleet(t, 2, atMost(1), func(c *pool.Config) { c.CheckAddr = d.check })
+	f.o.Moved(f.addrs[0])
+	w := enqueue(t, f.pool, f.o, pool.Ticket{})
+	late := testkit.Await(t, "a dial begins", d)
+	f.o.Moved(f.addrs[1])
+	late <- nil
+	testkit.Await(t, "it is dialled for again", d) <- nil
+	l := w.lease(t)
+	if l.Addr().Addr() != f.addrs[1] {
+		t.Errorf("it leads to %v", l.Addr())
+	}
+	l.Release()
+}
+
 // X3: the same with an address that a dial comes to after another has failed.
 func TestX3ASecondAddressThatGoesMeanwhileIsForNobody(t *testing.T) {
 	d := make(chan asked)
