@@ -2,7 +2,6 @@ package pool_test
 
 import (
 	"context"
-	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -47,78 +46,93 @@ func pingPong(l *pool.Lease) error {
 	return err
 }
 
+// mover changes the addresses of an origin that is in use.
+type mover struct {
+	t      *testing.T
+	o      *pool.Origin
+	all    []netip.Addr
+	latest atomic.Pointer[[]netip.Addr] // nil while it changes
+	turn   chan struct{}                // it is time for a change
+}
+
+// ride makes an exchange, on an address that was there all the time.
+func (m *mover) ride(k *pool.Ticket) {
+	before := m.latest.Load()
+	l, err := m.o.Acquire(k)
+	if err != nil {
+		m.t.Error(err)
+		return
+	}
+	if now := m.latest.Load(); before != nil && now == before && !slices.Contains(*now, l.Addr().Addr()) {
+		m.t.Errorf("a request went to %v, which had gone; reused: %v, there are %v", l.Addr(), l.Reused(), *now)
+	}
+	switch err := pingPong(l); {
+	case err != nil:
+		m.t.Error(err)
+		l.Discard(pool.BadAnswer)
+	case rand.IntN(20) == 0:
+		l.Discard(pool.ClientGone)
+	default:
+		l.Release()
+	}
+	if rand.IntN(25) == 0 {
+		select {
+		case m.turn <- struct{}{}:
+		default: // it is about to change
+		}
+	}
+}
+
+// change gives the origin some of the addresses.
+func (m *mover) change() {
+	set := slices.Clone(m.all)
+	rand.Shuffle(len(set), func(i, j int) { set[i], set[j] = set[j], set[i] })
+	set = set[:1+rand.IntN(len(set)-1)]
+	m.latest.Store(nil)
+	m.o.Moved(set...)
+	m.latest.Store(&set)
+}
+
+// changes changes them at each turn, until done, and returns how often.
+func (m *mover) changes(done <-chan struct{}) (n int) {
+	for ; ; n++ {
+		select {
+		case <-done:
+			return n
+		case <-m.turn:
+			m.change()
+		}
+	}
+}
+
 // X3 of the catalogue: addresses come and go under load. No request goes to one that
 // had gone when it came, none fails, and all is accounted for.
 func TestX3AddressesMoveUnderLoad(t *testing.T) {
 	for name, change := range map[string]func(*pool.Config){
-		"without limits":      func(*pool.Config) {},
-		"few connections":     func(c *pool.Config) { c.MaxConnsPerHost, c.MaxIdlePerHost = 5, 3 },
-		"few in all":          func(c *pool.Config) { c.MaxConns = 6 },
-		"short-lived, no age": func(c *pool.Config) { c.MaxRequests = 7 },
-		"aging":               func(c *pool.Config) { c.MaxAge, c.AgeJitter = 20*ms, 0.5 },
-		"reuse":               reuse,
+		"without limits":  func(*pool.Config) {},
+		"few connections": func(c *pool.Config) { c.MaxConnsPerHost, c.MaxIdlePerHost = 5, 3 },
+		"few in all":      func(c *pool.Config) { c.MaxConns = 6 },
+		"short-lived":     func(c *pool.Config) { c.MaxRequests = 7 },
+		"aging":           func(c *pool.Config) { c.MaxAge, c.AgeJitter = 20*ms, 0.5 },
+		"reuse":           reuse,
 	} {
 		t.Run("X3 "+name, func(t *testing.T) {
 			u := newUpstreamAt(t, "0.0.0.0:0")
 			u.echo(t)
-			all := loopback(1, 2, 3, 4, 5, 6, 7, 8)
-			var latest atomic.Pointer[[]netip.Addr] // nil while it changes
-			p := newPool(t, func(c *pool.Config) { c.Resolver = moving{&latest, all} }, change)
-			o := p.Origin(pool.Lookup{Host: []byte("moving.test"), Port: u.addr.Port()})
-			ride := func(k *pool.Ticket) {
-				before := latest.Load()
-				l, err := o.Acquire(k)
-				if err != nil {
-					if !errors.Is(err, pool.ErrCanceled) {
-						t.Error(err)
-					}
-					return
-				}
-				if now := latest.Load(); before != nil && now == before && !slices.Contains(*now, l.Addr().Addr()) {
-					t.Errorf("a request went to %v, which had gone; reused: %v, fresh: %v, set %v", l.Addr(), l.Reused(), k.Fresh, *now)
-				}
-				switch err := pingPong(l); {
-				case err != nil:
-					t.Error(err)
-					l.Discard(pool.BadAnswer)
-				case rand.IntN(20) == 0:
-					l.Discard(pool.ClientGone)
-				default:
-					l.Release()
-				}
-			}
-			done, turn := make(chan struct{}), make(chan struct{}, 1)
-			moved := testkit.In(func() (n int) {
-				for ; ; n++ {
-					select {
-					case <-done:
-						return n
-					case <-turn:
-					}
-					set := slices.Clone(all)
-					rand.Shuffle(len(set), func(i, j int) { set[i], set[j] = set[j], set[i] })
-					set = set[:1+rand.IntN(len(set)-1)]
-					latest.Store(nil)
-					o.Moved(set...)
-					latest.Store(&set)
-				}
-			})
+			m := &mover{t: t, all: loopback(1, 2, 3, 4, 5, 6, 7, 8), turn: make(chan struct{}, 1)}
+			p := newPool(t, func(c *pool.Config) { c.Resolver = moving{&m.latest, m.all} }, change)
+			m.o = p.Origin(pool.Lookup{Host: []byte("moving.test"), Port: u.addr.Port()})
+			done := make(chan struct{})
+			moved := testkit.In(func() int { return m.changes(done) })
 			var wg sync.WaitGroup
 			for range 12 {
 				wg.Go(func() {
 					var k pool.Ticket
 					for range 300 {
 						k.Replayable, k.Fresh = rand.IntN(2) == 0, rand.IntN(20) == 0
-						ride(&k)
-						if rand.IntN(25) == 0 {
-							select {
-							case turn <- struct{}{}:
-							default: // it is about to change
-							}
-						}
-						if rand.IntN(30) == 0 {
+						if m.ride(&k); rand.IntN(30) == 0 {
 							p.Snapshot()
-							o.Tidy()
+							m.o.Tidy()
 						}
 					}
 				})
@@ -128,12 +142,11 @@ func TestX3AddressesMoveUnderLoad(t *testing.T) {
 			if n := testkit.Await(t, "the last change", moved); n < 3 {
 				t.Errorf("only %d changes", n)
 			}
-			s := &stress{t: t, p: p, origins: []*pool.Origin{o}}
+			s := &stress{t: t, p: p, origins: []*pool.Origin{m.o}}
 			testkit.Eventually(t, "all is at rest", s.atRest)
-			o.Tidy()
-			set := *latest.Load()
+			m.o.Tidy()
 			for _, a := range p.Snapshot().Origins[0].Addrs {
-				if a.Open > 0 && !slices.Contains(set, a.Addr) {
+				if a.Open > 0 && !slices.Contains(*m.latest.Load(), a.Addr) {
 					t.Errorf("%+v, though it has gone", a)
 				}
 			}
