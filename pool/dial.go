@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/pool/names"
 )
 
 // Stage is a part of opening a connection. The zero value is none.
@@ -134,7 +135,7 @@ type making struct {
 	origin *Origin
 	avoid  netip.Addr // to be tried last
 	began  time.Duration
-	to     resolved
+	to     *names.Set
 	lease  *Lease // from the step on that connects
 }
 
@@ -182,18 +183,18 @@ func (m *making) walk(ctx context.Context) (err error) {
 
 // resolve finds the addresses.
 func (m *making) resolve(ctx context.Context) (err error) {
-	m.to, err = m.origin.pool.names.lookUp(ctx, m.origin.key.Host)
+	m.to, err = m.origin.name.Wait(ctx)
 	return err
 }
 
 // race connects to one of the addresses.
 func (m *making) race(ctx context.Context) error {
 	o := m.origin
-	targets := m.order(m.to.addrs)
+	targets := m.order(m.to.Addrs)
 	slices.SortStableFunc(targets, func(a, b netip.AddrPort) int { return isAddr(a, m.avoid) - isAddr(b, m.avoid) })
 	c, addr, err := m.tryAll(ctx, targets)
 	if err != nil && !over(ctx) {
-		if late := o.pool.names.rest(ctx, m.to); len(late) > 0 {
+		if late := o.name.Rest(ctx, m.to, lateWait); len(late) > 0 {
 			c, addr, err = m.tryAll(ctx, m.order(late))
 		}
 	}

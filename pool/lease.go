@@ -31,6 +31,7 @@ const (
 	TimedOut       Reason = "timeout"         // one of carpool's own
 	PeerDead       Reason = "peer_dead"       // no sign of life
 	PeerDeadToo    Reason = "peer_dead_too"   // idle, to a peer that was found dead by another
+	AddressGone    Reason = "address_gone"    // idle, to an address that the name no longer has
 	Tunnelled      Reason = "tunnelled"       // carried a CONNECT tunnel, which has ended
 	Upgraded       Reason = "upgraded"        // became a tunnel, which has ended
 	Pinned         Reason = "pinned"          // belonged to one client (NTLM), which has gone

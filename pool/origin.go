@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/list"
+	"github.com/carpoolproxy/carpool/pool/names"
 )
 
 // Origin is one place that connections lead to: its endpoints, the connections
@@ -14,6 +15,7 @@ import (
 type Origin struct {
 	pool  *Pool
 	key   Key
+	name  *names.Name // finds its addresses
 	label string      // empty when counted as other
 	tls   *tls.Config // nil without TLS
 	seat  seat
@@ -53,6 +55,7 @@ type times struct {
 
 func newOrigin(p *Pool, k Key) *Origin {
 	o := &Origin{pool: p, key: k, tls: p.tlsConfig(k)}
+	o.name = p.names.Name(k.Host, o.moved)
 	o.times.used = p.now()
 	o.stats.Closed = map[Reason]uint64{}
 	o.manners.never = p.cfg.NoReuse != nil && p.cfg.NoReuse(k)
@@ -146,6 +149,7 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 		o.pool.claim(o)
 	}
 	if reason == PeerDead {
+		o.name.Suspect()
 		o.abandon(l.endpoint, PeerDeadToo)
 	}
 }

@@ -94,6 +94,7 @@ func (m *making) missed(ctx context.Context, r attempt) {
 	if ctx.Err() == context.Canceled || errors.As(r.err, &failed) && failed.Stage == StagePolicy {
 		return
 	}
+	o.name.Suspect()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.endpoints.bench(r.addr.Addr(), o.pool.now())

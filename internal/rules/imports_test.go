@@ -32,7 +32,8 @@ var mayImport = map[string][]string{
 	"internal/testkit/nameserver": {"golang.org/x/net/dns/dnsmessage"}, // for tests: no program links it
 
 	"proxy/policy": {"golang.org/x/sys/"},
-	"pool":         {module + "internal/sock", module + "internal/list", "golang.org/x/"},
+	"pool":         {module + "internal/sock", module + "internal/list", module + "pool/names", "golang.org/x/"},
+	"pool/names":   {module + "internal/list", "golang.org/x/net/dns/dnsmessage"},
 	"proxy": {
 		module + "proxy/http1", module + "proxy/policy", module + "internal/sock", module + "internal/list", module + "pool",
 		"github.com/elazarl/goproxy",

@@ -25,6 +25,7 @@ var closeMeanings = map[pool.Reason]string{
 	pool.TimedOut:       "one of carpool's time limits",
 	pool.PeerDead:       "the upstream gave no sign of life",
 	pool.PeerDeadToo:    "led to an address that gave no sign of life on another connection",
+	pool.AddressGone:    "led to an address that the name no longer has",
 	pool.Upgraded:       "a WebSocket or other upgrade that has ended",
 	pool.Tunnelled:      "a CONNECT tunnel that has ended",
 	pool.Pinned:         "belonged to one connection of the app (NTLM), which has ended",
