@@ -16,7 +16,7 @@ type Config struct {
 	Timeout time.Duration
 	// MinTTL and MaxTTL bound how long an answer stands, whatever its TTL. That a
 	// name does not exist stands for MinTTL. With MinTTL 0 what has no TTL is asked
-	// each time; MaxTTL 0 is no bound.
+	// each time. A MaxTTL below MinTTL counts as that; 0 is no bound.
 	MinTTL, MaxTTL time.Duration
 	// Stale is for how long addresses may be used past their time while the name
 	// servers fail; 0 is not at all.
@@ -80,7 +80,7 @@ func (c *Config) fill() {
 func (c *Config) hold(ttl time.Duration) time.Duration {
 	ttl = max(ttl, c.MinTTL)
 	if c.MaxTTL > 0 {
-		ttl = min(ttl, c.MaxTTL)
+		ttl = min(ttl, max(c.MaxTTL, c.MinTTL))
 	}
 	return jitter(ttl)
 }

@@ -32,6 +32,12 @@ const (
 	firstRetry = 250 * time.Millisecond
 	lastRetry  = 10 * time.Second
 	maxDelay   = time.Second
+	// tiredAfter is after how long without use a name is no longer looked up while
+	// that fails.
+	tiredAfter = 30 * time.Second
+	// patience is how long a request waits for a look-up where there are old
+	// addresses (RFC 8767 section 5).
+	patience = 1800 * time.Millisecond
 	// walkEvery is after how many answers the search list is walked again although a
 	// full name is known: an earlier one may exist by now.
 	walkEvery = 8
@@ -65,6 +71,7 @@ type entry struct {
 	failures int       // in turn
 	retry    time.Time // not before that
 	began    time.Time // when the last look-up did
+	used     time.Time // before which there was a use
 	since    time.Time // when stale began
 	flight   *flight   // the look-up under way, or about to begin
 	timer    *time.Timer
@@ -96,16 +103,62 @@ func (e *entry) wake() {
 func (e *entry) join() (*flight, *Set, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if s := e.set.Load(); s != nil {
-		return nil, s, nil
-	}
-	if now := time.Now(); e.flight == nil {
+	if now := time.Now(); e.flight == nil && e.set.Load() == nil {
 		if now.Before(e.denied) {
 			return nil, nil, e.err
 		}
 		e.startLocked(min(e.retry.Sub(now), maxDelay))
 	}
-	return e.flight, nil, nil
+	return e.flight, e.set.Load(), nil
+}
+
+// await waits for a look-up, but not for long if there are old addresses.
+func (e *entry) await(ctx context.Context, f *flight) (*Set, error) {
+	var enough <-chan time.Time
+	if e.hasOld() {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		enough = timer.C
+	}
+	for {
+		select {
+		case <-f.answered:
+			return f.set, f.err
+		case <-enough:
+			if s := e.makeDo(f); s != nil {
+				return s, nil
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (e *entry) hasOld() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.oldLocked(time.Now())
+}
+
+// oldLocked reports whether there are addresses that may be used past their time.
+func (e *entry) oldLocked(now time.Time) bool {
+	return e.last != nil && now.Before(e.fresh.Add(e.ns.cfg.Stale))
+}
+
+// makeDo returns old addresses, which are used from now on, while a look-up does
+// not answer; nil if it has, or there are none.
+func (e *entry) makeDo(f *flight) *Set {
+	now := time.Now()
+	e.mu.Lock()
+	var note *Note
+	if e.flight == f && f.set == nil && f.err == nil && e.oldLocked(now) {
+		note = e.serveOldLocked(timedOut(e.host), now)
+		e.armLocked(e.fresh.Add(e.ns.cfg.Stale).Sub(now))
+	}
+	s := e.set.Load()
+	e.mu.Unlock()
+	e.note(note)
+	return s
 }
 
 // under returns the look-up under way, nil if there is none.
@@ -119,6 +172,9 @@ func (e *entry) under() *flight {
 func (e *entry) startLocked(after time.Duration) {
 	f := &flight{answered: make(chan struct{}), landed: make(chan struct{})}
 	e.flight = f
+	if e.stale.Load() && e.oldLocked(time.Now()) {
+		e.set.Store(e.last)
+	}
 	if e.set.Load() != nil {
 		e.armLocked(time.Until(e.fresh.Add(e.ns.cfg.Stale)))
 	}
@@ -242,7 +298,7 @@ func (e *entry) answeredLocked(r *found, knows func(netip.Addr) bool, now time.T
 	if e.answers++; r.full != e.full || e.answers > walkEvery {
 		e.full, e.answers = r.full, 0
 	}
-	e.last, e.fresh, e.doubt = s, now.Add(hold), false
+	e.last, e.fresh, e.doubt, e.used = s, now.Add(hold), false, now
 	e.err, e.failures, e.retry, e.denied = nil, 0, time.Time{}, time.Time{}
 	if hold <= 0 {
 		e.set.Store(nil)
@@ -276,20 +332,26 @@ func (e *entry) failedLocked(err error, now time.Time) (*Set, *Note) {
 	after := jitter(min(firstRetry<<min(e.failures, 10), lastRetry))
 	e.failures++
 	e.err, e.retry = err, now.Add(after)
-	end := e.fresh.Add(e.ns.cfg.Stale)
-	if e.last == nil || !now.Before(end) {
+	if !e.oldLocked(now) {
 		return nil, e.dropLocked(now)
 	}
+	if e.use.Swap(idle) == inUse {
+		e.used = now
+	}
+	e.armLocked(min(after, e.fresh.Add(e.ns.cfg.Stale).Sub(now)))
+	return e.last, e.serveOldLocked(err, now)
+}
+
+// serveOldLocked has the last addresses used, although they may be past their time,
+// and notes it if they are.
+func (e *entry) serveOldLocked(err error, now time.Time) *Note {
 	e.set.Store(e.last)
-	e.use.Store(idle)
-	e.armLocked(min(after, end.Sub(now)))
-	if now.Before(e.fresh) || e.stale.Load() {
-		return e.last, nil
+	if now.Before(e.fresh) || e.stale.Swap(true) {
+		return nil
 	}
 	e.since = now
-	e.stale.Store(true)
 	e.ns.count.staleNow.Add(1)
-	return e.last, &Note{Host: e.host, Stale: true, Err: err}
+	return &Note{Host: e.host, Stale: true, Err: err}
 }
 
 // dropLocked has requests wait for the next look-up.
@@ -326,33 +388,33 @@ func (e *entry) halt() {
 }
 
 // tick does what time brings about: it asks again, gives old addresses up, or
-// lets an unused name sleep.
+// lets an unused name sleep, or forgets it.
 func (e *entry) tick() {
 	defer e.ns.contain("a look-up")
 	e.mu.Lock()
 	note, sleeps := e.tickLocked(time.Now())
-	e.mu.Unlock()
-	if sleeps {
-		e.ns.forget(e)
+	if sleeps && e.ns.forget(e) {
+		note = e.currentLocked(e.err, time.Now())
 	}
+	e.mu.Unlock()
 	e.note(note)
 }
 
 func (e *entry) tickLocked(now time.Time) (_ *Note, sleeps bool) {
-	end := e.fresh.Add(e.ns.cfg.Stale)
+	failing := e.failures > 0 && now.Sub(e.used) < tiredAfter
 	switch {
 	case e.set.Load() == nil || e.ns.ctx.Err() != nil:
-	case !now.Before(end) && (e.flight != nil || e.failures > 0):
+	case !e.oldLocked(now) && (e.flight != nil || e.failures > 0):
 		return e.dropLocked(now), false
 	case e.flight != nil:
-		e.armLocked(end.Sub(now))
-	case e.use.Load() == inUse:
+		e.armLocked(e.fresh.Add(e.ns.cfg.Stale).Sub(now))
+	case e.use.Load() == inUse || failing:
 		e.startLocked(0)
 	case now.Before(e.fresh):
 		e.armLocked(e.fresh.Sub(now))
 	case e.use.CompareAndSwap(idle, asleep):
 		e.set.Store(nil)
-		return e.currentLocked(e.err, now), true
+		return nil, true
 	default: // used this very moment
 		e.startLocked(0)
 	}

@@ -52,7 +52,7 @@ func newNames(t testing.TB, change func(*names.Config)) *names.Names {
 func asking(t testing.TB, s *nameserver.Server, lines ...string) *names.Names {
 	t.Helper()
 	return newNames(t, func(c *names.Config) {
-		c.ResolvConf, c.Hosts, c.NSSwitch = s.ResolvConf(append(lines, "search .")...), "/dev/null", "/dev/null"
+		c.ResolvConf, c.Hosts, c.NSSwitch = s.ResolvConf(append([]string{"search ."}, lines...)...), "/dev/null", "/dev/null"
 	})
 }
 
@@ -80,7 +80,7 @@ func (s *script) sayAddrs(ttl time.Duration, list ...string) {
 // sayCode has all queries answered with a code.
 func (s *script) sayCode(code dnsmessage.RCode) {
 	s.say(func(netip.AddrPort, string, dnsmessage.Type) names.Answer {
-		return names.Answer{Code: code, TTL: time.Second}
+		return names.Answer{After: ms, Code: code}
 	})
 }
 
@@ -122,7 +122,7 @@ func scripted(t testing.TB, s *script, change func(*names.Config), lines ...stri
 		servers = append(servers, server(n))
 	}
 	ns := newNames(t, func(c *names.Config) {
-		c.ResolvConf, c.Hosts, c.NSSwitch = nameserver.ResolvConf(t, append(lines, "search ."), servers...), "/dev/null", "/dev/null"
+		c.ResolvConf, c.Hosts, c.NSSwitch = nameserver.ResolvConf(t, append([]string{"search ."}, lines...), servers...), "/dev/null", "/dev/null"
 		if change != nil {
 			change(c)
 		}

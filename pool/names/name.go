@@ -46,15 +46,10 @@ func (n *Name) Wait(ctx context.Context) (*Set, error) {
 		return s, nil
 	}
 	f, s, err := e.join()
-	if f == nil {
+	if s != nil || err != nil {
 		return s, err
 	}
-	select {
-	case <-f.answered:
-		return f.set, f.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	return e.await(ctx, f)
 }
 
 // Rest returns addresses that s does not have because they were not waited for,

@@ -159,16 +159,18 @@ func (ns *Names) release(n *Name) {
 	}
 }
 
-// forget forgets a name that nobody has a handle of.
-func (ns *Names) forget(e *entry) {
+// forget forgets a name, and reports true, unless somebody has a handle of it.
+func (ns *Names) forget(e *entry) bool {
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
-	if len(e.handles) == 0 && ns.byHost[e.host] == e {
-		if e.node.Listed() {
-			e.node.Leave()
-		}
+	if len(e.handles) > 0 {
+		return false
+	}
+	if e.node.Listed() {
+		e.node.Leave()
 		delete(ns.byHost, e.host)
 	}
+	return true
 }
 
 // handles returns the handles of a name as they are now.

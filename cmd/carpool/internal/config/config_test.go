@@ -47,6 +47,9 @@ func defaults() config.Config {
 
 		TunnelHalfClosedTimeout: time.Minute,
 		DNSTimeout:              10 * time.Second,
+		DNSMinTTL:               5 * time.Second,
+		DNSMaxTTL:               5 * time.Minute,
+		DNSStale:                5 * time.Minute,
 	}
 }
 
@@ -92,6 +95,10 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"DRAIN_TIMEOUT":           {"0", func(c *config.Config) { c.DrainTimeout = 0 }},
 
 		"DNS_TIMEOUT":                {"3s", func(c *config.Config) { c.DNSTimeout = 3 * time.Second }},
+		"DNS_MIN_TTL":                {"1s", func(c *config.Config) { c.DNSMinTTL = time.Second }},
+		"DNS_MAX_TTL":                {"1h", func(c *config.Config) { c.DNSMaxTTL = time.Hour }},
+		"DNS_STALE":                  {"0", func(c *config.Config) { c.DNSStale = 0 }},
+		"RESOLV_CONF":                {"/carpool/resolv.conf", func(c *config.Config) { c.ResolvConf = "/carpool/resolv.conf" }},
 		"TUNNEL_HALF_CLOSED_TIMEOUT": {"90s", func(c *config.Config) { c.TunnelHalfClosedTimeout = 90 * time.Second }},
 	}
 	for _, s := range config.Settings() {
@@ -276,7 +283,7 @@ func TestNoErrorPrintsMoreThan64BytesOfAValueOrALineBreak(t *testing.T) {
 		for _, value := range []string{secret, "line\r\nbreak\x1b[31m\xff" + secret} {
 			_, _, err := config.Load([]string{s.Name + "=" + value})
 			if err == nil {
-				if s.Name != "CARPOOL_CA_FILE" {
+				if s.Name != "CARPOOL_CA_FILE" && s.Name != "CARPOOL_RESOLV_CONF" {
 					t.Errorf("%s takes %q", s.Name, value)
 				}
 				continue
