@@ -84,6 +84,17 @@ func (s *script) sayCode(code dnsmessage.RCode) {
 	})
 }
 
+// onlyA has all names have these addresses, and AAAA unanswered.
+func (s *script) onlyA(ttl time.Duration, list ...string) {
+	all := addrs(list...)
+	s.say(func(_ netip.AddrPort, _ string, kind dnsmessage.Type) names.Answer {
+		if kind == dnsmessage.TypeAAAA {
+			return names.Answer{After: names.Never}
+		}
+		return answer(ttl, kind, all...)
+	})
+}
+
 // silence has no query answered.
 func (s *script) silence() {
 	s.say(func(netip.AddrPort, string, dnsmessage.Type) names.Answer { return names.Answer{After: names.Never} })

@@ -1,6 +1,7 @@
 package names_test
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -90,4 +91,82 @@ func TestX24HowLongALookUpWaits(t *testing.T) {
 			})
 		})
 	}
+}
+
+// X24: a dead name server costs a look-up a third of a second, until it is known to
+// be dead; and then one look-up now and then.
+func TestX24ADeadNameServerIsAskedLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{}
+		dead := func(a netip.AddrPort, _ string, kind dnsmessage.Type) names.Answer {
+			if a == server(0) {
+				return names.Answer{After: names.Never}
+			}
+			return answer(time.Hour, kind, four)
+		}
+		s.say(dead)
+		ns := scripted(t, s, nil)
+		took := func() time.Duration {
+			n := ns.Name(fmt.Sprint("n", ns.Stats().LookUps, ".test"), nil)
+			defer n.Release()
+			start := time.Now()
+			wait(t, n)
+			return time.Since(start)
+		}
+		const slow, quick = 301 * ms, ms
+		begin := time.Now()
+		for time.Since(begin) < 5*time.Second {
+			if d := took(); d != slow {
+				t.Fatalf("a look-up took %v after %v", d, time.Since(begin))
+			}
+			time.Sleep(time.Second)
+		}
+		took() // finds it dead
+		for _, want := range []time.Duration{quick, quick, quick} {
+			if d := took(); d != want {
+				t.Errorf("a look-up took %v, want %v", d, want)
+			}
+		}
+		time.Sleep(names.DeadFor)
+		for _, want := range []time.Duration{slow, quick, quick} {
+			if d := took(); d != want {
+				t.Errorf("later a look-up took %v, want %v", d, want)
+			}
+		}
+		s.say(func(a netip.AddrPort, _ string, kind dnsmessage.Type) names.Answer {
+			if a != server(0) {
+				return names.Answer{After: names.Never}
+			}
+			return answer(time.Hour, kind, four)
+		})
+		time.Sleep(names.DeadFor)
+		for range 3 {
+			if d := took(); d != quick {
+				t.Errorf("when it is back a look-up took %v", d)
+			}
+		}
+	})
+}
+
+// X24: with a dead first server the whole search list costs a third of a second,
+// not that for each name in it.
+func TestX24ADeadNameServerAndALongSearchList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{}
+		s.say(func(a netip.AddrPort, name string, kind dnsmessage.Type) names.Answer {
+			switch {
+			case a == server(0):
+				return names.Answer{After: names.Never}
+			case name == "api.example.com.":
+				return answer(time.Hour, kind, four)
+			}
+			return names.Answer{After: ms, Code: dnsmessage.RCodeNameError}
+		})
+		ns := scripted(t, s, nil, "search a.test b.test c.test", "options ndots:5")
+		start := time.Now()
+		wait(t, ns.Name("api.example.com", nil))
+		if d := time.Since(start); d != 304*ms {
+			t.Errorf("took %v", d)
+		}
+	})
 }
