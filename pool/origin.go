@@ -129,6 +129,7 @@ func (o *Origin) settleLocked(l *Lease) {
 // closed accounts for a connection that is no more, in use or idle.
 func (o *Origin) closed(l *Lease, reason Reason) {
 	now := o.pool.now()
+	suspect := reason == PeerDead || reason == BadAnswer && !l.Reused()
 	o.mu.Lock()
 	switch reason {
 	case PeerDead:
@@ -148,8 +149,10 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 	if wants {
 		o.pool.claim(o)
 	}
-	if reason == PeerDead {
+	if suspect {
 		o.name.Suspect()
+	}
+	if reason == PeerDead {
 		o.abandon(l.endpoint, PeerDeadToo)
 	}
 }

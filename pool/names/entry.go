@@ -74,14 +74,25 @@ type entry struct {
 	used     time.Time // before which there was a use
 	since    time.Time // when stale began
 	flight   *flight   // the look-up under way, or about to begin
+	suspect  bool      // make another when it has landed
 	timer    *time.Timer
 }
 
 // flight is a look-up. It answers, and lands when nothing more can come.
 type flight struct {
 	answered, landed chan struct{}
+	begun            bool // it is under way; guarded by the entry's mutex
 	set              *Set // these may be read once it has answered
 	err              error
+}
+
+func (f *flight) hasAnswered() bool {
+	select {
+	case <-f.answered:
+		return true
+	default:
+		return false
+	}
 }
 
 var errClosed = errors.New("the names are closed")
@@ -151,7 +162,7 @@ func (e *entry) makeDo(f *flight) *Set {
 	now := time.Now()
 	e.mu.Lock()
 	var note *Note
-	if e.flight == f && f.set == nil && f.err == nil && e.oldLocked(now) {
+	if e.flight == f && !f.hasAnswered() && e.oldLocked(now) {
 		note = e.serveOldLocked(timedOut(e.host), now)
 		e.armLocked(e.fresh.Add(e.ns.cfg.Stale).Sub(now))
 	}
@@ -196,7 +207,7 @@ func (e *entry) startLocked(after time.Duration) {
 func (e *entry) fly(f *flight) {
 	ctx, cancel := e.ns.bound()
 	defer cancel()
-	r := e.lookUp(ctx)
+	r := e.lookUp(ctx, f)
 	if e.settle(f, &r, r.knows); r.late == nil {
 		return
 	}
@@ -217,7 +228,7 @@ func (e *entry) fly(f *flight) {
 }
 
 // lookUp asks for the addresses. A panic is an error.
-func (e *entry) lookUp(ctx context.Context) (r found) {
+func (e *entry) lookUp(ctx context.Context, f *flight) (r found) {
 	ns := e.ns
 	defer func() {
 		if p := recover(); p != nil {
@@ -232,7 +243,7 @@ func (e *entry) lookUp(ctx context.Context) (r found) {
 	}
 	ns.count.lookUps.Add(1)
 	e.mu.Lock()
-	e.began = time.Now()
+	e.began, f.begun = time.Now(), true
 	known := memo{e.full, e.answers < walkEvery}
 	e.mu.Unlock()
 	r = ns.lookUp(ctx, e.host, known)
@@ -250,6 +261,10 @@ func (e *entry) land(f *flight) {
 func (e *entry) landLocked(f *flight) {
 	e.flight = nil
 	close(f.landed)
+	if e.suspect && e.set.Load() != nil {
+		e.startLocked(time.Until(e.began.Add(suspectAfter)))
+	}
+	e.suspect = false
 }
 
 // settle takes what a look-up has found, and tells of it. Of the addresses that
@@ -269,7 +284,7 @@ func (e *entry) settle(f *flight, r *found, knows func(netip.Addr) bool) {
 		e.ns.count.failed.Add(1)
 		set, note = e.failedLocked(err, now)
 	}
-	if f.set == nil && f.err == nil {
+	if !f.hasAnswered() {
 		if f.set = set; set == nil {
 			f.err = err
 		}

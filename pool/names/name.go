@@ -39,7 +39,9 @@ func (n *Name) Wait(ctx context.Context) (*Set, error) {
 	e := n.entry
 	n.Use()
 	if s := e.set.Load(); s != nil {
-		e.ns.count.saved.Add(1)
+		if !e.fixed {
+			e.ns.count.saved.Add(1)
+		}
 		if e.stale.Load() {
 			e.ns.count.stale.Add(1)
 		}
@@ -87,7 +89,11 @@ func (n *Name) Suspect() {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.flight == nil && !e.fixed {
+	switch {
+	case e.fixed:
+	case e.flight != nil: // it may have been answered before that happened
+		e.suspect = e.suspect || e.flight.begun
+	default:
 		e.startLocked(time.Until(e.began.Add(suspectAfter)))
 	}
 }
