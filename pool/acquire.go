@@ -39,6 +39,9 @@ func (o *Origin) Acquire(t *Ticket) (*Lease, error) {
 	}
 	if err == nil {
 		l.lent.Store(true)
+		if !l.heard.Load() {
+			l.since = o.pool.now()
+		}
 	}
 	switch {
 	case t.waited:
@@ -53,8 +56,13 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 	now := o.pool.now()
 	o.mu.Lock()
 	o.times.used = now
-	if l := o.idle.pick(t, now, &o.manners); l != nil {
+	l, due := o.pickLocked(t, now)
+	if l != nil {
+		o.carryLocked(l, now)
 		o.mu.Unlock()
+		if due {
+			o.dialDue()
+		}
 		return l, nil
 	}
 	if o.pool.ctx.Err() != nil {

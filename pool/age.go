@@ -1,6 +1,9 @@
 package pool
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // A connection past its age is to be replaced, not only closed: while no new one
 // can be made, because the resolver is away, for instance, it is better than
@@ -33,7 +36,7 @@ func (o *Origin) overdue(l *Lease) bool {
 	is, renew := o.overdueLocked(l, now)
 	o.mu.Unlock()
 	if renew {
-		o.renew()
+		o.renew(l.addr.Addr())
 	}
 	return is
 }
@@ -60,34 +63,55 @@ func (o *Origin) overdueLocked(l *Lease, now time.Duration) (is, renew bool) {
 // retireAged closes idle connections past their age. One that no request has
 // used is not replaced.
 func (o *Origin) retireAged(now time.Duration) {
-	renew := false
+	var renew *Lease
 	o.drop(func(l *Lease) bool {
 		if !l.aged(now) || l.requests == 0 {
 			return l.aged(now)
 		}
 		is, again := o.overdueLocked(l, now)
-		renew = renew || again
+		if again {
+			renew = l
+		}
 		return is
 	}, MaxAge)
-	if renew {
-		o.renew()
+	if renew != nil {
+		o.renew(renew.addr.Addr())
 	}
 }
 
-// renew begins a dial that no request waits for, if there is a slot for it that
-// nobody else claims.
-func (o *Origin) renew() {
-	p := o.pool
+// renew begins a dial to the address of a connection that is too old, if no dial is
+// under way.
+func (o *Origin) renew(to netip.Addr) {
+	o.pool.dialAhead(o, func() *opening {
+		if o.queue.dialing > 0 {
+			return nil
+		}
+		d := o.queue.beginForNone()
+		d.first = to
+		return d
+	})
+}
+
+// dialAhead begins a dial that no request waits for, if there is a slot for it that
+// nobody else claims and begin, called with o.mu held, returns one. It reports
+// whether it did.
+func (p *Pool) dialAhead(o *Origin, begin func() *opening) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b := &p.budget
 	if b.claims.Len() > 0 || b.taken >= b.most {
-		return
+		return false
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.queue.dialing == 0 && o.mayDialLocked() && p.ctx.Err() == nil {
-		b.taken++
-		o.beginLocked(o.queue.beginForNone())
+	if !o.mayDialLocked() || p.ctx.Err() != nil {
+		return false
 	}
+	d := begin()
+	if d == nil {
+		return false
+	}
+	b.taken++
+	o.beginLocked(d)
+	return true
 }

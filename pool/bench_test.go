@@ -1,6 +1,7 @@
 package pool_test
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/carpoolproxy/carpool/internal/testkit"
@@ -24,6 +25,36 @@ func TestAcquireAndReleaseDoNotAllocate(t *testing.T) {
 		l.Release()
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// Neither over many addresses nor in turn.
+func TestAChoiceDoesNotAllocate(t *testing.T) {
+	if testkit.Race {
+		t.Skip("cannot be counted under the race detector")
+	}
+	for name, c := range map[string]struct{ addrs, chosen, width int }{
+		"one address":                         {1, 1, 1},
+		"one address, in turn":                {1, 1, 8},
+		"few addresses of many":               {40, 3, 3},
+		"all addresses":                       {40, 40, 40},
+		"few addresses, each of them in turn": {3, 3, 12},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(t, c.addrs)
+			f.open(t, 4)
+			f.o.Choose(c.chosen, c.width)
+			k := pool.Ticket{Replayable: true}
+			if n := testing.AllocsPerRun(500, func() {
+				l, err := f.o.Acquire(&k)
+				if err != nil {
+					t.Fatal(err)
+				}
+				l.Release()
+			}); n != 0 {
+				t.Errorf("%v allocations", n)
+			}
+		})
 	}
 }
 
@@ -74,4 +105,51 @@ func BenchmarkAcquireAndReleaseInParallel(b *testing.B) {
 			l.Release()
 		}
 	})
+}
+
+// opening opens a connection to one more origin each time, where so many have one.
+func opening(b *testing.B, origins int) {
+	u := newUpstreamAt(b, "0.0.0.0:0")
+	p := newPool(b)
+	p.StopJanitor()
+	p.SetMaxOrigins(origins)
+	addr := func(i int) []byte {
+		return netip.AddrFrom4([4]byte{127, byte(i >> 16), byte(i >> 8), byte(i)}).AppendTo(nil)
+	}
+	for i := range origins {
+		o := p.Origin(pool.Lookup{Host: addr(i + 1), Port: u.addr.Port()})
+		acquire(b, o, pool.Ticket{}).Release()
+	}
+	next := origins
+	b.ReportAllocs()
+	for b.Loop() {
+		next++
+		o := p.Origin(pool.Lookup{Host: addr(next), Port: u.addr.Port()})
+		acquire(b, o, pool.Ticket{}).Release()
+	}
+}
+
+// Both cost the same.
+func BenchmarkOneMoreOriginThan100(b *testing.B)   { opening(b, 100) }
+func BenchmarkOneMoreOriginThan10000(b *testing.B) { opening(b, 10000) }
+
+// A name with very many addresses, each with a connection, costs what others cost.
+func BenchmarkAcquireAndReleaseOf1000Addresses(b *testing.B) {
+	f := newFleet(b, 250)
+	f.o.Choose(250, 0)
+	f.open(b, 1)
+	more := f.addrs
+	for i := range 750 {
+		more = append(more, netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}))
+	}
+	f.o.Moved(more...)
+	k := pool.Ticket{Replayable: true}
+	b.ReportAllocs()
+	for b.Loop() {
+		l, err := f.o.Acquire(&k)
+		if err != nil {
+			b.Fatal(err)
+		}
+		l.Release()
+	}
 }

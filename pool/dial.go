@@ -5,8 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"math/rand/v2"
-	"net/netip"
-	"slices"
 	"syscall"
 	"time"
 
@@ -84,6 +82,7 @@ func (o *Origin) begin() bool {
 
 func (o *Origin) beginLocked(d *opening) {
 	o.pool.work.Add(1)
+	o.endpoints.balance.begins(o.pool.now())
 	go o.dial(d)
 }
 
@@ -92,7 +91,7 @@ func (o *Origin) dial(d *opening) {
 	p := o.pool
 	defer p.work.Done()
 	defer p.contain("a dial")
-	l, err := o.connect(d.avoid)
+	l, err := o.connect(aim{avoid: d.avoid, first: d.first, trial: d.trial})
 	if err != nil {
 		p.unreserve()
 		o.failed(d, err)
@@ -105,27 +104,90 @@ func (o *Origin) dial(d *opening) {
 	o.stats.HandshakeTime += l.handshake
 	o.setup.add(l.handshake)
 	o.endpoints.opened(l, o.times.opened)
-	granted := o.queue.succeeded(d, l)
+	if l.tls != nil {
+		o.manners.crowd.reached(l.endpoint, l.handshake, o.times.opened)
+	}
+	if l.endpoint.leaving && l.begun <= o.endpoints.movedAt {
+		o.tooLateLocked(d, l)
+		return
+	}
+	granted, warm := o.joinLocked(d, l), o.warmth.listed
+	gone := o.retireLeaversLocked(o.times.opened)
+	var surplus []*Lease
+	if granted {
+		surplus = o.surplusLocked(l, o.times.opened)
+	} else {
+		o.landing++
+	}
 	o.mu.Unlock()
-	switch { // what it was opened for took one that came free meanwhile, or has gone
-	case granted:
-	case d.virgin:
+	closeEach(gone)
+	closeAll(surplus, MakesRoom)
+	if !granted {
+		o.land(d, l)
+	}
+	if warm {
+		o.rewarm()
+	}
+}
+
+// land sees to a connection that nobody waits for any more: what it was opened for
+// took one that came free meanwhile, or has gone.
+func (o *Origin) land(d *opening, l *Lease) {
+	if d.virgin {
 		l.close(ClientGone)
-	default:
+	} else {
 		l.putIdle()
 	}
+	o.mu.Lock()
+	o.landing--
+	o.mu.Unlock()
+}
+
+// joinLocked gives a new connection to the request that waits first, if there is
+// one, and reports whether there was. Those for requests may be used in turn. One
+// that was opened to replace another makes that old.
+func (o *Origin) joinLocked(d *opening, l *Lease) (granted bool) {
+	now := o.times.opened
+	o.endpoints.wins(l.addr.Addr())
+	l.report.began = now
+	if o.queue.nextCarries() {
+		o.carryLocked(l, now)
+	}
+	if next := o.queue.waiting.Front(); next != nil && next.Value.takesUsed() {
+		l.endpoint.idle.enlist(l)
+	}
+	if old := d.replaces; old != nil && old.endpoint.leases.Has(&old.sibling) {
+		old.replaced = true
+		if !old.aged(now) {
+			old.expires = now
+		}
+	}
+	return o.queue.succeeded(d, l)
 }
 
 // failed accounts for a dial that has failed.
 func (o *Origin) failed(d *opening, err error) {
 	o.mu.Lock()
+	now := o.pool.now()
 	o.stats.DialErrors++
-	o.times.failed = o.pool.now()
-	o.queue.failed(d, err)
+	o.times.failed = now
+	if l := o.strandedFor(d.by, now); l != nil {
+		o.carryLocked(l, now)
+		o.queue.served(d, l)
+	} else {
+		o.queue.failed(d, err)
+	}
+	tell, warm := o.warmth.failed(err, now), o.warmth.listed
 	wants := o.wantsLocked()
 	o.mu.Unlock()
 	if wants {
 		o.pool.claim(o)
+	}
+	if tell != nil {
+		tell()
+	}
+	if warm {
+		o.rewarm()
 	}
 }
 
@@ -133,18 +195,19 @@ func (o *Origin) failed(d *opening, err error) {
 // further.
 type making struct {
 	origin *Origin
-	avoid  netip.Addr // to be tried last
+	aim    aim
 	began  time.Duration
 	to     *names.Set
 	lease  *Lease // from the step on that connects
 }
 
-// connect opens one connection, to avoid only if there is no other address.
-func (o *Origin) connect(avoid netip.Addr) (*Lease, error) {
-	m := &making{origin: o, avoid: avoid, began: o.pool.now()}
+// connect opens one connection.
+func (o *Origin) connect(a aim) (*Lease, error) {
+	m := &making{origin: o, aim: a, began: o.pool.now()}
 	if err := m.walk(o.pool.ctx); err != nil {
 		if m.lease != nil {
 			o.pool.delist(m.lease)
+			o.giveUp(m.lease)
 			_ = m.lease.conn.Close()
 		}
 		return nil, err
@@ -190,12 +253,16 @@ func (m *making) resolve(ctx context.Context) (err error) {
 // race connects to one of the addresses.
 func (m *making) race(ctx context.Context) error {
 	o := m.origin
-	targets := m.order(m.to.Addrs)
-	slices.SortStableFunc(targets, func(a, b netip.AddrPort) int { return isAddr(a, m.avoid) - isAddr(b, m.avoid) })
+	m.learn(m.to.Addrs, (*endpoints).learn)
+	targets, release := m.order(m.to.Addrs)
+	defer release()
 	c, addr, err := m.tryAll(ctx, targets)
 	if err != nil && !over(ctx) {
 		if late := o.name.Rest(ctx, m.to, lateWait); len(late) > 0 {
-			c, addr, err = m.tryAll(ctx, m.order(late))
+			m.learn(late, (*endpoints).learnMore)
+			targets, release := m.order(late)
+			c, addr, err = m.tryAll(ctx, targets)
+			release()
 		}
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) && !over(ctx) {
@@ -211,8 +278,9 @@ func (m *making) race(ctx context.Context) error {
 		_ = c.Close()
 		return err
 	}
-	m.lease = &Lease{Stream: s, origin: o, conn: s, addr: addr}
-	m.lease.node.Value, m.lease.sibling.Value = m.lease, m.lease
+	m.lease = &Lease{Stream: s, origin: o, conn: s, addr: addr, begun: m.began}
+	m.lease.node.init(m.lease)
+	m.lease.sibling.Value = m.lease
 	if d := o.pool.cfg.DeadTimeout; d > 0 {
 		return s.SetDeadTimeout(d)
 	}
@@ -227,12 +295,25 @@ func (m *making) secure(ctx context.Context) error {
 	}
 	g := &gate{Conn: l.conn}
 	t := tls.Client(g, config)
+	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
+	defer stalled.Stop()
 	if err := t.HandshakeContext(ctx); err != nil {
 		return err
 	}
 	l.tls = &quietTLS{Conn: t, gate: g}
 	l.Stream = sock.Over(t)
 	return nil
+}
+
+// lifetime is how old a new connection may become.
+func (o *Origin) lifetime() time.Duration {
+	cfg, random := &o.pool.cfg, rand.Float64()
+	if cfg.Reuse {
+		return cfg.MaxAge - time.Duration(random*cfg.AgeJitter*float64(cfg.MaxAge))
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return max(o.endpoints.balance.lifetime(cfg.AgeJitter, random), 1)
 }
 
 // enlist makes the connection known to the watcher, and gives it its age.
@@ -242,10 +323,10 @@ func (m *making) enlist(context.Context) error {
 		return err
 	}
 	now := p.now()
-	l.handshake = now - m.began
+	l.born, l.handshake = now, now-m.began
 	p.dials.observe(l.handshake)
-	if age := p.cfg.MaxAge; age > 0 {
-		l.expires = now + age - time.Duration(rand.Float64()*p.cfg.AgeJitter*float64(age))
+	if p.cfg.MaxAge > 0 {
+		l.expires = now + m.origin.lifetime()
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ func TestAnAddressThatAnswersNothingIsPassedByAndAvoided(t *testing.T) {
 	dead := netip.AddrPortFrom(loopback(7)[0], u.addr.Port())
 	testkit.Blackhole(t, dead)
 	tried := make(chan netip.AddrPort, 100)
-	p := newPool(t, func(c *pool.Config) {
+	p := newPool(t, reuse, func(c *pool.Config) {
 		c.Resolver = names{"two.test": {dead.Addr(), u.addr.Addr()}}
 		c.CheckAddr = func(a netip.AddrPort) error { tried <- a; return nil }
 	})
@@ -60,7 +60,7 @@ func TestAddressesThatWereNotTriedAreNotAvoided(t *testing.T) {
 	u := newUpstream(t)
 	addrs := loopback(21, 22, 23)
 	testkit.Blackhole(t, netip.AddrPortFrom(addrs[0], u.addr.Port()))
-	p := newPool(t, func(c *pool.Config) {
+	p := newPool(t, reuse, func(c *pool.Config) {
 		c.DialTimeout, c.Resolver = 50*ms, names{"many.test": addrs}
 	})
 	o := p.Origin(pool.Lookup{Host: []byte("many.test"), Port: u.addr.Port()})

@@ -86,7 +86,7 @@ func TestAFailedDialTellsItsStage(t *testing.T) {
 		}, "policy", isErr(errDenied)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPool(t, func(cfg *pool.Config) { cfg.Resolver, cfg.CheckAddr = known, c.check })
+			p := newPool(t, reuse, func(cfg *pool.Config) { cfg.Resolver, cfg.CheckAddr = known, c.check })
 			o := p.Origin(pool.Lookup{Host: []byte(c.host), Port: closed})
 			err := failure(t, o)
 			if err.Stage.String() != c.stage || !c.is(err) || !strings.HasPrefix(err.Error(), c.stage+": ") {
@@ -140,7 +140,7 @@ func TestATunnelIsDialledUnderTheSameRules(t *testing.T) {
 func TestTheNextAddressIsTriedAndTheDeadOneAvoided(t *testing.T) {
 	u := newUpstream(t)
 	tried := make(chan netip.AddrPort, 100)
-	p := newPool(t, func(c *pool.Config) {
+	p := newPool(t, reuse, func(c *pool.Config) {
 		c.Resolver = names{"two.test": append(loopback(9), u.addr.Addr())}
 		c.CheckAddr = func(a netip.AddrPort) error { tried <- a; return nil }
 	})
@@ -192,7 +192,7 @@ func TestAddressesAreTriedWithTheFamiliesTakingTurns(t *testing.T) {
 		"long dead":        {"127.0.0.1 127.0.0.2", "", "127.0.0.1 127.0.0.2"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPool(t)
+			p := newPool(t, reuse)
 			o := p.Origin(pool.Lookup{Host: []byte("a.test"), Port: 80})
 			o.Avoid(netip.MustParseAddr("127.0.0.1"), time.Minute)
 			for _, d := range addrs(c.dead) {

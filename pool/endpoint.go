@@ -11,27 +11,57 @@ import (
 const (
 	// maxAddrs is how many addresses of an origin have figures of their own.
 	maxAddrs = 16
-	// benchFor is how long an address that was dead is tried last.
-	benchFor = 30 * time.Second
+	// fewKnown is how many endpoints are looked through one by one.
+	fewKnown = 8
 )
 
-// endpoint is one address of an origin.
+// endpoint is one address of an origin: a server, or a Service behind which there
+// are many.
 type endpoint struct {
 	addr    netip.Addr
-	leases  list.List[*Lease] // the connections that lead there, idle or in use
-	benched time.Duration     // until when it is tried last; 0: it is not
+	rank    uint64            // see rank
+	leases  list.List[*Lease] // the connections that lead there, idle or in use, oldest first
+	idle    resting           // those that are idle
+	dialing int               // dials that try it first
 	named   bool              // it has figures of its own
 	// requests counts exchanges on connections that lead there, since it has
 	// figures of its own or since it is known.
 	requests uint64
+	heard    int    // of the connections, those on which an answer has come
+	stalled  *Lease // in use, and another that comes back is to make room for it; nil: none
+
+	listed  bool          // the name has this address
+	leaving bool          // the name had it when it was told last
+	chosen  bool          // it is one of those that are used
+	since   time.Duration // when it came to others that were there; 0: it did not
+	bench   bench
+	load    load
 }
 
-// endpoints are the addresses of an origin that have connections, are benched, or
-// have figures. The zero value is ready. The origin's mutex guards it and all
-// that it gives out.
+// answered notes that an answer has come on a connection for the first time.
+func (e *endpoint) answered(l *Lease) {
+	e.heard++
+	e.settled(l)
+}
+
+// settled notes that no room is needed for a connection, or no more.
+func (e *endpoint) settled(l *Lease) {
+	if e.stalled == l {
+		e.stalled = nil
+	}
+}
+
+// busy is how many connections that lead there are in use.
+func (e *endpoint) busy() int { return e.leases.Len() - e.idle.len() }
+
+// endpoints are the addresses of an origin that the name has, that have
+// connections, are benched, or have figures; and the choice among them. The zero
+// value is ready. The origin's mutex guards it and all that it gives out.
 type endpoints struct {
-	known []*endpoint // those met first come first
-	rest  uint64      // requests to what has no figures of its own any more
+	known []*endpoint              // those met first come first
+	index map[netip.Addr]*endpoint // of known, if these are more than a few; or else nil
+	rest  uint64                   // requests to what has no figures of its own any more
+	roster
 }
 
 // opened notes a new connection, and an exchange on it.
@@ -43,31 +73,73 @@ func (s *endpoints) opened(l *Lease, now time.Duration) {
 	}
 	e.requests++
 	e.leases.PushBack(&l.sibling)
-	l.endpoint = e
-}
-
-// closed notes that a connection is no more.
-func (s *endpoints) closed(l *Lease) { l.endpoint.leases.Remove(&l.sibling) }
-
-// bench has an address tried last for a while.
-func (s *endpoints) bench(a netip.Addr, now time.Duration) {
-	s.at(a, now).benched = now + benchFor
-}
-
-// unbench ends what bench began.
-func (s *endpoints) unbench(a netip.Addr) {
-	if e := s.find(a); e != nil {
-		e.benched = 0
+	l.endpoint, l.opened = e, now
+	if s.told && !e.listed && l.begun <= s.movedAt { // it has left while this was dialled
+		e.leaving, s.leavers = true, true
 	}
 }
 
-// isBenched reports whether an address is to be tried last.
-func (s *endpoints) isBenched(a netip.Addr, now time.Duration) bool {
-	e := s.find(a)
-	return e != nil && now < e.benched
+// closed notes that a connection is no more.
+func (s *endpoints) closed(l *Lease) {
+	e := l.endpoint
+	e.leases.Remove(&l.sibling)
+	e.idle.leave(l)
+	e.settled(l)
+	if l.heard.Load() {
+		e.heard--
+	}
 }
 
+// settle takes in what an exchange says of its endpoint, which is over and went
+// well if whole.
+func (s *endpoints) settle(l *Lease, whole bool, now time.Duration) {
+	e, r := l.endpoint, l.report
+	l.report = report{}
+	before := e.bench.why
+	switch {
+	case r.overloaded > 0:
+		e.bench.keep(benchOverloaded, r.overloaded, now)
+	case r.failed:
+		if e.load.failed(now) {
+			e.bench.begin(benchFailing, now)
+		}
+	case whole:
+		e.load.answered(r.took, now)
+		if e.bench.tried(now) {
+			e.bench.end()
+		}
+	}
+	if e.bench.why != before {
+		s.revised = 0
+	}
+}
+
+// setAside puts an endpoint on the bench.
+func (s *endpoints) setAside(a netip.Addr, why string, now time.Duration) {
+	s.at(a, now).bench.begin(why, now)
+	s.revised = 0
+}
+
+// sits reports whether an address is to be tried last.
+func (s *endpoints) sits(a netip.Addr, now time.Duration) bool {
+	e := s.find(a)
+	return e != nil && e.bench.sits(now)
+}
+
+// left reports whether the name does not have an address any more.
+func (s *endpoints) left(a netip.Addr) bool {
+	if !s.told {
+		return false
+	}
+	e := s.find(a)
+	return e == nil || !e.listed
+}
+
+// find returns the endpoint at an address, nil if it is not known.
 func (s *endpoints) find(a netip.Addr) *endpoint {
+	if s.index != nil {
+		return s.index[a]
+	}
 	for _, e := range s.known {
 		if e.addr == a {
 			return e
@@ -76,12 +148,26 @@ func (s *endpoints) find(a netip.Addr) *endpoint {
 	return nil
 }
 
+// at returns the endpoint at an address.
 func (s *endpoints) at(a netip.Addr, now time.Duration) *endpoint {
-	e := s.find(a)
-	if e == nil {
-		s.prune(now)
-		e = &endpoint{addr: a}
-		s.known = append(s.known, e)
+	if e := s.find(a); e != nil {
+		return e
+	}
+	s.prune(now)
+	return s.add(a)
+}
+
+func (s *endpoints) add(a netip.Addr) *endpoint {
+	e := &endpoint{addr: a, rank: rank(s.identity, a)}
+	s.known = append(s.known, e)
+	switch {
+	case s.index != nil:
+		s.index[a] = e
+	case len(s.known) > fewKnown:
+		s.index = make(map[netip.Addr]*endpoint, 2*fewKnown)
+		for _, e := range s.known {
+			s.index[e.addr] = e
+		}
 	}
 	return e
 }
@@ -89,15 +175,16 @@ func (s *endpoints) at(a netip.Addr, now time.Duration) *endpoint {
 // prune forgets the endpoints of which nothing is to be remembered.
 func (s *endpoints) prune(now time.Duration) {
 	s.known = slices.DeleteFunc(s.known, func(e *endpoint) bool {
-		if now >= e.benched {
-			e.benched = 0
-		}
-		if e.named || e.benched > 0 || e.leases.Len() > 0 {
+		if e.listed || e.named || e.bench.sits(now) || e.dialing+e.leases.Len() > 0 {
 			return false
 		}
 		s.rest += e.requests
+		delete(s.index, e.addr)
 		return true
 	})
+	if len(s.known) <= fewKnown {
+		s.index = nil
+	}
 }
 
 // hasRoom reports whether one more may have figures of its own. If need be the
@@ -120,70 +207,4 @@ func (s *endpoints) hasRoom() bool {
 		unused.named = false
 	}
 	return unused != nil
-}
-
-// order returns the addresses of a host in the order in which they are tried, with
-// the two families taking turns (RFC 8305 section 4), and those that were dead
-// a moment ago last.
-func (s *endpoints) order(addrs []netip.Addr, port uint16, now time.Duration) []netip.AddrPort {
-	var families [2][]netip.AddrPort
-	var last []netip.AddrPort
-	first := 0
-	for i, a := range addrs {
-		a = a.Unmap()
-		f := 0
-		if a.Is6() {
-			f = 1
-		}
-		if i == 0 {
-			first = f
-		}
-		t := netip.AddrPortFrom(a, port)
-		if s.isBenched(a, now) {
-			last = append(last, t)
-		} else {
-			families[f] = append(families[f], t)
-		}
-	}
-	out := make([]netip.AddrPort, 0, len(addrs))
-	a, b := families[first], families[1-first]
-	for len(a)+len(b) > 0 {
-		if len(a) > 0 {
-			out, a = append(out, a[0]), a[1:]
-		}
-		if len(b) > 0 {
-			out, b = append(out, b[0]), b[1:]
-		}
-	}
-	return append(out, last...)
-}
-
-// AddrStats are the figures of one address of an origin. Behind a Kubernetes
-// Service with a cluster IP that one stands for all pods.
-type AddrStats struct {
-	// Addr is the address; the zero Addr stands for all that have no figures of
-	// their own, or none any more.
-	Addr netip.Addr
-	// Open is how many connections lead there now.
-	Open int
-	// Requests counts exchanges on connections that lead there.
-	Requests uint64
-}
-
-// snapshot returns the figures as they are now, those of the rest last.
-func (s *endpoints) snapshot() []AddrStats {
-	figures := make([]AddrStats, 0, len(s.known)+1)
-	rest := AddrStats{Requests: s.rest}
-	for _, e := range s.known {
-		if e.named {
-			figures = append(figures, AddrStats{e.addr, e.leases.Len(), e.requests})
-		} else {
-			rest.Open += e.leases.Len()
-			rest.Requests += e.requests
-		}
-	}
-	if rest.Requests > 0 {
-		figures = append(figures, rest)
-	}
-	return figures
 }

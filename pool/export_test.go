@@ -1,7 +1,10 @@
 package pool
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/list"
@@ -146,9 +149,11 @@ func (o *Origin) PassTime(d time.Duration) {
 		for ; n != nil; n = n.Next() {
 			n.Value.idleSince -= d
 			n.Value.halfSince -= d
+			n.Value.born -= d
 		}
 	}
 	o.times.failed = max(o.times.failed-d, 0)
+	o.warmth.next, o.warmth.until = o.warmth.next-d, o.warmth.until-d
 }
 
 // Tidy does what the janitor does.
@@ -174,14 +179,16 @@ func (o *Origin) IdlePending() bool {
 
 // Order is the order in which the addresses are tried.
 func (o *Origin) Order(addrs ...netip.Addr) []netip.AddrPort {
-	return (&making{origin: o}).order(addrs)
+	list, release := (&making{origin: o}).order(addrs)
+	release()
+	return list
 }
 
 // Avoid notes a dead address, as of a while ago.
 func (o *Origin) Avoid(a netip.Addr, ago time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.endpoints.bench(a, o.pool.now()-ago)
+	o.endpoints.setAside(a, "a test says so", o.pool.now()-ago)
 }
 
 // Avoided returns how many dead addresses are remembered.
@@ -190,7 +197,7 @@ func (o *Origin) Avoided() int {
 	defer o.mu.Unlock()
 	n := 0
 	for _, e := range o.endpoints.known {
-		if e.benched != 0 {
+		if e.bench.why != "" {
 			n++
 		}
 	}
@@ -259,3 +266,242 @@ const MaxAddrs = maxAddrs
 
 // Add adds t to s, as sums are made.
 func (s *Stats) Add(t *Stats) { s.add(t) }
+
+// Choose has n endpoints used, with so many connections in turn, until it is called
+// again.
+func (o *Origin) Choose(n, width int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.endpoints.choose(n, width, o.pool.now())
+	o.endpoints.full, o.endpoints.revised = max(n, width), never
+}
+
+const never = time.Duration(1<<63 - 1)
+
+// Chosen returns the addresses in use.
+func (o *Origin) Chosen() (list []netip.Addr) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, e := range o.endpoints.chosen {
+		list = append(list, e.addr)
+	}
+	return list
+}
+
+// Moved calls moved.
+func (o *Origin) Moved(addrs ...netip.Addr) { o.moved(addrs) }
+
+// Rank returns addresses as an instance prefers them.
+func Rank(identity string, addrs []netip.Addr) []netip.Addr {
+	list := slices.Clone(addrs)
+	slices.SortFunc(list, func(a, b netip.Addr) int { return cmp.Compare(rank(identity, a), rank(identity, b)) })
+	return list
+}
+
+// Bench is bench for the tests.
+type Bench struct{ b bench }
+
+// Begin calls begin.
+func (b *Bench) Begin(now time.Duration) { b.b.begin("a test says so", now) }
+
+// End calls end.
+func (b *Bench) End() { b.b.end() }
+
+// Until returns when it is over, 0 if it has not begun.
+func (b *Bench) Until() time.Duration { return b.b.until }
+
+// Admits calls admits.
+func (b *Bench) Admits(replayable bool, busy int, now time.Duration) bool {
+	return b.b.admits(replayable, busy, now)
+}
+
+// LastBench is the longest that an endpoint sits on the bench, by chance left out.
+const LastBench = lastBench
+
+// Load is load for the tests.
+type Load struct{ l load }
+
+// Answered calls answered.
+func (l *Load) Answered(took, now time.Duration) { l.l.answered(took, now) }
+
+// Failed calls failed.
+func (l *Load) Failed(now time.Duration) bool { return l.l.failed(now) }
+
+// Latency returns the latency that is known, 0 if none is.
+func (l *Load) Latency() time.Duration { return l.l.latency }
+
+// Lighter calls lighter.
+func Lighter(a, b *Load, busyA, busyB int, chance float64, now time.Duration) bool {
+	return lighter(&a.l, &b.l, busyA, busyB, chance, now)
+}
+
+// Rush makes the origin known for a server that closes soon after its answers.
+func (o *Origin) Rush() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.manners.haste.score = hasteMost
+}
+
+// Busy makes the origin look as if it had had so many requests a second, and none
+// opened a connection.
+func (o *Origin) Busy(rate int) {
+	now := o.pool.now()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	b := &o.endpoints.balance
+	b.asked(now)
+	for range 10*rate - 1 {
+		b.asked(now)
+	}
+	b.began = now - time.Hour
+	o.endpoints.revised = 0
+}
+
+// Retry ends an endpoint's time on the bench, so that it is on trial.
+func (o *Origin) Retry(a netip.Addr) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.endpoints.find(a).bench.until = o.pool.now()
+	o.endpoints.revised = 0
+}
+
+// Settle makes an endpoint one that came a while ago.
+func (o *Origin) Settle(a netip.Addr, ago time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.endpoints.find(a).since = o.pool.now() - ago
+}
+
+// Suspects counts how often an origin's addresses are asked for again.
+func (p *Pool) Suspects() *atomic.Int64 {
+	var n atomic.Int64
+	p.suspect = func(*Origin) { n.Add(1) }
+	return &n
+}
+
+// Peak is peak for the tests.
+type Peak struct{ p peak }
+
+// PeakSlots is how many slots make up a Peak's window.
+const PeakSlots = peakSlots
+
+// NewPeak calls newPeak.
+func NewPeak(idleTimeout time.Duration) *Peak { return &Peak{newPeak(idleTimeout)} }
+
+// Needs calls needs.
+func (p *Peak) Needs(n int, now time.Duration) { p.p.needs(n, now) }
+
+// Recent calls recent.
+func (p *Peak) Recent() int { return p.p.recent() }
+
+// Surplus calls surplus.
+func (p *Peak) Surplus(open int) int { return p.p.surplus(open) }
+
+// ForgetPeak makes what the origin needed lately as long ago as the peak
+// remembers, and longer.
+func (o *Origin) ForgetPeak() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.peak.ends -= time.Duration(len(o.peak.most)) * o.peak.width
+}
+
+// Peak returns what the origin has needed at a time lately.
+func (o *Origin) Peak() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.peak.recent()
+}
+
+// Carrying returns how many connections are said to be in use for requests.
+func (p *Pool) Carrying() (n int) {
+	for _, o := range p.all() {
+		o.mu.Lock()
+		n += o.carrying
+		o.mu.Unlock()
+	}
+	return n
+}
+
+// TendWarm does what the janitor does for a warm origin.
+func (o *Origin) TendWarm() { o.tendWarm(o.pool.now()) }
+
+// WarmWait returns how long no dial is made for warmth, at most, and 0 if one may
+// be made.
+func (o *Origin) WarmWait() time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return max(o.warmth.next-o.pool.now(), 0)
+}
+
+// KeptWarm returns how many origins the janitor keeps warm.
+func (p *Pool) KeptWarm() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.warmed)
+}
+
+// LastWarmWait is the longest wait between attempts to get warm again, but for
+// jitter of a quarter, and PrimedFor how long origins are primed.
+const (
+	LastWarmWait = lastWarmWait
+	PrimedFor    = primedFor
+)
+
+// Crowd is crowd for the tests.
+type Crowd struct{ c crowd }
+
+// Bound calls bound.
+func (c *Crowd) Bound(now time.Duration) int { return c.c.bound(now) }
+
+// Due calls due.
+func (c *Crowd) Due(waited time.Duration, held int, now time.Duration) bool {
+	return c.c.due(waited, held, now)
+}
+
+// Made calls made, for a request to here.
+func (c *Crowd) Made(held int, now time.Duration) { c.c.made(here, held, now) }
+
+var here, elsewhere = &endpoint{}, &endpoint{}
+
+// Answered calls answered, on a connection to here besides so many others.
+func (c *Crowd) Answered(took time.Duration, others int, now time.Duration) {
+	c.c.answered(here, took, others, others, now)
+}
+
+// AnsweredElsewhere calls answered, on a connection to elsewhere.
+func (c *Crowd) AnsweredElsewhere(took, now time.Duration) { c.c.answered(elsewhere, took, 0, 0, now) }
+
+// What a Crowd goes by.
+const (
+	RoomAfter    = roomAfter
+	RarelyAfter  = rarelyAfter
+	EnoughTrials = enoughTrials
+	FirstTerm    = firstTerm
+	SeenFor      = seenFor
+	FirstPause   = firstPause
+	LastPause    = lastPause
+)
+
+// Bound is how many connections to an address are kept while more are open; 0 is
+// without bound.
+func (o *Origin) Bound() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if b := o.manners.crowd.bound(o.pool.now()); o.manners.crowded(o.pool.now()) {
+		return b
+	}
+	return 0
+}
+
+// Crowd makes n the learned bound.
+func (o *Origin) Crowd(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.manners.crowd.most, o.manners.crowd.until = n, o.pool.now()+time.Hour
+}
+
+// WaitedSince makes the connection's first request older by d.
+func (l *Lease) WaitedSince(d time.Duration) { l.since -= d }
+
+// RoomFor asks for room for a handshake to an address.
+func (o *Origin) RoomFor(a netip.AddrPort) { o.hurry(&Lease{origin: o, addr: a}) }

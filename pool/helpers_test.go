@@ -89,9 +89,16 @@ func newPool(t testing.TB, change ...func(*pool.Config)) *pool.Pool {
 		if leases, slots := p.Open(); !t.Failed() && leases+slots > 0 {
 			t.Errorf("after Close %d connections are open, %d slots taken", leases, slots)
 		}
+		if n := p.Carrying(); !t.Failed() && n != 0 {
+			t.Errorf("after Close %d connections are said to be in use", n)
+		}
 	})
 	return p
 }
+
+// reuse has the connection used that was used last, and the address dialled that
+// comes first.
+func reuse(c *pool.Config) { c.Reuse = true }
 
 // checkBalance checks that the figures agree with one another. No dial may
 // be under way.
@@ -268,7 +275,7 @@ func twoAddresses(t *testing.T, deadTimeout time.Duration) (*pool.Pool, *pool.Or
 	}
 	first := newUpstream(t)
 	second := newUpstreamAt(t, netip.AddrPortFrom(loopback(5)[0], first.addr.Port()).String())
-	p := newPool(t, func(c *pool.Config) {
+	p := newPool(t, reuse, func(c *pool.Config) {
 		c.DeadTimeout = deadTimeout
 		c.Resolver = names{"two.test": {first.addr.Addr(), second.addr.Addr()}}
 	})

@@ -6,15 +6,126 @@ import (
 	"github.com/carpoolproxy/carpool/internal/list"
 )
 
-// idleConns are the idle connections of an origin, and the choice among them.
-// The zero value is ready. The origin's mutex guards it.
-//
-// They are in the order of their use over all addresses, not in a list for each:
-// that is what the choice goes by. Which of them lead to an address is known by
-// its endpoint.
+// idleConns are the idle connections of an origin, in the order of their use over
+// all addresses: what is idle longest is closed first, wherever it leads. Each is
+// in a list of its endpoint too, by which it is chosen. The zero value is ready.
+// The origin's mutex guards it.
 type idleConns struct {
 	free   list.List[*Lease] // most recently used first
 	pinned list.List[*Lease] // likewise, and each for one borrower alone
+}
+
+// place is where an idle connection is: among all of its origin, and among those
+// of its endpoint. The zero value is of one that is not idle.
+type place struct{ all, own list.Node[*Lease] }
+
+func (p *place) init(l *Lease) { p.all.Value, p.own.Value = l, l }
+
+// Listed reports whether the connection is idle.
+func (p *place) Listed() bool { return p.all.Listed() }
+
+// Leave takes the connection out of where it is.
+func (p *place) Leave() {
+	p.all.Leave()
+	p.own.Leave()
+}
+
+// resting are the idle connections of an endpoint. Some of all its connections may
+// be used in turn: behind one address each may lead to another server. The others
+// are a reserve. What is not needed of that grows old.
+type resting struct {
+	turn    list.List[*Lease] // used in turn, the next first
+	spare   list.List[*Lease] // most recently used first
+	pinned  list.List[*Lease]
+	lanes   int // how many connections are used in turn; 0: none is
+	members int // how many are by now, idle or not
+}
+
+// len returns how many there are.
+func (r *resting) len() int { return r.turn.Len() + r.spare.Len() + r.pinned.Len() }
+
+// enlist has a new connection used in turn, if there are not enough.
+func (r *resting) enlist(l *Lease) {
+	if r.members < r.lanes {
+		l.inTurn = true
+		r.members++
+	}
+}
+
+// put adds a connection.
+func (r *resting) put(l *Lease) {
+	if l.pinned {
+		r.leave(l)
+		r.pinned.PushFront(&l.node.own)
+		return
+	}
+	switch {
+	case l.inTurn && r.members > r.lanes:
+		r.leave(l)
+	case !l.inTurn:
+		r.enlist(l)
+	}
+	if l.inTurn {
+		r.turn.PushBack(&l.node.own)
+	} else {
+		r.spare.PushFront(&l.node.own)
+	}
+}
+
+// leave has a connection used in turn no more, if it was.
+func (r *resting) leave(l *Lease) {
+	if l.inTurn {
+		l.inTurn = false
+		r.members--
+	}
+}
+
+// widen has so many connections used in turn. Of those that are in use some may leave
+// as they come back.
+func (r *resting) widen(lanes int) {
+	r.lanes = lanes
+	for n := r.turn.Front(); n != nil && r.members > lanes; n = r.turn.Front() {
+		r.turn.Remove(n)
+		r.leave(n.Value)
+		r.spare.PushFront(n)
+	}
+}
+
+// pick returns the connection that the request is to have, nil if it may have none.
+func (r *resting) pick(q *request) *Lease {
+	if r.members < r.lanes {
+		if l := r.pickSpare(q); l != nil {
+			return l
+		}
+		return r.pickTurn(q)
+	}
+	if l := r.pickTurn(q); l != nil {
+		return l
+	}
+	return r.pickSpare(q)
+}
+
+// pickTurn returns the connection whose turn it is. The oldest few rest before
+// requests that cannot be sent twice.
+func (r *resting) pickTurn(q *request) *Lease {
+	for n := r.turn.Front(); n != nil && q.rested(n.Value); n = n.Next() {
+		if q.fits(n.Value) {
+			return youngest(n, min(max(r.lanes/fewUsedLast, 1), fewUsedLast), q)
+		}
+	}
+	return nil
+}
+
+// pickSpare returns one of the connections that were used last.
+func (r *resting) pickSpare(q *request) *Lease {
+	n := r.spare.Front()
+	for n != nil && !q.rested(n.Value) {
+		n = n.Next()
+	}
+	if n == nil || !q.fits(n.Value) {
+		return nil
+	}
+	return youngest(n, fewUsedLast, q)
 }
 
 func (s *idleConns) len() int { return s.free.Len() + s.pinned.Len() }
@@ -22,49 +133,44 @@ func (s *idleConns) len() int { return s.free.Len() + s.pinned.Len() }
 // put makes a connection idle.
 func (s *idleConns) put(l *Lease, now time.Duration) {
 	l.idleSince = now
+	l.endpoint.idle.put(l)
 	if l.pinned {
-		s.pinned.PushFront(&l.node)
+		s.pinned.PushFront(&l.node.all)
 	} else {
-		s.free.PushFront(&l.node)
+		s.free.PushFront(&l.node.all)
 	}
 }
 
-// pick takes the connection that was used last of those that the request may
-// have; nil if there is none.
-func (s *idleConns) pick(t *Ticket, now time.Duration, m *manners) *Lease {
-	if !t.takesUsed() || !m.keeps(now) {
-		return nil
-	}
-	n, rest := s.free.Front(), m.rest(t.Replayable, now)
-	for n != nil && now-n.Value.idleSince < rest {
+// pick returns one of the connections that were used last of those that the
+// request may have, wherever they lead; nil if there is none.
+func (s *idleConns) pick(q *request) *Lease {
+	n := s.free.Front()
+	for n != nil && !(q.rested(n.Value) && q.mayUse(n.Value.endpoint)) {
 		n = n.Next()
 	}
-	if n == nil || now-n.Value.idleSince > m.usable(n.Value.hint, t.Replayable) {
+	if n == nil || !q.fits(n.Value) {
 		return nil
 	}
-	l := n.Value
-	if !t.Replayable {
-		l = youngest(n, now, m)
-	}
-	s.free.Remove(&l.node)
-	l.idled, l.reused = now-l.idleSince, l.requests > 0
-	return l
+	return youngest(n, fewUsedLast, q)
 }
 
 // fewUsedLast is how many connections a request that cannot be sent twice
 // chooses from.
 const fewUsedLast = 4
 
-// youngest returns the connection that was opened last of the few that were used
-// last, from n on, which a request that cannot be sent twice may have. In a
-// rollout the servers that end are those that have been there for long.
-func youngest(n *list.Node[*Lease], now time.Duration, m *manners) *Lease {
+// youngest returns n's connection or, for a request that cannot be sent twice, the
+// one that was opened last of the few from n on that it may have. In a rollout the
+// servers that end are those that have been there for long.
+func youngest(n *list.Node[*Lease], few int, q *request) *Lease {
 	youngest := n.Value
-	for range fewUsedLast - 1 {
-		if n = n.Next(); n == nil || now-n.Value.idleSince > m.usable(n.Value.hint, false) {
+	if q.replayable {
+		return youngest
+	}
+	for range few - 1 {
+		if n = n.Next(); n == nil || !q.fits(n.Value) {
 			break
 		}
-		if n.Value.id > youngest.id {
+		if n.Value.id > youngest.id && q.mayUse(n.Value.endpoint) {
 			youngest = n.Value
 		}
 	}
@@ -73,10 +179,10 @@ func youngest(n *list.Node[*Lease], now time.Duration, m *manners) *Lease {
 
 // takePinned takes a pinned connection, if it is still there.
 func (s *idleConns) takePinned(l *Lease) bool {
-	if !s.pinned.Has(&l.node) {
+	if !s.pinned.Has(&l.node.all) {
 		return false
 	}
-	s.pinned.Remove(&l.node)
+	l.node.Leave()
 	return true
 }
 
@@ -86,9 +192,9 @@ func (s *idleConns) surplus(most int) *Lease {
 	if s.free.Len() <= most {
 		return nil
 	}
-	back := s.free.Back()
-	s.free.Remove(back)
-	return back.Value
+	l := s.free.Back().Value
+	l.node.Leave()
+	return l
 }
 
 // longest returns the connection that has been idle longest, nil if none is idle.
@@ -124,7 +230,7 @@ func (s *idleConns) takeFor(why func(*Lease) Reason) (gone []unwanted) {
 		for n := in.Back(); n != nil; {
 			prev := n.Prev()
 			if reason := why(n.Value); reason != "" {
-				in.Remove(n)
+				n.Value.node.Leave()
 				gone = append(gone, unwanted{n.Value, reason})
 			}
 			n = prev

@@ -38,7 +38,7 @@ func TestAReleasedConnectionIsUsedAgain(t *testing.T) {
 
 func TestTheConnectionUsedLastIsUsedFirst(t *testing.T) {
 	u := newUpstream(t)
-	p := newPool(t)
+	p := newPool(t, reuse)
 	o := u.origin(p)
 	peers := fill(t, u, o, 3)
 	for _, peer := range slices.Backward(peers) {
@@ -246,7 +246,7 @@ func TestTheJanitorRetiresWhatNobodyMayUse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := newUpstream(t)
-			p := newPool(t, func(c *pool.Config) { c.MaxAge = time.Hour })
+			p := newPool(t, reuse, func(c *pool.Config) { c.MaxAge = time.Hour })
 			o := u.origin(p)
 			l := acquire(t, o, pool.Ticket{})
 			l.Hint(c.hint, -1)
@@ -314,7 +314,7 @@ func TestAnUpstreamsCountOfRequestsIsKept(t *testing.T) {
 // P22 of the catalogue: age.
 func TestConnectionsHaveDifferentAges(t *testing.T) {
 	u := newUpstream(t)
-	p := newPool(t, func(c *pool.Config) { c.MaxAge, c.AgeJitter = time.Hour, 0.5 })
+	p := newPool(t, reuse, func(c *pool.Config) { c.MaxAge, c.AgeJitter = time.Hour, 0.5 })
 	o := u.origin(p)
 	ages := map[time.Duration]bool{}
 	for range 20 {

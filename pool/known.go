@@ -107,7 +107,7 @@ type use int
 const (
 	empty   use = iota // nothing
 	allIdle            // idle connections only
-	inUse              // a connection in use, or a request that waits for one
+	inUse              // a connection in use, a request that waits for one, or it is kept warm
 )
 
 // usage tells what the origin has open, and when it was last asked for.
@@ -119,7 +119,7 @@ func (o *Origin) usage() (use, time.Duration) {
 
 func (o *Origin) useLocked() use {
 	switch {
-	case o.queue.dialing+o.queue.waiting.Len() > 0 || o.open > o.idle.len():
+	case o.queue.dialing+o.queue.waiting.Len() > 0, o.open > o.idle.len(), o.warmth.listed:
 		return inUse
 	case o.open > 0:
 		return allIdle

@@ -19,6 +19,7 @@ const (
 	MaxAge         Reason = "max_age"         // MAX_CONN_AGE
 	MaxRequests    Reason = "max_requests"    // MAX_REQUESTS_PER_CONN, or as many as the upstream said
 	MaxIdle        Reason = "max_idle"        // MAX_IDLE_PER_HOST, or room was needed elsewhere
+	NotNeeded      Reason = "not_needed"      // more than were needed at a time in the last minutes
 	Evicted        Reason = "evicted"         // descriptors or memory were short
 	UpstreamClosed Reason = "upstream_closed" // by the upstream while idle, or as it answered
 	ClosedOnReuse  Reason = "closed_on_reuse" // by the upstream as the next request came
@@ -31,10 +32,11 @@ const (
 	TimedOut       Reason = "timeout"         // one of carpool's own
 	PeerDead       Reason = "peer_dead"       // no sign of life
 	PeerDeadToo    Reason = "peer_dead_too"   // idle, to a peer that was found dead by another
-	AddressGone    Reason = "address_gone"    // idle, to an address that the name no longer has
 	Tunnelled      Reason = "tunnelled"       // carried a CONNECT tunnel, which has ended
 	Upgraded       Reason = "upgraded"        // became a tunnel, which has ended
 	Pinned         Reason = "pinned"          // belonged to one client (NTLM), which has gone
+	AddressGone    Reason = "address_gone"    // the name does not have its address any more
+	MakesRoom      Reason = "makes_room"      // the upstream serves so few at a time that another waits for its end
 	Shutdown       Reason = "shutdown"        // carpool is stopping
 )
 
@@ -50,7 +52,9 @@ type Lease struct {
 	tls       *quietTLS  // nil without TLS
 	id        uint64
 	addr      netip.AddrPort
+	begun     time.Duration // when its dial began
 	handshake time.Duration // what opening it took
+	born      time.Duration // when it was open, on the pool's clock
 	expires   time.Duration // on the pool's clock; 0 is never
 	requests  int
 
@@ -62,11 +66,20 @@ type Lease struct {
 	midway bool          // whose authentication is not over
 	reused bool          // this exchange is not the first
 	idled  time.Duration // how long it was idle before this exchange
+	report report        // what this exchange says of the endpoint
+
+	since    time.Duration // when it was lent for the first exchange
+	heard    atomic.Bool   // an answer has come on it; set with the origin's mutex held
+	shutting atomic.Bool   // it is about to be accounted for as closed
 
 	// Guarded by the origin's mutex.
-	node      list.Node[*Lease]
+	node      place // among idle connections
+	inTurn    bool  // it is used in turn with others of its endpoint
+	replaced  bool  // another was opened in its place
 	idleSince time.Duration
+	carries   bool              // requests are carried on it now
 	hungUp    bool              // the peer has closed it while it was in use
+	opened    time.Duration     // when it was opened
 	endpoint  *endpoint         // what it leads to,
 	sibling   list.Node[*Lease] // and its place there
 	halfSince time.Duration     // when half a record was first seen on it; 0: there was none
@@ -91,6 +104,26 @@ func (l *Lease) Hint(timeout, max int64) {
 		l.count.say(int(min(max, 1<<30)), l.requests+1)
 	}
 }
+
+// report is what an exchange says of the endpoint. It is the borrower's until the
+// lease comes back.
+type report struct {
+	began      time.Duration // when the connection was lent
+	answered   bool          // bytes have come,
+	took       time.Duration // the first of them so long after that
+	failed     bool
+	overloaded time.Duration // for how long; 0: it is not
+}
+
+// Failed notes that the upstream answered this exchange with a failure of its own.
+// One says little. Where others serve the same origin, a run of them shifts
+// requests there. It comes before the lease is given back.
+func (l *Lease) Failed() { l.report.failed = true }
+
+// Overloaded notes that the upstream asked to be left alone for so long. Where
+// others serve the same origin requests go to these meanwhile, for a minute at
+// most. It comes before the lease is given back.
+func (l *Lease) Overloaded(d time.Duration) { l.report.overloaded = max(d, 0) }
 
 func clamp(d time.Duration) time.Duration { return max(d, time.Millisecond) }
 
@@ -167,6 +200,7 @@ func (l *Lease) close(reason Reason) {
 // shut closes the connection and gives its slot back.
 func (l *Lease) shut() {
 	p := l.origin.pool
+	l.shutting.Store(true)
 	p.delist(l)
 	_ = l.conn.Close() // TLS needs no close_notify: the framing is HTTP's
 	p.unreserve()

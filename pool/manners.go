@@ -15,6 +15,7 @@ type manners struct {
 	limit  idleLimit
 	haste  haste
 	strays strays
+	crowd  crowd
 }
 
 // A server that closes connections soon after an answer has no idle limit: it
@@ -79,6 +80,17 @@ func (m *manners) usable(hint time.Duration, replayable bool) time.Duration {
 		bound = min(bound, safe)
 	}
 	return bound
+}
+
+// crowded reports whether the server is known to serve only so many connections at
+// a time that more than are needed are in the way of one another.
+func (m *manners) crowded(now time.Duration) bool { return m.crowd.bound(now) > 0 }
+
+// alone reports whether connections to one address are better not used in turn: the
+// server has few workers, or closes what it has answered on, or connections have to
+// rest.
+func (m *manners) alone(now time.Duration) bool {
+	return m.crowded(now) || m.haste.hasty() || m.strays.suspected(now)
 }
 
 // outworn reports whether a connection that has been idle for so long is past

@@ -305,7 +305,7 @@ func TestIdleConnectionsBeyondALearnedLimitDoNotPileUp(t *testing.T) {
 // In a rollout the servers that end are the old ones.
 func TestWhatCannotBeSentTwiceTakesAYoungConnection(t *testing.T) {
 	u := newUpstream(t)
-	p := newPool(t)
+	p := newPool(t, reuse)
 	o := u.origin(p)
 	var leases []*pool.Lease
 	for range 8 {

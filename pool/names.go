@@ -1,8 +1,6 @@
 package pool
 
 import (
-	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/carpoolproxy/carpool/pool/names"
@@ -26,31 +24,11 @@ func (p *Pool) namesConfig() names.Config {
 	return c
 }
 
-// Explain tells what a host resolves to (see names.Explanation).
-func (p *Pool) Explain(host string) names.Explanation { return p.names.Explain(p.ctx, host) }
+// ExplainName tells what a host resolves to, and why.
+func (p *Pool) ExplainName(host string) names.Explanation { return p.names.Explain(p.ctx, host) }
 
-// moved is told that addresses of the origin's host have come or gone: idle
-// connections to those that have gone are closed. A name that has none any more
-// may be a mistake: what is open goes on.
-func (o *Origin) moved(set *names.Set) {
+// renamed is told that addresses of the origin's host have come or gone.
+func (o *Origin) renamed(set *names.Set) {
 	defer o.pool.contain("a change of addresses")
-	if len(set.Addrs) == 0 {
-		return
-	}
-	for _, e := range o.leadingElsewhere(set) {
-		o.abandon(e, AddressGone)
-	}
-}
-
-// leadingElsewhere returns the endpoints with connections whose address the name
-// does not have.
-func (o *Origin) leadingElsewhere(set *names.Set) (gone []*endpoint) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, e := range o.endpoints.known {
-		if e.leases.Len() > 0 && !slices.ContainsFunc(set.Addrs, func(a netip.Addr) bool { return a.Unmap() == e.addr }) {
-			gone = append(gone, e)
-		}
-	}
-	return gone
+	o.moved(set.Addrs)
 }

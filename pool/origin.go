@@ -33,6 +33,10 @@ type Origin struct {
 	times     times
 	setup     typical // of opening a connection
 	open      int     // connections, idle or in use
+	carrying  int     // those in use for requests, not for tunnels
+	landing   int     // those just opened that are about to be idle
+	peak      peak    // of carrying
+	warmth    warmth
 	stats     Stats
 }
 
@@ -55,11 +59,14 @@ type times struct {
 
 func newOrigin(p *Pool, k Key) *Origin {
 	o := &Origin{pool: p, key: k, tls: p.tlsConfig(k)}
-	o.name = p.names.Name(k.Host, o.moved)
+	o.name = p.names.Name(k.Host, o.renamed)
 	o.times.used = p.now()
 	o.stats.Closed = map[Reason]uint64{}
 	o.manners.never = p.cfg.NoReuse != nil && p.cfg.NoReuse(k)
 	o.manners.most = p.cfg.IdleTimeout
+	o.endpoints.identity = p.cfg.Identity
+	o.endpoints.balance.reuse, o.endpoints.balance.age = p.cfg.Reuse, p.cfg.MaxAge
+	o.peak = newPeak(p.cfg.IdleTimeout)
 	o.seat.known.Value, o.seat.claim.origin, o.seat.claim.node.Value = o, o, &o.seat.claim
 	return o
 }
@@ -84,6 +91,7 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.settleLocked(l)
+	o.endpoints.settle(l, true, now)
 	if l.hungUp {
 		l.idled = 0
 		return l, l.hangUp(0)
@@ -91,13 +99,20 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 	if !o.manners.keeps(now) {
 		return l, NotTrusted
 	}
+	if l.endpoint.leaving {
+		return o.leaveLocked(l, now)
+	}
+	if o.makesRoomLocked(l, now) {
+		return l, MakesRoom
+	}
 	if o.queue.waiting.Len() > 0 {
 		if rival != nil && (theirs == 0 || o.holdsLocked() > theirs+1) {
 			return l, MaxIdle
 		}
 		heir, inTheWay := o.queue.heir(&o.manners, now)
 		if heir != nil {
-			l.idled, l.reused = 0, l.requests > 0
+			l.idled, l.reused, l.report.began = 0, l.requests > 0, now
+			o.carryLocked(l, now)
 			o.queue.grant(heir, grant{lease: l})
 			return nil, ""
 		}
@@ -111,7 +126,7 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 	case o.pool.cfg.MaxIdlePerHost == 0, rival != nil, o.gone.Load():
 		return l, MaxIdle
 	}
-	o.idle.put(l, now)
+	o.restLocked(l, now)
 	return o.idle.surplus(o.pool.cfg.MaxIdlePerHost), MaxIdle
 }
 
@@ -129,11 +144,10 @@ func (o *Origin) settleLocked(l *Lease) {
 // closed accounts for a connection that is no more, in use or idle.
 func (o *Origin) closed(l *Lease, reason Reason) {
 	now := o.pool.now()
-	suspect := reason == PeerDead || reason == BadAnswer && !l.Reused()
 	o.mu.Lock()
 	switch reason {
 	case PeerDead:
-		o.endpoints.bench(l.addr.Addr(), now)
+		o.endpoints.setAside(l.addr.Addr(), benchDead, now)
 	case ClosedOnReuse, UpstreamClosed:
 		if l.Reused() { // else it says nothing of what becomes of used ones
 			o.manners.closedAfter(l.idled, now)
@@ -143,22 +157,56 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 		o.manners.strayed(now)
 	}
 	o.settleLocked(l)
+	broke := reason == PeerDead || reason == BadAnswer
+	l.report.failed = l.report.failed || broke || reason == TimedOut
+	o.endpoints.settle(l, false, now)
+	tell := o.warmLostLocked(l, reason, now)
 	o.lostLocked(l, reason)
 	wants := o.wantsLocked()
 	o.mu.Unlock()
 	if wants {
 		o.pool.claim(o)
 	}
-	if suspect {
-		o.name.Suspect()
+	if broke {
+		o.suspect()
+	}
+	if tell != nil {
+		tell()
 	}
 	if reason == PeerDead {
 		o.abandon(l.endpoint, PeerDeadToo)
 	}
 }
 
+// carryLocked notes that a connection carries requests now.
+func (o *Origin) carryLocked(l *Lease, now time.Duration) {
+	if l.carries {
+		return // and goes from one request to the next
+	}
+	l.carries = true
+	o.carrying++
+	o.peak.needs(o.carrying, now)
+}
+
+// carriedLocked notes that it carries none now, if it did.
+func (o *Origin) carriedLocked(l *Lease, now time.Duration) {
+	if l.carries {
+		o.peak.needs(o.carrying, now)
+		o.carrying--
+		l.carries = false
+	}
+}
+
+// restLocked makes a connection idle.
+func (o *Origin) restLocked(l *Lease, now time.Duration) {
+	o.carriedLocked(l, now)
+	o.endpoints.hint = l.hint
+	o.idle.put(l, now)
+}
+
 // lostLocked takes a connection out of the origin's books.
 func (o *Origin) lostLocked(l *Lease, reason Reason) {
+	o.carriedLocked(l, o.pool.now())
 	o.open--
 	o.endpoints.closed(l)
 	o.stats.Closed[reason]++

@@ -65,6 +65,7 @@ func (o *Origin) pin(l *Lease, rival bool) Reason {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.settleLocked(l)
+	o.endpoints.settle(l, true, now)
 	switch {
 	case l.hungUp:
 		l.idled = 0
@@ -73,10 +74,12 @@ func (o *Origin) pin(l *Lease, rival bool) Reason {
 		return Shutdown
 	case !o.keepsLocked(l, now):
 		return NotTrusted
+	case l.endpoint.leaving && !l.midway:
+		return AddressGone
 	case o.gone.Load(), !l.midway && (rival || o.queue.undialled() > 0 && !o.mayDialLocked()):
 		return MaxIdle
 	}
-	o.idle.put(l, now)
+	o.restLocked(l, now)
 	return ""
 }
 
@@ -120,6 +123,7 @@ func (o *Origin) mayUse(l *Lease, t *Ticket, now time.Duration) bool {
 		return false
 	}
 	o.times.used = now
-	l.idled, l.reused = now-l.idleSince, true
+	o.carryLocked(l, now)
+	l.idled, l.reused, l.report.began = now-l.idleSince, true, now
 	return true
 }

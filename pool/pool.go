@@ -34,6 +34,9 @@ type Config struct {
 	// connection's own bound is up to AgeJitter (0 to 1) of it less.
 	MaxAge    time.Duration
 	AgeJitter float64
+	// Reuse has requests use the connection that was used last. Else they are spread
+	// over as many connections in turn as their rate keeps warm.
+	Reuse bool
 	// MaxRequests is how many requests one connection carries.
 	MaxRequests int
 	// MaxIdlePerHost is how many idle connections an origin keeps; 0 keeps none.
@@ -72,6 +75,10 @@ type Config struct {
 	// Resolver, if not nil, finds the addresses of names instead of the system's name
 	// servers.
 	Resolver names.Resolver
+	// Identity tells this instance from others, a pod's name, say: each uses other
+	// addresses of an origin first, so that all of them together use all. It is the
+	// same for all with the same Identity.
+	Identity string
 	// Fault, if not nil, is told of what should not happen: a panic, which costs
 	// one connection.
 	Fault func(what string, err error)
@@ -120,6 +127,7 @@ type Pool struct {
 	start   time.Time
 	watcher *sock.Watcher
 	names   *names.Names
+	suspect func(*Origin) // asks for an origin's addresses again
 	panics  atomic.Uint64
 	tick    *time.Ticker  // the janitor's
 	tended  atomic.Int64  // when the janitor last turned, by now
@@ -134,6 +142,7 @@ type Pool struct {
 	mu      sync.Mutex
 	known   known
 	longest longest
+	warmed  []*Origin // those kept warm
 	budget  budget
 	leases  map[uint64]*Lease // by id, for the watcher
 	lastID  uint64
@@ -152,6 +161,7 @@ func New(cfg Config) (*Pool, error) {
 	}
 	p.watcher = w
 	p.names = names.New(p.namesConfig())
+	p.suspect = func(o *Origin) { o.name.Suspect() }
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.work.Add(1)
 	p.tick = time.NewTicker(janitorPeriod)
@@ -243,6 +253,7 @@ func (p *Pool) janitor() {
 		}
 		clear(list)
 		list = list[:0]
+		p.tendWarm()
 		p.mu.Lock()
 		p.forgetLocked(lookedOver, originTTL)
 		p.mu.Unlock()

@@ -42,7 +42,12 @@ func (t *Ticket) takesUsed() bool { return !t.Fresh && !t.Virgin }
 type opening struct {
 	by     *Ticket    // nil if there is none that waits still; guarded by the origin's mutex
 	avoid  netip.Addr // to be tried last
+	first  netip.Addr // to be tried first
 	virgin bool       // begun for something other than HTTP
+	trial  bool       // it may lead to an endpoint that is on trial
+	ahead  bool       // no request waited for it
+	// replaces is what has come of age when this one is there; nil: nothing.
+	replaces *Lease
 }
 
 // grant is what ends a wait.
@@ -83,7 +88,7 @@ func (q *queue) undialled() int { return q.waiting.Len() - q.dialing }
 // begin notes a dial for a request that none was begun for; there is one.
 func (q *queue) begin() *opening {
 	t := q.firstUndialled()
-	t.dial = &opening{by: t, avoid: t.Avoid, virgin: t.Virgin}
+	t.dial = &opening{by: t, avoid: t.Avoid, virgin: t.Virgin, trial: t.Replayable}
 	q.dialing++
 	return t.dial
 }
@@ -91,7 +96,7 @@ func (q *queue) begin() *opening {
 // beginForNone notes a dial that no request waits for.
 func (q *queue) beginForNone() *opening {
 	q.dialing++
-	return &opening{}
+	return &opening{trial: true, ahead: true}
 }
 
 // firstUndialled returns a request that no dial under way was begun for, the
@@ -115,6 +120,21 @@ func (q *queue) failed(d *opening, err error) {
 	}
 }
 
+// served notes the end of a dial that has failed, whose request gets another
+// connection instead.
+func (q *queue) served(d *opening, l *Lease) {
+	q.dialing--
+	q.grant(d.by, grant{lease: l})
+}
+
+// wasted notes the end of a dial that has brought what nobody is to have.
+func (q *queue) wasted(d *opening) {
+	q.dialing--
+	if d.by != nil {
+		d.by.dial, d.by = nil, nil
+	}
+}
+
 // succeeded notes the end of a dial that has brought a connection, and reports
 // whether that was granted.
 func (q *queue) succeeded(d *opening, l *Lease) bool {
@@ -127,6 +147,13 @@ func (q *queue) succeeded(d *opening, l *Lease) bool {
 		q.grant(first.Value, grant{lease: l})
 	}
 	return first != nil
+}
+
+// nextCarries reports whether the request that gets the next new connection, if
+// there is one, is HTTP.
+func (q *queue) nextCarries() bool {
+	first := q.waiting.Front()
+	return first != nil && !first.Value.Virgin
 }
 
 // heir returns the first request that may have a connection which was used a

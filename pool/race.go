@@ -17,12 +17,38 @@ import (
 // tried beside it (RFC 8305 section 5).
 const attemptDelay = 250 * time.Millisecond
 
-// order returns the order in which addresses are tried.
-func (m *making) order(addrs []netip.Addr) []netip.AddrPort {
+// learn tells the origin of addresses that were found.
+func (m *making) learn(addrs []netip.Addr, by func(*endpoints, []netip.Addr, time.Duration)) {
 	o := m.origin
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.endpoints.order(addrs, o.key.Port, o.pool.now())
+	by(&o.endpoints, addrs, o.pool.now())
+}
+
+// order returns the order in which addresses are tried. Until release is called the
+// first of them counts as one that a connection leads to.
+func (m *making) order(addrs []netip.Addr) (list []netip.AddrPort, release func()) {
+	o := m.origin
+	now := o.pool.now()
+	o.mu.Lock()
+	if o.endpoints.balance.reuse {
+		defer o.mu.Unlock()
+		list = o.endpoints.order(addrs, o.key.Port, now)
+		slices.SortStableFunc(list, func(a, b netip.AddrPort) int { return isAddr(a, m.aim.avoid) - isAddr(b, m.aim.avoid) })
+		return list, func() {}
+	}
+	first, bids := o.aimLocked(addrs, m.aim, now)
+	if first == nil {
+		o.mu.Unlock()
+		return targets(bids, o.key.Port), func() {}
+	}
+	first.dialing++
+	o.mu.Unlock()
+	return targets(bids, o.key.Port), func() {
+		o.mu.Lock()
+		first.dialing--
+		o.mu.Unlock()
+	}
 }
 
 // isAddr is 1 if a target is at this address, or else 0.
@@ -94,10 +120,10 @@ func (m *making) missed(ctx context.Context, r attempt) {
 	if ctx.Err() == context.Canceled || errors.As(r.err, &failed) && failed.Stage == StagePolicy {
 		return
 	}
-	o.name.Suspect()
+	o.suspect()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.endpoints.bench(r.addr.Addr(), o.pool.now())
+	o.endpoints.setAside(r.addr.Addr(), benchRefused, o.pool.now())
 }
 
 // reached notes that an address could be connected to while others, tried
@@ -108,9 +134,12 @@ func (m *making) reached(addr netip.AddrPort, silent []netip.AddrPort) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, s := range silent {
-		o.endpoints.bench(s.Addr(), now)
+		o.endpoints.setAside(s.Addr(), benchSilent, now)
 	}
-	o.endpoints.unbench(addr.Addr())
+	if e := o.endpoints.find(addr.Addr()); e != nil && e.bench.why != "" {
+		e.bench.connected()
+		o.endpoints.revised = 0
+	}
 }
 
 // discardRest waits for the attempts that lost and were canceled, and closes

@@ -28,6 +28,9 @@ type Stats struct {
 	Tally [8]uint64
 	// InUse, Idle and Waiting are how many there are now.
 	InUse, Idle, Waiting int
+	// Warm is how many connections are to be open before they are needed, as Pool.Warm
+	// was told, and WarmOpen how many of these there are.
+	Warm, WarmOpen int
 	// IdleLimit is after how long the upstream was seen to close idle
 	// connections; 0 if that is not known.
 	IdleLimit time.Duration
@@ -42,6 +45,8 @@ func (s *Stats) add(t *Stats) {
 	s.InUse += t.InUse
 	s.Idle += t.Idle
 	s.Waiting += t.Waiting
+	s.Warm += t.Warm
+	s.WarmOpen += t.WarmOpen
 	for i, n := range t.Tally {
 		s.Tally[i] += n
 	}
@@ -119,11 +124,13 @@ func (o *Origin) snapshot() (Stats, []AddrStats) {
 	s.add(&o.stats)
 	s.Idle, s.Waiting = o.idle.len(), o.queue.waiting.Len()
 	s.InUse = o.open - s.Idle
+	s.Warm = o.warmth.want
+	s.WarmOpen = min(s.Warm, o.carrying+o.idle.free.Len())
 	s.IdleLimit, s.Handshake = o.manners.limit.learned, o.setup.value
 	for i := range s.Tally {
 		s.Tally[i] = o.tally[i].Load()
 	}
-	return s, o.endpoints.snapshot()
+	return s, o.endpoints.snapshot(o.pool.now())
 }
 
 // Buckets are the upper bounds of a Histogram's buckets; one more is without

@@ -24,6 +24,24 @@ func (o *Origin) tidy(now time.Duration) {
 	o.retireAged(now)
 	o.drop(func(l *Lease) bool { return !o.keepsLocked(l, now) }, NotTrusted)
 	o.closeStrays(now)
+	o.dropLeavers(now)
+	o.shrink(now)
+}
+
+// shrink retires some of the idle connections that the origin has beyond what it
+// needed lately, or uses in turn.
+func (o *Origin) shrink(now time.Duration) {
+	o.mu.Lock()
+	o.peak.needs(o.carrying, now)
+	if s := &o.endpoints; now >= s.revised && !s.balance.reuse {
+		o.reviseLocked(now)
+	}
+	open := o.openLocked()
+	n := min(o.peak.surplus(open), open-2*o.goalLocked(now), open-o.endpoints.full-1)
+	o.mu.Unlock()
+	if n > 0 {
+		o.drop(func(l *Lease) bool { n--; return n >= 0 && !l.pinned }, NotNeeded)
+	}
 }
 
 // drop closes the idle connections that which says, longest idle first, and
@@ -42,10 +60,15 @@ func (o *Origin) dropFor(why func(*Lease) Reason) int {
 	o.mu.Lock()
 	gone := o.idle.takeFor(why)
 	o.mu.Unlock()
+	closeEach(gone)
+	return len(gone)
+}
+
+// closeEach closes connections that were taken, each for its reason.
+func closeEach(gone []unwanted) {
 	for _, u := range gone {
 		u.lease.close(u.reason)
 	}
-	return len(gone)
 }
 
 // abandon closes the idle connections that lead to an address.
@@ -59,7 +82,12 @@ func (o *Origin) abandon(e *endpoint, reason Reason) {
 		}
 	}
 	o.mu.Unlock()
-	for _, l := range gone {
+	closeAll(gone, reason)
+}
+
+// closeAll closes connections that were taken, for one reason.
+func closeAll(taken []*Lease, reason Reason) {
+	for _, l := range taken {
 		l.close(reason)
 	}
 }

@@ -5,22 +5,25 @@ borrows an upstream connection for each and relays both ways.
 
 The way of a request:
 
-	client ── accept ──► session.turn ──► readHead ──► route ──► exchange
+	client ── accept ──► session.turn ──► readHead ──► find ──► exchange
 	                         ▲                                      │
 	                         │                 acquire ◄── carry ◄──┘
 	                         │                    │
 	                         │                 attempt: write the request (upload: the rest of a long body)
-	                         │                    │      readResponse
+	                         │                    │      await the answer's head
 	                         └──── finish ◄── relay: write the answer, settle the connection
 
 A CONNECT goes another way: serveConnect finds its origin, decider.decide asks
 goproxy what becomes of it, tunnel acquires a connection that has carried
-nothing, join answers 200 and splice copies. An Upgrade comes from attempt by
-switchProtocols to join and splice.
+nothing, join answers 200 and a splice copies. An Upgrade comes from attempt by
+switchProtocols to join and a splice.
 
 Whatever an exchange ends by, judge gathers the facts and facts.judge says what
 follows: the answer, what becomes of the connection, and the next step.
 conclude, settle, brokenOff and join carry it out.
+
+What is said to the upstream and heard from it goes through a wire, which knows
+the version of HTTP that the connection speaks.
 
 One goroutine does all of it, in this order, without handing anything to
 another. The exceptions are the upload, which sends the part of a request body
@@ -124,7 +127,5 @@ such things there is NO_REUSE_HOSTS.
 # Not met
 
   - Plain HTTP inside CONNECT is tunnelled, not pooled (C8).
-  - Servers with one worker per connection (P27): a request on a second
-    connection waits until the server or IDLE_TIMEOUT closes the first.
 */
 package proxy

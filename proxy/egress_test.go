@@ -140,6 +140,7 @@ func TestS4TheCheckedAddressIsTheOneDialled(t *testing.T) {
 		t.Parallel()
 		var seen asked
 		r, o := start(t, func(s *settings) {
+			s.pool.Reuse = true // in this order
 			s.pool.Resolver = names{"mixed.test": {metadata, local}}
 			s.pool.CheckAddr = seen.check(s.pool.CheckAddr)
 		}), newOrigin(t)

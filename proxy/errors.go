@@ -91,9 +91,12 @@ var (
 	problemNotProxied  = problem{400, kindHTTPRequestError,
 		"this is a proxy, not a web server: set HTTP_PROXY to this address and ask for the full URL, as in: curl -x http://127.0.0.1:3128 http://host/path"}
 	problemTarget    = problem{400, kindHTTPRequestError, "the request target is not http://host[:port]/path or https://host[:port]/path"}
+	problemOrigin    = problem{400, kindHTTPRequestError, "the request target is not a path: this port leads to one upstream, as a web server's does"}
+	problemNoTunnel  = problem{400, kindHTTPRequestError, "this port leads to one upstream and opens no tunnels: CONNECT is for the proxy's own port"}
 	problemPort      = problem{400, kindHTTPRequestError, "the port of the request target is not a number from 1 to 65535"}
 	problemAuthority = problem{400, kindHTTPRequestError, "CONNECT takes a target of the form host:port"}
 
+	problemMisdirected = problem{421, kindHTTPRequestError, "this port leads to one upstream, and the request names another"}
 	problemConnectPort = problem{403, kindHTTPRequestDenied, "CONNECT to this port is not allowed (CARPOOL_CONNECT_PORTS)"}
 	problemLoop        = problem{508, kindProxyLoopDetected, "the request leads back to this proxy: check its host and port"}
 
@@ -133,6 +136,38 @@ func badResponse(err *http1.Error) *problem {
 	p := problemProtocol
 	p.text += ": " + err.Text
 	return &p
+}
+
+// asProblem is the problem with a request that was refused.
+func asProblem(err error) *problem {
+	var p *problem
+	var bad *http1.Error
+	var denied *policy.Denied
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.As(err, &bad):
+		return badRequest(bad)
+	case errors.As(err, &denied):
+		return &problem{400, kindHTTPRequestError, denied.Message}
+	}
+	return &problemTarget
+}
+
+// headProblem tells why the head of a request could not be read; nil if nobody is
+// there to be told.
+func headProblem(err error, r *reins) *problem {
+	var bad *http1.Error
+	var p *problem
+	switch {
+	case errors.As(err, &bad):
+		return badRequest(bad)
+	case errors.As(err, &p):
+		return p
+	case errors.Is(err, os.ErrDeadlineExceeded) && !r.isGone():
+		return &problemHeadTimeout
+	}
+	return nil // the client left, or was cut off, in the middle of a head
 }
 
 // dialProblem tells why there is no upstream connection.

@@ -72,3 +72,6 @@ const FirstRelief = firstRelief
 
 // ErrorNames returns the names of all kinds of errors.
 func ErrorNames() []string { return errorNames[noError+1:] }
+
+// AuthorityOf returns what a lane to one origin calls it, behind its scheme.
+func AuthorityOf(l Lane) string { return string(l.fixed.scheme) + string(l.fixed.authority) }

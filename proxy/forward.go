@@ -13,9 +13,9 @@ import (
 
 // buildRequest writes the head for the upstream: what came, less what was
 // meant for this connection only (RFC 9110 section 7.6.1), in origin-form.
-func (s *session) buildRequest(x *exchange, t target) {
+func (x *exchange) buildRequest(t target) {
 	r := &x.req
-	x.traits.read(r, s.p.cfg.RetryIdempotencyKey)
+	x.traits.read(r, x.cfg.RetryIdempotencyKey)
 	x.up.body = r.Body()
 	b := append(x.reqHead[:0], r.Method...)
 	b = append(b, ' ')
@@ -47,7 +47,7 @@ func (s *session) buildRequest(x *exchange, t target) {
 		b = http1.AppendInt(b, x.forwards)
 		b = append(b, "\r\n"...)
 	}
-	if s.p.cfg.Via {
+	if x.cfg.Via {
 		b = appendVia(b, r.Minor)
 	}
 	x.reqHead = append(b, "\r\n"...)
@@ -81,28 +81,18 @@ func (x *exchange) endsHere() http1.Set {
 	return drop
 }
 
-// frame decides how the answer in x.resp is delimited for the client, and whether
+// frame decides how the final answer is delimited for the client, and whether
 // another may follow; more says that nothing else speaks against that.
 func (x *exchange) frame(more bool) {
-	r := &x.resp
-	x.respBody = r.Body(x.isHead)
-	x.respBody.Unwrap = x.http10 && r.Chunked
-	x.suspect = x.suspect || r.Status == 204 && (r.Length > 0 || r.Chunked) // there may be a body to come
-	if !more || x.untilClose() || r.Status == 205 && !x.respBody.Done() {   // which some clients take for one without a body
-		x.keepAlive = false
-	}
-}
-
-// untilClose reports whether the client can tell the end of the answer only
-// by the end of the connection.
-func (x *exchange) untilClose() bool {
-	return x.respBody.UntilClose() || x.respBody.Unwrap && x.respBody.Chunked()
+	x.framing = x.wire.frame(x.isHead, x.http10)
+	reset := x.status == 205 && !x.framing.empty // which some clients take for one without a body
+	x.keepAlive = x.keepAlive && more && !x.framing.untilClose && !reset
 }
 
 // buildResponse starts x.respHead with what came, less what was meant for the
 // upstream's connection only. The caller ends it.
-func (x *exchange) buildResponse(via bool) []byte {
-	r := &x.resp
+func (x *exchange) buildResponse() []byte {
+	r := x.resp
 	drop := http1.HopByHop &^ (1 << http1.TE)
 	if passesUpgrade(r.Status) {
 		drop &^= 1 << http1.Upgrade
@@ -111,12 +101,12 @@ func (x *exchange) buildResponse(via bool) []byte {
 		r.DropLength() // RFC 9110 section 8.6, RFC 9112 section 6.1
 		drop |= 1 << http1.TransferEncoding
 	}
-	if x.respBody.Unwrap {
+	if x.framing.unwrapped {
 		drop |= 1<<http1.TransferEncoding | 1<<http1.Trailer
 	}
 	r.Drop(drop)
 	b := r.AppendFields(r.AppendLine(x.respHead[:0]))
-	if via {
+	if x.cfg.Via {
 		b = appendVia(b, r.Minor)
 	}
 	return b

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
 )
@@ -28,80 +28,17 @@ import (
 // sockets. Both the client and the upstream are played by hand, byte by byte:
 // a test reads like the protocol of one conversation.
 
-// patience is how long a test waits for what has to happen. Nothing waits that
-// long unless it fails.
-const patience = 15 * time.Second
+const patience = testkit.Patience
 
 // TestMain fails the package if a goroutine or a descriptor outlives the tests.
 func TestMain(m *testing.M) {
 	speak()
-	warmUp()
-	before := descriptors()
-	code := m.Run()
-	if leaked := leftGoroutines("carpoolproxy/carpool/", "elazarl/goproxy."); code == 0 && leaked != "" {
-		fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", leaked)
-		code = 1
-	}
-	if after := descriptors(); code == 0 && len(after) > len(before) {
-		fmt.Fprintf(os.Stderr, "descriptors left behind: %q\n", after[len(before):])
-		code = 1
-	}
-	os.Exit(code)
+	os.Exit(testkit.Run(m, "elazarl/goproxy."))
 }
 
-// warmUp makes the runtime open what it keeps open.
-func warmUp() {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err)
-	}
-	_ = l.Close()
-}
-
-// descriptors lists what the process has open.
-func descriptors() []string {
-	dir, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return nil // not on this system
-	}
-	var open []string
-	for _, e := range dir {
-		if name, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
-			open = append(open, e.Name()+" "+name)
-		}
-	}
-	return open
-}
-
-// leftGoroutines returns the stacks that contain one of these, and gives them
-// a little time to go: the last steps of a goroutine come after its owner's wait.
-func leftGoroutines(marks ...string) string {
-	for deadline := time.Now().Add(5 * time.Second); ; runtime.Gosched() {
-		stacks := slices.DeleteFunc(goroutines()[1:], func(s string) bool {
-			return !slices.ContainsFunc(marks, func(m string) bool { return strings.Contains(s, m) })
-		})
-		if len(stacks) == 0 || time.Now().After(deadline) {
-			return strings.Join(stacks, "\n\n")
-		}
-	}
-}
-
-// goroutines returns the stacks of all goroutines, the caller's first.
-func goroutines() []string {
-	buffer := make([]byte, 4<<20)
-	return strings.Split(string(buffer[:runtime.Stack(buffer, true)]), "\n\n")
-}
-
-// eventually waits until a condition holds.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !holds(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("still not so: %s", what)
-		}
-	}
+	testkit.Eventually(t, what, holds)
 }
 
 // rig is a proxy at work.

@@ -2,7 +2,10 @@ package proxy
 
 import (
 	"bytes"
+	"net"
 	"net/netip"
+	"slices"
+	"strconv"
 
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy/http1"
@@ -77,35 +80,71 @@ func splitAuthority(a []byte) (host []byte, port uint16, err *problem) {
 
 // Lane is where the origin of a request comes from, which is all that the
 // listeners of a proxy differ in. The zero value is that of a proxy: requests name
-// it in their absolute-form target.
-type Lane struct{}
-
-// target takes a request target apart as the lane has it.
-func (Lane) target(t []byte) (target, *problem) { return parseTarget(t) }
-
-// route finds the origin of the request in x and builds the head that goes
-// there. The error is a *problem or a *policy.Denied.
-func (s *session) route(x *exchange) error {
-	t, bad := s.lane.target(x.req.Target)
-	if bad != nil {
-		return bad
-	}
-	if s.origin == nil || s.tls != t.tls || s.origin.Gone() || !bytes.Equal(s.authority, t.authority) {
-		if err := s.findOrigin(t); err != nil {
-			return err
-		}
-	}
-	x.origin = s.origin
-	s.buildRequest(x, t)
-	return nil
+// it in their absolute-form target, and may ask for tunnels.
+type Lane struct {
+	fixed *target // of all requests, but for the path
 }
 
-// findOrigin looks an origin up and remembers it for the session's next
-// request, which is most likely for the same.
-func (s *session) findOrigin(t target) error {
+// LaneTo returns the lane of which all requests go to one origin. Their targets are
+// in origin-form, as for any web server; one in absolute-form has to name that
+// origin (RFC 9112 section 3.2.2). Host is rewritten to it. There are no tunnels.
+func LaneTo(origin pool.Key) Lane {
+	t := &target{tls: origin.TLS, scheme: []byte("http://")}
+	port := uint16(80)
+	if origin.TLS {
+		t.scheme, port = []byte("https://"), 443
+	}
+	t.authority = []byte(net.JoinHostPort(origin.Host, strconv.Itoa(int(origin.Port))))
+	if origin.Port == port { // RFC 9110 section 4.2.3
+		t.authority = t.authority[:bytes.LastIndexByte(t.authority, ':')]
+	}
+	return Lane{t}
+}
+
+// target takes the target of a request apart as the lane has it.
+func (l Lane) target(r *http1.Request) (target, *problem) {
+	if l.fixed == nil {
+		return parseTarget(r.Target)
+	}
+	switch t := r.Target; {
+	case string(t) == "*" && string(r.Method) == "OPTIONS":
+		return *l.fixed, nil
+	case t[0] == '/':
+		out := *l.fixed
+		out.path, _, _ = bytes.Cut(t, []byte("#"))
+		return out, nil
+	}
+	out, bad := parseTarget(r.Target)
+	switch {
+	case bad != nil:
+		return out, &problemOrigin
+	case out.tls != l.fixed.tls || !http1.EqualFold(out.authority, string(l.fixed.authority)):
+		return out, &problemMisdirected
+	}
+	return out, nil
+}
+
+// route finds the origins of a session's requests. The next is most likely for the
+// same as the last, which it remembers.
+type route struct {
+	upstreams Upstreams
+
+	origin    *pool.Origin // of the last request,
+	authority []byte       // which named it like this
+	tls       bool
+}
+
+// forget makes r ready for another client.
+func (r *route) forget() { *r = route{authority: r.authority[:0]} }
+
+// to returns the origin of a target. The error is a *problem or a *policy.Denied.
+func (r *route) to(t target) (*pool.Origin, error) {
+	if r.origin != nil && r.tls == t.tls && !r.origin.Gone() && bytes.Equal(r.authority, t.authority) {
+		return r.origin, nil
+	}
 	host, port, bad := splitAuthority(t.authority)
 	if bad != nil {
-		return bad
+		return nil, bad
 	}
 	if port == 0 {
 		port = 80
@@ -115,16 +154,36 @@ func (s *session) findOrigin(t target) error {
 	}
 	addr, err := policy.Host(host)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.origin = s.p.originOf(t.tls, host, addr, port)
-	s.tls, s.authority = t.tls, append(s.authority[:0], t.authority...)
-	return nil
+	r.origin = r.find(t.tls, host, addr, port)
+	r.tls, r.authority = t.tls, append(r.authority[:0], t.authority...)
+	return r.origin, nil
 }
 
-// originOf returns the origin of a host that policy.Host has judged; addr is its
+// tunnelTo returns the origin that a CONNECT names, to one of these ports; nil is
+// any.
+func (r *route) tunnelTo(authority []byte, ports []uint16) (*pool.Origin, error) {
+	host, port, bad := splitAuthority(authority)
+	switch {
+	case bad != nil:
+		return nil, bad
+	case port == 0:
+		return nil, &problemAuthority
+	}
+	addr, err := policy.Host(host)
+	switch {
+	case err != nil:
+		return nil, err
+	case ports != nil && !slices.Contains(ports, port):
+		return nil, &problemConnectPort
+	}
+	return r.find(false, host, addr, port), nil
+}
+
+// find returns the origin at a host that policy.Host has judged; addr is its
 // address, if it is one.
-func (p *Proxy) originOf(tls bool, host []byte, addr netip.Addr, port uint16) *pool.Origin {
+func (r *route) find(tls bool, host []byte, addr netip.Addr, port uint16) *pool.Origin {
 	var buf [256]byte
 	name := buf[:0]
 	if addr.IsValid() {
@@ -132,7 +191,7 @@ func (p *Proxy) originOf(tls bool, host []byte, addr netip.Addr, port uint16) *p
 	} else {
 		name = appendLower(name, host)
 	}
-	return p.cfg.Upstreams.Origin(pool.Lookup{TLS: tls, Host: name, Port: port})
+	return r.upstreams.Origin(pool.Lookup{TLS: tls, Host: name, Port: port})
 }
 
 func appendLower(dst, b []byte) []byte {

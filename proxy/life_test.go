@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
 )
@@ -156,7 +157,7 @@ func TestPanicsAreContained(t *testing.T) {
 
 // sessionGoroutines counts the goroutines that serve clients.
 func sessionGoroutines() int {
-	return strings.Count(strings.Join(goroutines(), ""), "proxy.(*session).serve(")
+	return len(testkit.Goroutines("proxy.(*session).serve("))
 }
 
 // Idle clients cost no goroutine after a while, and it makes no difference to
@@ -280,9 +281,9 @@ func (s stuck) LookupNetIP(ctx context.Context, _, _ string) ([]netip.Addr, erro
 // Close returns although everything there is to be open is open, and leaves
 // nothing behind. Not parallel: it counts descriptors.
 func TestCloseWithEverythingOpen(t *testing.T) {
-	before := len(descriptors())
+	before := len(testkit.Descriptors())
 	t.Cleanup(func() { // after all else
-		eventually(t, "no descriptor is left", func() bool { return len(descriptors()) <= before })
+		eventually(t, "no descriptor is left", func() bool { return len(testkit.Descriptors()) <= before })
 	})
 	resolver := stuck{make(chan struct{}, 2)}
 	r := start(t, func(s *settings) { s.pool.Resolver = resolver; s.pool.MaxConnsPerHost = 6 })
@@ -295,9 +296,9 @@ func TestCloseWithEverythingOpen(t *testing.T) {
 		}
 		_ = w.Close()
 	}
-	if left := leftGoroutines("carpool/proxy.", "carpool/pool.", "elazarl/goproxy."); left != "" {
-		t.Errorf("goroutines are left:\n%s", left)
-	}
+	eventually(t, "no goroutine is left", func() bool {
+		return len(testkit.Goroutines("carpool/proxy.", "carpool/pool.", "elazarl/goproxy.")) == 0
+	})
 }
 
 // everything opens one of each thing that can be open, and returns the ends.

@@ -1,12 +1,10 @@
 package proxy
 
 import (
-	"errors"
 	"strings"
 	"time"
 
 	"github.com/carpoolproxy/carpool/proxy/http1"
-	"github.com/carpoolproxy/carpool/proxy/policy"
 )
 
 // Record tells of one exchange. It holds nothing that could be secret: no
@@ -33,17 +31,15 @@ type Record struct {
 	Retried bool
 }
 
-// log tells of an exchange with an upstream.
-func (s *session) log(x *exchange, status int, kind errorKind) { s.logDetail(x, status, kind, "") }
-
-func (s *session) logDetail(x *exchange, status int, kind errorKind, detail string) {
-	cfg := &s.p.cfg
+// log tells of an exchange that has ended.
+func (p *Proxy) log(x *exchange, status int, kind errorKind, detail string) {
+	cfg := &p.cfg
 	if cfg.Log == nil || !cfg.LogAll && kind == noError && status < 500 {
 		return
 	}
 	r := Record{
 		Status: status, Error: kind.String(), Detail: detail, Sent: x.up.sent, Received: x.received,
-		Duration: s.p.now() - x.start, Retried: x.retried,
+		Duration: p.now() - x.start, Retried: x.retried,
 	}
 	switch {
 	case x.connect && x.origin != nil:
@@ -63,54 +59,33 @@ func (s *session) logDetail(x *exchange, status int, kind errorKind, detail stri
 // follows on the connection cannot be trusted to be what it seems.
 func (s *session) refuse(x *exchange, err error) bool {
 	s.p.refused.Add(1)
-	p := asProblem(err)
 	x.keepAlive = false
-	s.replyProblem(x, p)
-	s.logDetail(x, p.status, p.kind, p.text)
+	s.replyProblem(x, asProblem(err))
 	return false
-}
-
-func asProblem(err error) *problem {
-	var p *problem
-	var bad *http1.Error
-	var denied *policy.Denied
-	switch {
-	case errors.As(err, &p):
-		return p
-	case errors.As(err, &bad):
-		return badRequest(bad)
-	case errors.As(err, &denied):
-		return &problem{400, kindHTTPRequestError, denied.Message}
-	}
-	return &problemTarget
-}
-
-// fail answers a request that could not be carried out.
-func (s *session) fail(x *exchange, v verdict) step {
-	p := v.problem
-	x.origin.Tally(OwnAnswers)
-	countAnswer(x.origin, p.status)
-	x.keepAlive = v.next == following
-	more := s.replyProblem(x, p)
-	s.logDetail(x, p.status, p.kind, p.text)
-	x.up.forget()
-	if !more {
-		return closing
-	}
-	return following
 }
 
 // replyProblem answers with p.
 func (s *session) replyProblem(x *exchange, p *problem) (again bool) {
 	s.p.errors[p.kind].Add(1)
 	fields := "Content-Type: text/plain; charset=utf-8\r\nProxy-Status: carpool; error=" + p.kind.String() + "\r\n"
-	return s.reply(x, p.status, fields, "carpool: "+p.text+"\n")
+	again = s.reply(x, p.status, fields, "carpool: "+p.text+"\n")
+	s.p.log(x, p.status, p.kind, p.text)
+	return again
 }
 
-// reply writes an answer of carpool's own, with more header lines and a body,
-// and reports whether another request may follow.
+// reply writes an answer of carpool's own, and reports whether another request may
+// follow.
 func (s *session) reply(x *exchange, status int, fields, body string) (again bool) {
 	x.keepAlive = x.keepAlive && !s.p.draining.Load()
+	x.buildReply(status, fields, body)
+	_, err := s.client.stream.Write(x.respHead)
+	s.client.linger = !x.keepAlive
+	return err == nil && x.keepAlive
+}
+
+// buildReply makes x.respHead a whole answer of carpool's own, with more header
+// lines and a body.
+func (x *exchange) buildReply(status int, fields, body string) {
 	b := append(x.respHead[:0], "HTTP/1.1 "...)
 	b = http1.AppendInt(b, int64(status))
 	b = append(b, " "+reasons[status]+"\r\n"+fields+"Content-Length: "...)
@@ -127,15 +102,12 @@ func (s *session) reply(x *exchange, status int, fields, body string) (again boo
 		b = append(b, body...)
 	}
 	x.respHead = b
-	_, err := s.client.Write(b)
-	s.linger = !x.keepAlive
-	return err == nil && x.keepAlive
 }
 
 // reasons are the reason phrases of the statuses that carpool answers itself.
 var reasons = map[int]string{
 	200: "OK", 400: "Bad Request", 403: "Forbidden", 408: "Request Timeout", 414: "URI Too Long",
-	431: "Request Header Fields Too Large", 501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable",
+	421: "Misdirected Request", 431: "Request Header Fields Too Large", 501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable",
 	504: "Gateway Timeout", 505: "HTTP Version Not Supported", 508: "Loop Detected",
 }
 
@@ -152,24 +124,24 @@ func (s *session) answerHere(x *exchange) (done, again bool) {
 	}
 	fields, body := "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE, CONNECT\r\n", ""
 	if trace {
-		fields, body = "Content-Type: message/http\r\n", string(s.traced(r))
+		t, _ := s.lane.target(r) // it was found by it
+		fields, body = "Content-Type: message/http\r\n", string(traced(r, t))
 	}
 	x.keepAlive = x.keepAlive && x.up.body.Done()
-	s.in.Consume(x.headLen)
+	s.client.in.Consume(x.headLen)
 	again = s.reply(x, 200, fields, body)
-	s.log(x, 200, noError)
+	s.p.log(x, 200, noError, "")
 	return true, again
 }
 
-// traced is the head of a request as a TRACE answer shows it: without what
+// traced is the head of a request for t as a TRACE answer shows it: without what
 // must not be told (RFC 9110 section 9.3.8).
-func (s *session) traced(r *http1.Request) []byte {
+func traced(r *http1.Request, t target) []byte {
 	for i := range r.Fields {
 		f := &r.Fields[i]
 		f.Drop = f.Name == http1.Authorization || f.Name == http1.ProxyAuthorization ||
 			http1.EqualFold(r.FieldName(f), "cookie")
 	}
-	t, _ := s.lane.target(r.Target) // it was routed by it
 	b := append([]byte(nil), r.Method...)
 	b = append(append(append(append(b, ' '), t.scheme...), t.authority...), t.path...)
 	b = append(b, " HTTP/1."...)

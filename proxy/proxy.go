@@ -160,7 +160,7 @@ func (p *Proxy) Serve(l *sock.Listener, lane Lane) error {
 			continue
 		}
 		loop.turned.Store(accepting)
-		err := l.Accept(&s.conn)
+		err := l.Accept(&s.client.conn)
 		loop.turned.Store(p.swept.Load())
 		switch {
 		case err == nil:
@@ -329,5 +329,7 @@ func (p *Proxy) sweep() {
 // lookAfter contains what one session may do to the sweeper.
 func (p *Proxy) lookAfter(r *reins) {
 	defer p.contain("the sweeper")
-	r.lookAfter(p.now(), &p.cfg)
+	if makeRoom := r.lookAfter(p.now(), &p.cfg); makeRoom != nil {
+		makeRoom()
+	}
 }

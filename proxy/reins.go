@@ -104,8 +104,9 @@ func (r *reins) interruptLocked() {
 
 // lookAfter is called once per sweep: it ends an exchange whose client has
 // gone, and a tunnel of which nothing is left, and sends an idle session to
-// sleep.
-func (r *reins) lookAfter(now time.Duration, cfg *Config) {
+// sleep. If the upstream may not have turned to an exchange because another
+// connection is in its way, it returns what ends that (see pool.Lease.Stalled).
+func (r *reins) lookAfter(now time.Duration, cfg *Config) (makeRoom func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sweeps++
@@ -116,11 +117,14 @@ func (r *reins) lookAfter(now time.Duration, cfg *Config) {
 	case r.phase == carrying && r.patient && r.lease != nil && r.lease.Silent():
 		r.dead = true
 		r.lease.Interrupt()
+	case r.phase == carrying && r.sweeps >= 2 && r.lease != nil:
+		return r.lease.Stalled()
 	case r.phase == tunnelling && r.flow != nil:
 		r.watchFlowLocked(now, cfg.TunnelHalfClosedTimeout)
 	case r.phase == idle && r.sweeps >= sweepsToSleep && sock.CanWatch && cfg.ClientIdleTimeout == 0 && !r.gone:
 		r.drowsy = r.conn.Interrupt()
 	}
+	return nil
 }
 
 // isGone reports whether nobody waits for the answer any more.
@@ -252,11 +256,13 @@ func (r *reins) close(abort bool) {
 	r.phase, r.gone, r.drowsy, r.lease, r.waiting, r.flow, r.quiet = busy, false, false, nil, nil, nil, false
 }
 
-// drop takes the lease away, after a panic; nil if there is none.
-func (r *reins) drop() *pool.Lease {
+// abandon gives up, after a panic, what the session had borrowed.
+func (r *reins) abandon() {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	lease := r.lease
 	r.lease = nil
-	return lease
+	r.mu.Unlock()
+	if lease != nil {
+		lease.Discard(pool.BadAnswer)
+	}
 }

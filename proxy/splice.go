@@ -8,13 +8,28 @@ import (
 	"github.com/carpoolproxy/carpool/pool"
 )
 
-// splice relays bytes both ways until both sides have ended. It reports whether
-// that came by a failure, such as a reset, which has to look like one on both
-// sides.
-func (s *session) splice(x *exchange, lease *pool.Lease, f *flow) (broken bool) {
+// splice relays bytes between a client and a lease, until both have ended. The
+// bytes that have come already are first.
+type splice struct {
+	client   *client
+	lease    *pool.Lease
+	in       *sock.Buffer // what the upstream has sent already
+	flow     flow
+	up, down int64 // bytes relayed
+}
+
+func newSplice(c *client, w wire) *splice {
+	lease, in := w.raw()
+	lease.SetPatient(true)
+	return &splice{client: c, lease: lease, in: in}
+}
+
+// run relays. It reports whether that was ended by a failure, such as a reset, which
+// has to look like one on both sides.
+func (t *splice) run() (broken bool) {
 	up := make(chan error, 1)
-	go func() { up <- s.oneWay(lease, s.client, &s.in, &x.up.sent, f, lease) }()
-	down := s.oneWay(s.client, lease, &x.rb, &x.received, f, lease)
+	go func() { up <- t.oneWay(t.lease, t.client.stream, &t.client.in, &t.up) }()
+	down := t.oneWay(t.client.stream, t.lease, t.in, &t.down)
 	err := errors.Join(<-up, down)
 	rethrow(err)
 	return err != nil
@@ -22,15 +37,14 @@ func (s *session) splice(x *exchange, lease *pool.Lease, f *flow) (broken bool) 
 
 // oneWay relays one direction. Its end is passed on; a failure ends the other
 // direction too.
-func (s *session) oneWay(dst, src sock.Stream, b *sock.Buffer, count *int64, f *flow, lease *pool.Lease) error {
-	n, err := relayBytes(dst, src, b, f)
-	*count += n
+func (t *splice) oneWay(dst, src sock.Stream, b *sock.Buffer, count *int64) (err error) {
+	*count, err = relayBytes(dst, src, b, &t.flow)
 	if err == nil {
 		err = dst.CloseWrite()
 	}
 	if err != nil {
-		lease.Interrupt()
-		s.conn.Interrupt()
+		t.lease.Interrupt()
+		t.client.conn.Interrupt()
 	}
 	return err
 }

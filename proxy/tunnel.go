@@ -2,45 +2,26 @@ package proxy
 
 import (
 	"net"
-	"slices"
 	"strconv"
-
-	"github.com/carpoolproxy/carpool/pool"
-	"github.com/carpoolproxy/carpool/proxy/policy"
 )
 
 // serveConnect serves a CONNECT (RFC 9110 section 9.3.6).
 func (s *session) serveConnect(x *exchange) bool {
 	x.connect, x.http10 = true, x.req.Minor == 0
-	if err := s.routeConnect(x); err != nil {
+	if s.lane.fixed != nil {
+		return s.refuse(x, &problemNoTunnel)
+	}
+	o, err := s.route.tunnelTo(x.req.Target, s.p.cfg.ConnectPorts)
+	if err != nil {
 		return s.refuse(x, err)
 	}
-	s.in.Consume(x.headLen) // what is behind the head is the client's, through the tunnel
-	if err := s.conn.Register(); err != nil {
+	x.origin = o
+	s.client.in.Consume(x.headLen) // what is behind the head is the client's, through the tunnel
+	if err := s.client.conn.Register(); err != nil {
 		return false
 	}
-	s.p.decider.decide(x.authority(), s.client, func() { s.tunnel(x) })
+	s.p.decider.decide(x.authority(), s.client.stream, func() { s.tunnel(x) })
 	return false
-}
-
-// routeConnect finds the origin that a CONNECT names.
-func (s *session) routeConnect(x *exchange) error {
-	host, port, bad := splitAuthority(x.req.Target)
-	if bad != nil {
-		return bad
-	}
-	if port == 0 {
-		return &problemAuthority
-	}
-	addr, err := policy.Host(host)
-	if err != nil {
-		return err
-	}
-	if ports := s.p.cfg.ConnectPorts; ports != nil && !slices.Contains(ports, port) {
-		return &problemConnectPort
-	}
-	x.origin = s.p.originOf(false, host, addr, port)
-	return nil
 }
 
 // authority returns host:port of the request's origin.
@@ -58,54 +39,52 @@ func (s *session) tunnel(x *exchange) step {
 	case !s.reins.begin(x.origin):
 		return closing
 	case !s.p.admits():
-		return s.unlent(x, &problemMemory)
+		return s.tell(x, x.unlent(&problemMemory))
 	}
 	s.ticket.Virgin = true // the client's connection serves nothing else
-	lease, err := s.acquire(x)
-	if err != nil {
-		return s.unlent(x, dialProblem(err))
+	if _, err := s.acquire(x); err != nil {
+		return s.tell(x, x.unlent(dialProblem(err)))
 	}
 	x.status = 200
 	version := "HTTP/1.1"
 	if x.http10 {
 		version = "HTTP/1.0"
 	}
-	return s.join(x, lease, append(append(x.respHead[:0], version...), " 200 Connection established\r\n\r\n"...))
+	return s.join(x, append(append(x.respHead[:0], version...), " 200 Connection established\r\n\r\n"...))
 }
 
 // switchProtocols passes a 101 on and relays what follows, both ways (RFC 9110
 // section 7.8).
-func (s *session) switchProtocols(x *exchange, lease *pool.Lease) step {
+func (s *session) switchProtocols(x *exchange) step {
 	x.status, x.keepAlive = 101, false
-	head := append(x.buildResponse(s.p.cfg.Via), "Connection: Upgrade\r\n\r\n"...)
-	x.rb.Consume(x.headLen)
+	head := append(x.buildResponse(), "Connection: Upgrade\r\n\r\n"...)
 	x.up.forget()
-	if err := s.conn.Register(); err != nil {
-		return s.brokenOff(x, lease, &clientError{err}, false)
+	if err := s.client.conn.Register(); err != nil {
+		return s.brokenOff(x, &clientError{err}, false)
 	}
-	return s.join(x, lease, head)
+	return s.join(x, head)
 }
 
 // join tells the client that the connection is its own now, and makes it so. What
-// both have sent already, in s.in and x.rb, comes first.
-func (s *session) join(x *exchange, lease *pool.Lease, head []byte) step {
+// both have sent already comes first.
+func (s *session) join(x *exchange, head []byte) step {
 	x.respHead = head
-	if _, err := s.client.Write(head); err != nil {
-		return s.brokenOff(x, lease, &clientError{err}, false)
+	if _, err := s.client.stream.Write(head); err != nil {
+		return s.brokenOff(x, &clientError{err}, false)
 	}
-	lease.SetPatient(true)
-	f := new(flow)
-	s.reins.beginFlow(f)
-	broken := s.splice(x, lease, f)
+	t := newSplice(&s.client, x.wire)
+	s.reins.beginFlow(&t.flow)
+	broken := t.run()
 	detail := s.reins.endFlow()
-	v := s.judge(x, lease, complete, nil)
+	x.up.sent, x.received = x.up.sent+t.up, x.received+t.down
+	v := x.judge(&s.reins, complete, nil)
 	if broken {
-		lease.Abort(v.reason)
+		t.lease.Abort(v.reason)
 	} else {
-		lease.Discard(v.reason)
+		t.lease.Discard(v.reason)
 	}
-	s.abort = broken
+	s.client.abort = broken
 	countAnswer(x.origin, x.status)
-	s.logDetail(x, x.status, noError, detail)
+	s.p.log(x, x.status, noError, detail)
 	return v.next
 }

@@ -6,8 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/carpoolproxy/carpool/internal/sock"
-	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy/http1"
 )
 
@@ -34,13 +32,8 @@ func isClientError(err error) bool {
 // the atomic ones are its own. A failure of the client's ends the exchange; one of
 // the upstream's does not, for there may be an answer.
 type upload struct {
-	// Set by the session as the request comes.
-	client sock.Stream
-	conn   *sock.Conn    // under client
-	in     *sock.Buffer  // what the client has sent, the body first
-	reins  *reins        // of the session
-	idle   time.Duration // bounds silence inside the body; 0 is no limit
-	answer time.Duration // bounds the wait for an answer's head, from the end of the body; 0 is no limit
+	client *client
+	wire   wire // where it goes, from start on
 
 	body  http1.Body // the framing of what is still to be read
 	ready int        // bytes at the front of in that are body, as it goes upstream
@@ -57,13 +50,13 @@ type upload struct {
 }
 
 // bytes are those of the body that are ready.
-func (u *upload) bytes() []byte { return u.in.Bytes()[:u.ready] }
+func (u *upload) bytes() []byte { return u.client.in.Bytes()[:u.ready] }
 
 // decode goes on through the body as far as it is there: what is right moves up
 // behind the bytes that are ready.
 func (u *upload) decode() error {
-	out, used, err := u.body.Decode(u.in.Bytes()[u.ready:])
-	u.in.Cut(u.ready+out, u.ready+used)
+	out, used, err := u.body.Decode(u.client.in.Bytes()[u.ready:])
+	u.client.in.Cut(u.ready+out, u.ready+used)
 	u.ready += out
 	u.sent += int64(out)
 	u.keep = u.keep && u.ready <= maxReplay // chunks do not say how many will come
@@ -72,7 +65,7 @@ func (u *upload) decode() error {
 
 // forget gives up the bytes that are ready: they were sent, or will never be.
 func (u *upload) forget() {
-	u.in.Consume(u.ready)
+	u.client.in.Consume(u.ready)
 	u.ready = 0
 }
 
@@ -85,80 +78,67 @@ func (u *upload) drop() {
 
 // start sees to the rest of the body after its beginning was sent, on a goroutine
 // if there is one.
-func (u *upload) start(lease *pool.Lease) {
+func (u *upload) start(w wire) {
 	if u.body.Done() {
 		u.drop()
 		return
 	}
-	if err := u.conn.Register(); err != nil {
+	if err := u.client.conn.Register(); err != nil {
 		u.broken = true
 		return
 	}
 	if u.done == nil {
 		u.done = make(chan error, 1)
 	}
-	u.running = true
-	u.patient(lease, true)
+	u.wire, u.running = w, true
+	w.beginBody()
 	go func() {
-		err := u.run(lease)
+		err := u.run()
 		if isPanic(err) {
-			lease.Interrupt()
+			w.interrupt()
 		}
 		u.done <- err
 	}()
 }
 
-// patient begins or ends the time in which the upstream may take the request as
-// slowly as it likes: the sweeper sees to it that it lives.
-func (u *upload) patient(lease *pool.Lease, on bool) {
-	lease.SetPatient(on)
-	u.reins.setPatient(on)
-}
-
 // run sends the rest of the body as it comes.
-func (u *upload) run(lease *pool.Lease) (err error) {
+func (u *upload) run() (err error) {
 	defer catch(&err)
 	for !u.body.Done() {
-		if u.in.Free() == 0 {
+		if u.client.in.Free() == 0 {
 			u.keep = false // no room to keep it
 		}
 		u.drop()
 		sent := u.ready
 		if err := u.fill(); err != nil {
-			lease.Interrupt()
+			u.wire.interrupt()
 			return err
 		}
 		if u.body.Done() {
 			u.allRead.Store(true) // before the upstream can answer
 		}
-		if err := u.write(lease, u.in.Bytes()[sent:u.ready]); err != nil {
+		if err := u.wire.sendBody(u.client.in.Bytes()[sent:u.ready]); err != nil {
 			return err
 		}
 	}
 	u.drop()
-	if u.idle > 0 {
-		_ = lease.SetWriteDeadline(time.Time{})
-	}
-	u.patient(lease, false)
-	if u.answer > 0 {
-		return u.reins.awaitHead(lease, u.answer)
-	}
-	return nil
+	return u.wire.endBody()
 }
 
 // fill reads and decodes the next part of the body. If stop ends it, that is no
 // failure of the client's.
 func (u *upload) fill() error {
-	if u.idle > 0 {
-		if err := u.client.SetReadDeadline(time.Now().Add(u.idle)); err != nil {
+	c := u.client
+	if t := c.cfg.BodyIdleTimeout; t > 0 {
+		if err := c.stream.SetReadDeadline(time.Now().Add(t)); err != nil {
 			return &clientError{err}
 		}
 		if u.stopping.Load() { // by a deadline that may just have been overwritten
 			return os.ErrDeadlineExceeded
 		}
 	}
-	u.in.Grow(http1.MaxUnused) // a line that has not ended; the decoder's own limit comes first
-	if err := u.client.Fill(u.in); err != nil {
+	c.in.Grow(http1.MaxUnused) // a line that has not ended; the decoder's own limit comes first
+	if err := c.stream.Fill(&c.in); err != nil {
 		if u.stopping.Load() {
 			return os.ErrDeadlineExceeded
 		}
@@ -170,35 +150,16 @@ func (u *upload) fill() error {
 	return nil
 }
 
-// write sends a part of the body. An upstream that takes too long over it gets no
-// chance to answer either.
-func (u *upload) write(lease *pool.Lease, part []byte) error {
-	if u.idle > 0 {
-		if err := lease.SetWriteDeadline(time.Now().Add(u.idle)); err != nil {
-			return err
-		}
-		if u.stopping.Load() { // by a deadline that may just have been overwritten
-			return os.ErrDeadlineExceeded
-		}
-	}
-	_, err := lease.Write(part)
-	if u.idle > 0 && errors.Is(err, os.ErrDeadlineExceeded) && !u.stopping.Load() {
-		lease.Interrupt()
-	}
-	return err
-}
-
 // stop ends the goroutine, if it runs, and returns what went wrong on the client's
 // side of it. broken then tells whether the whole request was sent.
-func (u *upload) stop(lease *pool.Lease) error {
+func (u *upload) stop() error {
 	if u.running && !u.ended() {
-		past := time.Unix(1, 0)
 		u.stopping.Store(true)
-		_ = u.client.SetReadDeadline(past)
-		_ = lease.SetWriteDeadline(past)
+		_ = u.client.stream.SetReadDeadline(time.Unix(1, 0))
+		u.wire.stopBody()
 		err := <-u.done
 		u.stopping.Store(false)
-		_ = lease.SetWriteDeadline(time.Time{})
+		u.wire.resume()
 		u.end(err)
 		if errors.Is(err, os.ErrDeadlineExceeded) && !isClientError(err) {
 			u.err = nil // it was stopped, it did not fail
@@ -222,7 +183,7 @@ func (u *upload) ended() bool {
 func (u *upload) end(err error) {
 	rethrow(err)
 	u.running, u.err = false, err
-	_ = u.client.SetReadDeadline(time.Time{})
+	_ = u.client.stream.SetReadDeadline(time.Time{})
 	if err != nil {
 		u.broken = true
 	}

@@ -14,6 +14,7 @@ const teamChart = "testdata/team"
 // teamMatrix is what the team's chart is rendered with.
 var teamMatrix = map[string]string{
 	"native":  "{}",
+	"cache":   "carpool: {cache: true, settings: {WARM: 'orders:8080=4,https://api.example.com=2'}}",
 	"preload": "carpool: {preload: true, java: true, https: true, noProxy: [intranet, .corp], settings: {IDLE_TIMEOUT: 20s, DRAIN_TIMEOUT: 20s}}",
 	"ports":   "carpool: {port: 13128, adminPort: 19128, runAsUser: 1000680000, java: true, godebug: tlsrsakex=1}",
 	"plain":   "native: false\ncarpool: {settings: {VIA: true}}",
@@ -37,6 +38,16 @@ func TestGoldenTeamChart(t *testing.T) {
 			pod.Name, pod.Namespace = "p", "demo"
 			validatePod(t, pod)
 		})
+	}
+}
+
+func TestTheLibrarysVolumesGoTogether(t *testing.T) {
+	var names []string
+	for _, v := range teamDeployment(t, "carpool: {cache: true, preload: true}").Spec.Template.Spec.Volumes {
+		names = append(names, v.Name)
+	}
+	if got := strings.Join(names, " "); got != "carpool carpool-cache" {
+		t.Errorf("the pod has %s", got)
 	}
 }
 
@@ -88,6 +99,9 @@ func mustYAML(t testing.TB, v any) string {
 func TestBothChartsHaveTheSameDefaults(t *testing.T) {
 	app, library := load(t, appChart), load(t, chartsDir+"/carpool-lib")
 	for key, value := range library.Values {
+		if key == "cache" { // a volume that only the library knows
+			continue
+		}
 		a, b := mustYAML(t, app.Values[key]), mustYAML(t, value)
 		if a != b {
 			t.Errorf("%s: carpool has\n%s\ncarpool-lib has\n%s", key, a, b)

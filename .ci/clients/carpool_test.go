@@ -52,9 +52,10 @@ type carpool struct {
 	port, admin int
 }
 
-// startCarpool returns once the proxy is ready. When the test ends, the proxy
+// startCarpool returns once the proxy is ready, which has further settings
+// (NAME=VALUE). When the test ends, the proxy
 // has to exit with status 0 on SIGTERM.
-func startCarpool(t *testing.T) *carpool {
+func startCarpool(t *testing.T, settings ...string) *carpool {
 	t.Helper()
 	bin, err := carpoolBinary()
 	need(t, err)
@@ -63,11 +64,11 @@ func startCarpool(t *testing.T) *carpool {
 		t.Fatal(err)
 	}
 	port, admin := freePort(t), freePort(t)
-	p := startProcess(t, []string{
+	p := startProcess(t, append([]string{
 		"CARPOOL_LISTEN=" + address(port),
 		"CARPOOL_ADMIN_LISTEN=" + address(admin),
 		"CARPOOL_CA_FILE=" + files.ca,
-	}, bin)
+	}, settings...), bin)
 	if err := p.await(func() error { return isReady(admin) }); err != nil {
 		t.Fatalf("carpool: %v", err)
 	}

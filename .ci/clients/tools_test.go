@@ -41,12 +41,15 @@ func tool(name, debian string) (string, error) {
 	return path, nil
 }
 
-// nginxBinary also looks where Debian puts it, outside a user's PATH.
-func nginxBinary() (string, error) {
-	if _, err := os.Stat("/usr/sbin/nginx"); err == nil {
-		return "/usr/sbin/nginx", nil
+// nginxBinary is nginx.
+func nginxBinary() (string, error) { return systemTool("/usr/sbin/nginx", "nginx-light") }
+
+// systemTool also looks where Debian puts a program, outside a user's PATH.
+func systemTool(path, debian string) (string, error) {
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
 	}
-	return tool("nginx", "nginx-light")
+	return tool(filepath.Base(path), debian)
 }
 
 // nodeBinary returns the binary of a Node.js major version.

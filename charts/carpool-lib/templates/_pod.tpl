@@ -35,7 +35,7 @@ of this chart's values.yaml.
 {{- include "carpool.mounts" (include "carpool-lib.options" (list . true) | fromJson) -}}
 {{- end }}
 
-{{/* With preload, the volume of the pod: an item of volumes. */}}
+{{/* With preload or cache, the volumes of the pod: items of its volumes. */}}
 {{- define "carpool-lib.volumes" -}}
 {{- include "carpool.volumes" (include "carpool-lib.options" (list . true) | fromJson) -}}
 {{- end }}
@@ -59,7 +59,7 @@ the chart's root context, and whether the sidecar is native.
 {{- if not (regexMatch (include "carpool.godebug" dict) ($values.godebug | default "" | toString)) -}}
 {{- fail (printf "carpool-lib: godebug: want %s, not %q" (include "carpool.godebugWant" dict) (toString $values.godebug)) -}}
 {{- end -}}
-{{- $options := pick $values "https" "java" "preload" "resources" "port" "adminPort" "godebug" -}}
+{{- $options := pick $values "https" "java" "preload" "cache" "resources" "port" "adminPort" "godebug" -}}
 {{- $_ := set $options "native" (last .) -}}
 {{- $_ := set $options "plain" (not $options.native) -}}
 {{- $_ := set $options "image" (include "carpool.image" (dict "image" $values.image "appVersion" $library.Chart.AppVersion)) -}}
@@ -69,7 +69,7 @@ the chart's root context, and whether the sidecar is native.
 {{- with $values.runAsUser -}}
 {{- $_ := set $options "user" (toJson .) -}}
 {{- end -}}
-{{- $choices := pick $options "preload" "plain" "godebug" -}}
+{{- $choices := pick $options "preload" "cache" "plain" "godebug" -}}
 {{- $_ := set $choices "port" (ne (toString $values.port) "3128") -}}
 {{- $_ := set $choices "adminPort" (ne (toString $values.adminPort) "9128") -}}
 {{- $_ := set $options "env" (include "carpool.settingsEnv" (dict "settings" $values.settings "own" $options "choices" $choices) | fromJson).items -}}

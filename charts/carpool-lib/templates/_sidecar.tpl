@@ -18,6 +18,9 @@ Each takes a dictionary:
   native                    true: a sidecar of Kubernetes 1.29 and later
                             false: an ordinary container of an older cluster
   preload                   the script for Node.js is written and mounted
+  cache                     carpool has a volume of its own, in which it remembers
+                            upstreams over a restart. The library chart alone has
+                            this choice: in the policy it would double the sidecar
   noProxy                   what "carpool.noProxy" has, and the user's entries
                             behind it, each after a comma
   nonProxyHosts             the user's entries as Java writes them, each after
@@ -63,10 +66,16 @@ securityContext:
 {{- end }}
   seccompProfile:
     type: RuntimeDefault
-{{- if .preload }}
+{{- if or .preload .cache }}
 volumeMounts:
+{{- if .preload }}
   - name: carpool
     mountPath: /carpool
+{{- end }}
+{{- if .cache }}
+  - name: carpool-cache
+    mountPath: /cache
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -74,8 +83,8 @@ volumeMounts:
 What carpool's container has in its environment unless the user's settings say
 otherwise, as a YAML list. It takes the ports and godebug. An entry with
 
-  when     depends on a choice: preload, plain (an ordinary container), port and
-           adminPort (not the usual one), or godebug (not empty)
+  when     depends on a choice: preload, cache, plain (an ordinary container),
+           port and adminPort (not the usual one), or godebug (not empty)
 */}}
 {{- define "carpool.sidecarEnv" -}}
 - name: CARPOOL_DRAIN_DELAY # the app drains at the same time and still sends
@@ -84,6 +93,9 @@ otherwise, as a YAML list. It takes the ports and godebug. An entry with
 - name: CARPOOL_PRELOAD_DIR
   value: /carpool
   when: preload
+- name: CARPOOL_CACHE_DIR
+  value: /cache
+  when: cache
 - name: CARPOOL_LISTEN
   value: 127.0.0.1:{{ .port }}
   when: port
@@ -97,12 +109,20 @@ otherwise, as a YAML list. It takes the ports and godebug. An entry with
 
 {{/* The pod's volumes that it needs, as a YAML list. */}}
 {{- define "carpool.volumes" -}}
+{{- if not (or .preload .cache) -}}
+[]
+{{- end }}
 {{- if .preload -}}
 - name: carpool
   emptyDir:
     sizeLimit: 1Mi
-{{- else -}}
-[]
+{{- end }}
+{{- if and .preload .cache }}
+{{ end }}
+{{- if .cache -}}
+- name: carpool-cache
+  emptyDir:
+    sizeLimit: 1Mi
 {{- end }}
 {{- end }}
 

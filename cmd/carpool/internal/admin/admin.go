@@ -33,9 +33,16 @@ type Server struct {
 	server   http.Server
 	failed   chan error
 	page     *status.Page // nil before Serve
-	ready    atomic.Bool
+	state    atomic.Int32 // of those below
 	serving  bool
 }
+
+// What /readyz says.
+const (
+	starting int32 = iota
+	ready
+	draining
+)
 
 // Listen announces the address. Nothing is served before Serve.
 func Listen(ctx context.Context, address string) (*Server, error) {
@@ -101,7 +108,7 @@ const (
 	headerSize = 8 << 10
 )
 
-// Serve begins to serve, and to say that carpool is ready.
+// Serve begins to serve. Carpool is not ready yet.
 func (s *Server) Serve(from Sources) {
 	s.page = status.New(status.Sources{
 		Pool: from.Pool.Snapshot, Proxy: from.Proxy.Stats, Bypass: from.Bypass.Snapshot, Memory: from.Memory.Stats,
@@ -114,7 +121,6 @@ func (s *Server) Serve(from Sources) {
 		ConnState: func(c net.Conn, _ http.ConnState) { l.happened(c) },
 		ErrorLog:  errorLog(from.Errors),
 	}
-	s.ready.Store(true)
 	s.serving = true
 	go func() {
 		if err := s.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -142,11 +148,14 @@ func (s *Server) handler(from Sources) http.Handler {
 	handle("GET /healthz", small, func(w http.ResponseWriter, _ *http.Request) { health(w, from) })
 	handle("POST /quitquitquit", small, func(w http.ResponseWriter, r *http.Request) { quit(w, r, from.Quit) })
 	handle("GET /readyz", small, func(w http.ResponseWriter, _ *http.Request) {
-		if !s.ready.Load() {
+		switch s.state.Load() {
+		case ready:
+			_, _ = io.WriteString(w, "ok\n")
+		case draining:
 			http.Error(w, "draining", http.StatusServiceUnavailable)
-			return
+		default:
+			http.Error(w, "starting", http.StatusServiceUnavailable)
 		}
-		_, _ = io.WriteString(w, "ok\n")
 	})
 	return mux
 }
@@ -173,8 +182,11 @@ func health(w http.ResponseWriter, from Sources) {
 	_, _ = io.WriteString(w, "ok\n")
 }
 
-// NotReady makes /readyz say so.
-func (s *Server) NotReady() { s.ready.Store(false) }
+// Ready makes /readyz say that carpool is ready, unless it drains.
+func (s *Server) Ready() { s.state.CompareAndSwap(starting, ready) }
+
+// NotReady makes /readyz say that carpool drains.
+func (s *Server) NotReady() { s.state.Store(draining) }
 
 // Close stops at once. What is under way, a scrape at most, is cut off.
 func (s *Server) Close() error {

@@ -35,7 +35,7 @@ func (fakeMemory) Stats() memory.Stats {
 	return memory.Stats{Limit: 64 << 20, Used: 60 << 20, Shedding: true, Refused: 7}
 }
 
-func TestHealthzNoticesWhatIsStuckAndMetricsTellOfMemory(t *testing.T) {
+func TestProbesTellOfWhatIsStuckAndOfWhenItServesAndMetricsOfMemory(t *testing.T) {
 	t.Parallel()
 	s, err := admin.Listen(context.Background(), "127.0.0.1:0")
 	if err != nil {
@@ -67,6 +67,18 @@ func TestHealthzNoticesWhatIsStuckAndMetricsTellOfMemory(t *testing.T) {
 			}
 		}
 		l.lag.Store(0)
+	}
+	for _, step := range []struct {
+		change func()
+		status int
+		body   string
+	}{
+		{func() {}, 503, "starting\n"}, {s.Ready, 200, "ok\n"}, {s.NotReady, 503, "draining\n"}, {s.Ready, 503, "draining\n"},
+	} {
+		step.change()
+		if got, body := get("/readyz"); got != step.status || body != step.body {
+			t.Errorf("/readyz: %d, %q, want %d, %q", got, body, step.status, step.body)
+		}
 	}
 	_, text := get("/metrics")
 	for _, line := range []string{

@@ -28,6 +28,8 @@ var metrics = []metric{
 	{"connections_in_use", gauge, "Upstream connections in use.", origin, each(func(o *pool.OriginStats) int { return o.InUse })},
 	{"connections_idle", gauge, "Upstream connections that wait for a request.", origin, each(func(o *pool.OriginStats) int { return o.Idle })},
 	{"requests_waiting", gauge, "Requests that wait for an upstream connection.", origin, each(func(o *pool.OriginStats) int { return o.Waiting })},
+	{"warm_connections_wanted", gauge, "Connections that CARPOOL_WARM asks to keep open to the upstream.", origin, warm(func(o *pool.OriginStats) int { return o.Warm })},
+	{"warm_connections_open", gauge, "How many of these there are, idle or in use.", origin, warm(func(o *pool.OriginStats) int { return o.WarmOpen })},
 	{"learned_idle_limit_seconds", gauge, "After how long the upstream was seen to close idle connections; 0: not known.", origin, each(func(o *pool.OriginStats) float64 { return o.IdleLimit.Seconds() })},
 
 	// All upstreams together.
@@ -111,6 +113,17 @@ func each[N number](value func(*pool.OriginStats) N) func(*figures, *sink) {
 		for i := range f.pool.Origins {
 			o := &f.pool.Origins[i]
 			out.put(float64(value(o)), o.Origin)
+		}
+	}
+}
+
+// warm is a metric with a value for each origin that is kept warm.
+func warm[N number](value func(*pool.OriginStats) N) func(*figures, *sink) {
+	return func(f *figures, out *sink) {
+		for i := range f.pool.Origins {
+			if o := &f.pool.Origins[i]; o.Warm > 0 {
+				out.put(float64(value(o)), o.Origin)
+			}
 		}
 	}
 }

@@ -43,6 +43,9 @@ type Config struct {
 	// MaxConnAgeJitter is the share of MaxConnAge, 0 to 1, by which the ages of connections differ; 0 is none.
 	MaxConnAgeJitter float64 `envconfig:"MAX_CONN_AGE_JITTER" default:"0.2" help:"Share of MAX_CONN_AGE, from 0 to 1, that is varied at random so that connections are not replaced all at once. 0: none."`
 
+	// Balance says how requests to one upstream are spread over connections.
+	Balance Balance `envconfig:"BALANCE" default:"spread" help:"How an upstream's connections are used: spread takes as many in turn as the request rate keeps warm, so that all pods behind a Service get their share; reuse takes the one that was used last."`
+
 	// MaxRequestsPerConn is the number of requests after which an upstream connection is retired; 0 is no limit.
 	MaxRequestsPerConn int `envconfig:"MAX_REQUESTS_PER_CONN" default:"0" help:"Number of requests after which an upstream connection is replaced. 0: no limit."`
 
@@ -60,6 +63,9 @@ type Config struct {
 
 	// NoReuseHosts are the hosts whose connections carry one request each; nil is none.
 	NoReuseHosts Hosts `envconfig:"NO_REUSE_HOSTS" help:"Upstreams whose connections are not kept, such as legacy,.old.example.com,10.0.0.7:8080. A .suffix stands for every name below it. Name servers here that cannot be trusted with a second request on a connection. Empty: none."`
+
+	// Warm are the upstreams that connections are kept open to ahead of need; nil is none.
+	Warm Warm `envconfig:"WARM" help:"Upstreams that carpool keeps connections open to before requests need them, such as orders:8080=4,https://api.example.com=2. They are open before /readyz says ready, or 5 seconds have passed. NO_REUSE_HOSTS and the limits on connections come first. Empty: none."`
 
 	// DNSTimeout is more than 0: the longest time for finding the addresses of a name.
 	DNSTimeout time.Duration `envconfig:"DNS_TIMEOUT" default:"10s" help:"Longest time for finding the addresses of an upstream. Then the request gets 504. Long before, carpool asks a silent name server again, and the next one too."`
@@ -115,6 +121,9 @@ type Config struct {
 
 	// PreloadDir is the absolute path of a directory that the preload script is written to at the start; empty is none.
 	PreloadDir string `envconfig:"PRELOAD_DIR" help:"Directory, shared with the app, where carpool writes the preload script for Node.js before it is ready. Empty: none."`
+
+	// CacheDir is the absolute path of a directory that the most used origins are remembered in; empty is none.
+	CacheDir string `envconfig:"CACHE_DIR" help:"Directory of this container, such as an emptyDir volume, where carpool remembers which upstreams needed most connections. After a restart it opens some to them at once. Empty: none."`
 
 	// BypassPorts are the ports that are looked at for connections that go past carpool; nil is off.
 	BypassPorts PortsOrOff `envconfig:"BYPASS_PORTS" default:"80,8080" help:"Ports of plain HTTP. carpool counts the pod's connections to them that go past it. off: it counts none."`
@@ -174,6 +183,10 @@ var rules = []rule{
 		name: "PRELOAD_DIR",
 		ok:   func(c *Config) bool { return c.PreloadDir == "" || filepath.IsAbs(c.PreloadDir) },
 		want: "an absolute path, e.g. /carpool",
+	}, {
+		name: "CACHE_DIR",
+		ok:   func(c *Config) bool { return c.CacheDir == "" || filepath.IsAbs(c.CacheDir) },
+		want: "an absolute path, e.g. /cache",
 	}, {
 		name: "DRAIN_DELAY",
 		with: "DRAIN_TIMEOUT",

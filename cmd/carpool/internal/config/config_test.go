@@ -35,6 +35,7 @@ func defaults() config.Config {
 		IdleTimeout:         50 * time.Second,
 		MaxConnAge:          20 * time.Second,
 		MaxConnAgeJitter:    0.2,
+		Balance:             config.BalanceSpread,
 		MaxPendingPerHost:   1024,
 		PendingTimeout:      10 * time.Second,
 		MaxIdlePerHost:      1024,
@@ -77,6 +78,7 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"MAX_PENDING_PER_HOST":    {"0", func(c *config.Config) { c.MaxPendingPerHost = 0 }},
 		"PENDING_TIMEOUT":         {"1s", func(c *config.Config) { c.PendingTimeout = time.Second }},
 		"MAX_IDLE_PER_HOST":       {"0", func(c *config.Config) { c.MaxIdlePerHost = 0 }},
+		"BALANCE":                 {"reuse", func(c *config.Config) { c.Balance = config.BalanceReuse }},
 		"NO_REUSE_HOSTS":          {"Legacy", func(c *config.Config) { c.NoReuseHosts = config.Hosts{{Name: "legacy"}} }},
 		"DIAL_TIMEOUT":            {"500ms", func(c *config.Config) { c.DialTimeout = time.Second / 2 }},
 		"RESPONSE_HEADER_TIMEOUT": {"1h", func(c *config.Config) { c.ResponseHeaderTimeout = time.Hour }},
@@ -94,11 +96,16 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"DRAIN_DELAY":             {"25s", func(c *config.Config) { c.DrainDelay = 25 * time.Second }},
 		"DRAIN_TIMEOUT":           {"0", func(c *config.Config) { c.DrainTimeout = 0 }},
 
-		"DNS_TIMEOUT":                {"3s", func(c *config.Config) { c.DNSTimeout = 3 * time.Second }},
-		"DNS_MIN_TTL":                {"1s", func(c *config.Config) { c.DNSMinTTL = time.Second }},
-		"DNS_MAX_TTL":                {"1h", func(c *config.Config) { c.DNSMaxTTL = time.Hour }},
-		"DNS_STALE":                  {"0", func(c *config.Config) { c.DNSStale = 0 }},
-		"RESOLV_CONF":                {"/carpool/resolv.conf", func(c *config.Config) { c.ResolvConf = "/carpool/resolv.conf" }},
+		"DNS_TIMEOUT": {"3s", func(c *config.Config) { c.DNSTimeout = 3 * time.Second }},
+		"DNS_MIN_TTL": {"1s", func(c *config.Config) { c.DNSMinTTL = time.Second }},
+		"DNS_MAX_TTL": {"1h", func(c *config.Config) { c.DNSMaxTTL = time.Hour }},
+		"DNS_STALE":   {"0", func(c *config.Config) { c.DNSStale = 0 }},
+		"RESOLV_CONF": {"/carpool/resolv.conf", func(c *config.Config) { c.ResolvConf = "/carpool/resolv.conf" }},
+		"WARM": {"orders=4", func(c *config.Config) {
+			c.Warm = config.Warm{{Origin: config.Origin{Host: "orders", Port: 80}, Conns: 4}}
+		}},
+		"CACHE_DIR": {"/cache", func(c *config.Config) { c.CacheDir = "/cache" }},
+
 		"TUNNEL_HALF_CLOSED_TIMEOUT": {"90s", func(c *config.Config) { c.TunnelHalfClosedTimeout = 90 * time.Second }},
 	}
 	for _, s := range config.Settings() {
@@ -200,10 +207,16 @@ func TestABadValueIsNamedWithWhatIsExpected(t *testing.T) {
 			"a,", ",a", "a,,b", " ", "a b", "a;b", "*", "*.a", ".", "..a", "a..b", "http://a", "a/b", "a:", "a:0", "a:http", "a:65536", "a:+1",
 			"::1", "[::1", "[a]", "[::1]x", "10.0.0.0/8", "10.1", ".10.0.0.7", "user@a", "a:80:80", "é",
 		}},
+		"WARM": {"want upstreams, each with the number of connections to keep open to it, from 1 to 100, separated by commas, e.g. orders:8080=4": {
+			"a", "a=", "=1", "a=0", "a=101", "a=-1", "a=+1", "a=1.5", "a=many", "a=1=1", "a =1", "a=1,", ",a=1", "a=1,,b=1", "a=1;b=1", ".a=1", "*.a=1",
+			"http://=1", "ftp://a=1", "https://a/=1", "http://a/b=1", "a:0=1", "a:=1", "a:65536=1", "::1=1", "[a]=1", "10.1=1", "user@a=1", "é=1", " ",
+		}},
+		"CACHE_DIR":   {"want an absolute path, e.g. /cache": {"cache", "./cache", " /cache"}},
 		"PRELOAD_DIR": {"want an absolute path, e.g. /carpool": {"carpool", "./carpool", "../carpool", " /carpool"}},
 		"LOG_LEVEL":   {"want debug, info, warn or error": {"verbose", "2"}},
 		"LOG_FORMAT":  {"want one of [json console]": {"text", "JSON"}},
 		"ACCESS_LOG":  {"want one of [off errors all]": {"true", "none"}},
+		"BALANCE":     {"want one of [spread reuse]": {"Spread", "off", "none"}},
 		"VIA":         {truth: {"yes", "no", "on", "2", "truee"}},
 		"LISTEN": {
 			listen: {"3128", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:+1", "example.com:3128",
@@ -436,6 +449,7 @@ func TestWriteEffectiveMarksWhatDiffers(t *testing.T) {
 		"CARPOOL_MAX_HEADER_BYTES=131072", "CARPOOL_CONNECT_PORTS=443, 8443", "CARPOOL_VIA=1", "CARPOOL_DRAIN_TIMEOUT=10s",
 		"CARPOOL_LOG_LEVEL=WARN", "CARPOOL_MAX_CONN_AGE_JITTER=.25", "CARPOOL_BYPASS_PORTS=off",
 		"CARPOOL_NO_REUSE_HOSTS=Legacy.:80, .Old.example,[::FFFF],10.0.0.7",
+		"CARPOOL_WARM=Orders.:8080=04, https://API.example=2,http://[::FFFF]=1,10.0.0.7:81=100",
 	}
 	c := load(t, environ...)
 	got := effective(t, c)
@@ -449,6 +463,7 @@ func TestWriteEffectiveMarksWhatDiffers(t *testing.T) {
 		"CARPOOL_VIA=true  # default false",
 		"CARPOOL_BYPASS_PORTS=off  # default 80,8080",
 		"CARPOOL_NO_REUSE_HOSTS=legacy:80,.old.example,[::ffff],10.0.0.7  # default empty",
+		"CARPOOL_WARM=http://orders.:8080=4,https://api.example:443=2,http://[::ffff]:80=1,http://10.0.0.7:81=100  # default empty",
 		"CARPOOL_DRAIN_TIMEOUT=10s  # default 25s",
 		"CARPOOL_LOG_LEVEL=warn  # default info",
 		"CARPOOL_MAX_CONN_AGE_JITTER=0.25  # default 0.2",

@@ -42,7 +42,10 @@ func pattern(t *testing.T, field reflect.StructField) string {
 	case field.Type == reflect.TypeFor[config.Bytes]():
 		p = `0*(` + upTo(1024, 1<<20) + `|(` + upTo(1, 1024) + `)KiB?|1MiB?)`
 	case field.Type == reflect.TypeFor[config.Hosts]():
-		one := `[ \t]*(` + host() + `)[ \t]*`
+		one := `[ \t]*(` + host(`\.?`) + `)[ \t]*`
+		p = one + `(,` + one + `)*`
+	case field.Type == reflect.TypeFor[config.Warm]():
+		one := `[ \t]*([Hh][Tt][Tt][Pp][Ss]?://)?(` + host(``) + `)=0*(` + upTo(1, config.MaxWarm) + `)[ \t]*`
 		p = one + `(,` + one + `)*`
 	case field.Type.Kind() == reflect.Slice: // of ports
 		port := `[ \t]*0*(` + upTo(1, 65535) + `)[ \t]*`
@@ -58,7 +61,7 @@ func pattern(t *testing.T, field reflect.StructField) string {
 		p = unitShare
 	case choices(field) != nil:
 		p = words(field)
-	case field.Name == "PreloadDir":
+	case field.Name == "PreloadDir", field.Name == "CacheDir":
 		p = `/.*`
 	case field.Type.Kind() == reflect.String:
 		return ``
@@ -68,17 +71,17 @@ func pattern(t *testing.T, field reflect.StructField) string {
 	return `^(` + p + `)?$`
 }
 
-// host is a pattern for one of Hosts. How long a name may be it does not say, and
+// host is a pattern for one of Hosts, which names may have something before them. How long a name may be it does not say, and
 // of an IPv6 address not all that makes it one.
-func host() string {
+func host(before string) string {
 	const (
 		label     = `[A-Za-z0-9_-]`
 		notNumber = `([1-9][0-9]*|0[0-9]+)?[A-Za-z_-]` + label + `*|0[A-WYZa-wyz_-]` + label + `*|0[Xx][0-9A-Fa-f]*[G-Zg-z_-]` + label + `*`
-		name      = `\.?(` + label + `+\.)*(` + notNumber + `)\.?`
+		name      = `(` + label + `+\.)*(` + notNumber + `)\.?`
 		ipv6      = `\[[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f]{0,4}){1,6}:([0-9A-Fa-f]{0,4}|[0-9.]+)\]`
 	)
 	octet := `(` + upTo(0, 255) + `)`
-	return `(` + name + `|` + octet + `(\.` + octet + `){3}|` + ipv6 + `)(:0*(` + upTo(1, 65535) + `))?`
+	return `(` + before + name + `|` + octet + `(\.` + octet + `){3}|` + ipv6 + `)(:0*(` + upTo(1, 65535) + `))?`
 }
 
 // words are those that a field's type takes, the documented and others.
@@ -167,6 +170,8 @@ true|false|True|FALSE|t|f|T|F|yes|no|on|off|off,80|maybe|tRue
 debug|info|warn|error|DEBUG|Warn|warning|panic|fatal|trace|JSON|OFF|verbose|json|console|errors|all|none|/carpool|carpool|/etc/ca.pem|../x|soon
 legacy|Legacy_1.|.old.example.com|.a.:81|-a|_a._b|a:80, b:00443 ,.c|a b|a;b|a:0|a:65535|a:65536|a:|:80|.|..|..a|a..b|a..|.:80|*.a|a/b|http://a|ä.example
 10.0.0.7|10.0.0.7:8080|10.0.0.7.|.10.0.0.7|256.1.1.1|255.255.255.255|10.0.0.07|10.0.7|1.2.3.4.5|a.7|7.a|a.7a|a.07a|a.0|a.0x|a.0xf:80|a.0xg|a.0y|0x.a|a.00x1
+legacy=1|Legacy_1.:80=100|a=0|a=101|a=007|a=|=1|a|a=-1|a=1.5|a=+1|a = 1|a=1, b:81=2 ,	https://c=3|a=1,|,a=1|a=1,,b=1|a=1;b=1|.a=1|a:0=1|a:65536=1|a:=1|*.a=1|a=1=2
+http://a=1|HTTPS://A:8443=2|http://=1|http:a=1|ftp://a=1|https://a/=1|https://a/b=1|http://http://a=1|://a=1|u@a=1|10.0.0.7=1|10.0.0.7:80=1|10.0.7=1|[::1]=1|http://[::1]:80=1|[::1=1
 [::1]|[::1]:80|[2001:DB8:0::1]|[::ffff:1.2.3.4]|[1.2.3.4]|[::]|[::1|::1|.[::1]|[fe80::1%eth0]|[1:2:3:4:5:6:7:8]|[1:2:3:4:5:6:7:8:9]|[12345::]|[a]`, "\n", "|"), "|")
 
 // TestPatternsAreWhatLoadTakes holds the patterns to what reads the settings.

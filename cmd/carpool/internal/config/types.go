@@ -88,6 +88,20 @@ func (a *AccessLog) UnmarshalText(text []byte) error {
 	return oneOf(a, text, AccessOff, AccessErrors, AccessAll)
 }
 
+// Balance says how requests to one upstream are spread over connections.
+type Balance string
+
+// The values of Balance.
+const (
+	BalanceSpread Balance = "spread"
+	BalanceReuse  Balance = "reuse"
+)
+
+// UnmarshalText takes the values of Balance.
+func (b *Balance) UnmarshalText(text []byte) error {
+	return oneOf(b, text, BalanceSpread, BalanceReuse)
+}
+
 func oneOf[T ~string](dst *T, text []byte, values ...T) error {
 	if !slices.Contains(values, T(text)) {
 		return fmt.Errorf("want one of %v", values)

@@ -18,6 +18,7 @@ import (
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/admin"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/hot"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/logs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/internal/sock"
@@ -35,6 +36,7 @@ type sidecar struct {
 	admin    *admin.Server
 	listener *sock.Listener
 	memory   *memory.Guard
+	hot      *hot.Memory
 }
 
 // serve runs carpool with the settings of an environment until ctx ends, and
@@ -62,6 +64,7 @@ func serve(ctx context.Context, environ []string, stderr io.Writer) error {
 		return err
 	}
 	defer s.close()
+	s.warmUp(ctx)
 	log.Info("serving", zap.String("version", version()), zap.String("listen", s.listener.Addr().String()),
 		zap.String("admin", s.admin.Addr().String()))
 	select {
@@ -83,8 +86,9 @@ func oneThread(environ []string) {
 	}
 }
 
-// start brings everything up, or nothing. It sets the memory limit of the
-// garbage collector if it may. quit makes serve drain.
+// start brings everything up, or nothing. carpool serves then, and does not say yet
+// that it is ready. start sets the memory limit of the garbage collector if it may.
+// quit makes serve drain.
 func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit bool, quit func()) (_ *sidecar, err error) {
 	s := &sidecar{cfg: cfg, log: log}
 	defer func() {
@@ -107,7 +111,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	upstreams, clients, admins := budget()
 	if s.pool, err = pool.New(pool.Config{
 		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
-		MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
+		Reuse: cfg.Balance == config.BalanceReuse, MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
 		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxConns: upstreams,
 		MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
 		DNSTimeout: cfg.DNSTimeout, DNSMinTTL: max(cfg.DNSMinTTL, time.Second), DNSMaxTTL: cfg.DNSMaxTTL, DNSStale: cfg.DNSStale,
@@ -115,6 +119,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
 		NoReuse:   func(k pool.Key) bool { return cfg.NoReuseHosts.Match(k.Host, k.Port) },
 		CheckAddr: proxy.Egress(own, own[0].Addr().IsLoopback()), Fault: fault,
+		Identity: identity(),
 	}); err != nil {
 		return nil, err
 	}
@@ -132,6 +137,15 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	return s, nil
 }
 
+// identity tells this pod from others: in a pod the host name is the pod's name.
+func identity() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "" // as good as any other, if it is the only one
+	}
+	return name
+}
+
 func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, clients int, log *zap.Logger, fault func(string, error)) proxy.Config {
 	return proxy.Config{
 		Upstreams: upstreams, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
@@ -146,6 +160,9 @@ func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, c
 }
 
 func (s *sidecar) close() {
+	if s.hot != nil {
+		s.hot.Close()
+	}
 	if s.proxy != nil {
 		_ = s.proxy.Close()
 	}

@@ -399,6 +399,7 @@ func figures(c *carpooltest.Carpool) string {
 	for _, reason := range []string{
 		"idle_timeout", "max_age", "max_requests", "max_idle", "evicted", "upstream_closed", "closed_on_reuse", "stray_bytes",
 		"not_kept", "not_trusted", "client_gone", "early_answer", "bad_answer", "timeout", "peer_dead", "peer_dead_too",
+		"makes_room",
 	} {
 		fmt.Fprintf(&b, "%9.0f closed: %s\n", now.Sum("carpool_connections_closed_total", `reason="`+reason+`"`), reason)
 	}

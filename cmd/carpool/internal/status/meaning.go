@@ -13,6 +13,7 @@ var closeMeanings = map[pool.Reason]string{
 	pool.MaxAge:         "old enough to be replaced, so that new pods get their share",
 	pool.MaxRequests:    "carried as many requests as it may",
 	pool.MaxIdle:        "more were idle than are kept, or room was needed elsewhere",
+	pool.NotNeeded:      "more were open than were needed at a time in the last minutes",
 	pool.Evicted:        "file descriptors or memory were short",
 	pool.UpstreamClosed: "the upstream hung up while it was idle, or as it answered",
 	pool.ClosedOnReuse:  "the upstream hung up just as a request was sent",
@@ -25,10 +26,11 @@ var closeMeanings = map[pool.Reason]string{
 	pool.TimedOut:       "one of carpool's time limits",
 	pool.PeerDead:       "the upstream gave no sign of life",
 	pool.PeerDeadToo:    "led to an address that gave no sign of life on another connection",
-	pool.AddressGone:    "led to an address that the name no longer has",
+	pool.MakesRoom:      "the upstream serves so few connections at a time that another waited for its end",
 	pool.Upgraded:       "a WebSocket or other upgrade that has ended",
 	pool.Tunnelled:      "a CONNECT tunnel that has ended",
 	pool.Pinned:         "belonged to one connection of the app (NTLM), which has ended",
+	pool.AddressGone:    "the name does not have its address any more",
 	pool.Shutdown:       "carpool is stopping",
 }
 

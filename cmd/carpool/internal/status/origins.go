@@ -2,6 +2,7 @@ package status
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +23,7 @@ type origin struct {
 	Name, Requests, Opened, Reused, Reuse string
 	Low                                   bool // reuse is bad
 	InUse, Idle, Waiting                  string
+	Warm                                  string // empty if it is not kept warm
 	SavedTime, Handshake, IdleLimit       string
 	Failed, LastFailed                    string // answers that carpool had to make itself
 	ServerErrors, LastServerError         string // 5xx that the upstream sent
@@ -58,6 +60,9 @@ func newOrigin(o *pool.OriginStats) origin {
 		InUse: gauge(o.InUse), Idle: gauge(o.Idle), Waiting: gauge(o.Waiting),
 		SavedTime: duration(savedAt(o)), Handshake: "–", IdleLimit: "–",
 		Failed: count(o.Tally[proxy.OwnAnswers]), ServerErrors: count(serverErrors(&o.Stats)),
+	}
+	if o.Warm > 0 {
+		row.Warm = fmt.Sprintf("warm %s of %s", gauge(o.WarmOpen), gauge(o.Warm))
 	}
 	if o.Handshake > 0 {
 		row.Handshake = duration(o.Handshake)

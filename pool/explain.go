@@ -1,0 +1,107 @@
+package pool
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Explanation says where the next request of an origin would go, and why. A request
+// takes one of two endpoints at random, so another may go elsewhere.
+type Explanation struct {
+	// Addr is the endpoint; the zero Addr says that there is none.
+	Addr netip.Addr
+	// Idle says that a connection is there, which would be taken; else one would be
+	// opened.
+	Idle bool
+	// Why says in words what spoke for it.
+	Why string
+	// Addrs are the figures of the addresses that the name has, first those that
+	// this instance prefers (see Config.Identity), and then of those that it
+	// does not have any more; 64 of them at most. Total is how many there are.
+	Addrs []AddrStats
+	Total int
+}
+
+// Explain says where a request would go now that can be sent twice, or cannot. It
+// opens no connection and changes nothing, but looks the name up if the origin has
+// no address yet. The error is that of the look-up.
+func (o *Origin) Explain(ctx context.Context, replayable bool) (Explanation, error) {
+	o.mu.Lock()
+	known := len(o.endpoints.ranked) > 0
+	o.mu.Unlock()
+	if !known {
+		m := &making{origin: o}
+		if err := m.resolve(ctx); err != nil {
+			return Explanation{}, failedAt(StageDNS, err)
+		}
+		m.learn(m.to.Addrs, (*endpoints).learn)
+	}
+	now := o.pool.now()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.endpoints.balance.reuse {
+		o.reviseLocked(now)
+	}
+	x := o.explainLocked(&Ticket{Replayable: replayable}, now)
+	x.Addrs, x.Total = o.endpoints.listing(now)
+	return x, nil
+}
+
+func (o *Origin) explainLocked(t *Ticket, now time.Duration) Explanation {
+	s := &o.endpoints
+	q := o.requestLocked(t, now)
+	of := fmt.Sprintf("of %d in use, %d in all", len(s.chosen), len(s.ranked))
+	if !o.manners.keeps(now) {
+		return o.dialledLocked(t, "connections to this origin are not kept, "+of, now)
+	}
+	var best *endpoint
+	for _, e := range s.chosen {
+		if s.on(e, &q) != nil && (best == nil || lighter(&e.load, &best.load, e.busy(), best.busy(), 0.5, now)) {
+			best = e
+		}
+	}
+	if best != nil {
+		return Explanation{Addr: best.addr, Idle: true, Why: "the least loaded with an idle connection, " + of}
+	}
+	if l := o.idle.pick(&q); l != nil {
+		return Explanation{Addr: l.addr.Addr(), Idle: true, Why: "its connection was used last, " + of}
+	}
+	return o.dialledLocked(t, "no idle connection that this request may have, "+of, now)
+}
+
+// dialledLocked says where a dial would go.
+func (o *Origin) dialledLocked(t *Ticket, why string, now time.Duration) Explanation {
+	s := &o.endpoints
+	x := Explanation{Why: "a new connection: " + why}
+	if s.balance.reuse {
+		if list := s.order(s.set, o.key.Port, now); len(list) > 0 {
+			x.Addr = list[0].Addr()
+		}
+		return x
+	}
+	if _, bids := o.aimLocked(s.set, aim{trial: t.Replayable}, now); len(bids) > 0 {
+		x.Addr = bids[0].addr
+	}
+	return x
+}
+
+// listing returns figures of the addresses that the name has, by rank, and of those
+// that it does not have any more.
+func (s *endpoints) listing(now time.Duration) (list []AddrStats, total int) {
+	add := func(e *endpoint) {
+		if total++; total <= maxTargets {
+			list = append(list, e.figures(now))
+		}
+	}
+	for _, e := range s.ranked {
+		add(e)
+	}
+	for _, e := range s.known {
+		if !e.listed && e.leases.Len() > 0 {
+			add(e)
+		}
+	}
+	return list, total
+}

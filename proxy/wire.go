@@ -1,0 +1,289 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/pool"
+	"github.com/carpoolproxy/carpool/proxy/http1"
+)
+
+// wire is one exchange on a lease, in the version of HTTP that the lease speaks.
+// It belongs to the session's goroutine. While that waits in head or body, the
+// upload's may be in sendBody or endBody; stopBody and interrupt may be called from
+// any.
+type wire interface {
+	// send sends a request's head with the beginning of its body, and returns how
+	// many bytes the connection has accepted.
+	send(head, body []byte) (n int, err error)
+	// beginBody says that the rest of the body comes by sendBody and endBody, as
+	// slowly as the client sends it and the upstream takes it.
+	beginBody()
+	sendBody(part []byte) error
+	// endBody says that the whole request was sent: the time in which the head of the
+	// answer has to come begins. Without beginBody it is called all the same.
+	endBody() error
+	// stopBody makes the sendBody under way, and those that follow, fail, until resume.
+	stopBody()
+	resume()
+
+	// head waits for the next head of an answer, of which the last is the first that
+	// is final: a 101, or no 1xx. It is valid until the next call of head or body.
+	head() (*http1.Response, error)
+	// frame says how the final answer is delimited for the client: isHead, of a request
+	// for the head alone; unwrap, for one that knows no chunks. It comes before body.
+	frame(isHead, unwrap bool) framing
+	// body returns the next part of the final answer's body, delimited as frame said,
+	// and whether it is the last. The first call waits for nothing: it returns what
+	// came with the head. A part may come with an error. It is valid until the next
+	// call, after settle too.
+	body() (part []byte, last bool, err error)
+
+	// tell notes what is known of the answer and of the connection.
+	tell(*facts)
+	// settle gives the lease back, unless that was done: to be closed for a reason, or
+	// for others to use if that is "". pin, if not nil, keeps it for that ticket alone,
+	// midway through authentication or not.
+	settle(reason pool.Reason, pin *pool.Ticket, midway bool)
+	// raw is the connection and what has come on it: after a 101, or where it has
+	// carried no HTTP.
+	raw() (*pool.Lease, *sock.Buffer)
+	// interrupt makes everything under way fail.
+	interrupt()
+}
+
+// framing is how the client can tell the end of an answer.
+type framing struct {
+	empty      bool // by its head
+	untilClose bool // by the end of the connection alone
+	unwrapped  bool // chunks have been taken off
+}
+
+// wire1 is an exchange in HTTP/1.1.
+type wire1 struct {
+	cfg   *Config
+	reins *reins
+	lease *pool.Lease // nil after settle
+
+	in       sock.Buffer // what the upstream has sent, and body has not done with
+	given    int         // bytes at its front that the caller has
+	resp     http1.Response
+	decoder  http1.Body
+	slow     bool // the request's body comes by sendBody
+	ongoing  bool // a part of the answer's was given out
+	informed bool // a 1xx has come
+	suspect  bool // something odd has
+	stray    bool // more came behind the answer than belongs to it
+	// What the upstream said of its connection (pool.Lease.Hint).
+	hintTimeout, hintMax int64
+
+	stopped atomic.Bool // by stopBody
+}
+
+// begin makes w ready for an exchange on a lease.
+func (w *wire1) begin(l *pool.Lease, cfg *Config, r *reins) {
+	w.end()
+	*w = wire1{cfg: cfg, reins: r, lease: l, resp: w.resp}
+}
+
+// end forgets the exchange. Its memory is kept.
+func (w *wire1) end() {
+	w.in.Release()
+	w.resp.Reset()
+	*w = wire1{resp: w.resp}
+}
+
+func (w *wire1) send(head, body []byte) (int, error) { return w.lease.Writev(head, body) }
+
+// beginBody lets the upstream take the request as slowly as it likes: the sweeper
+// sees to it that it lives.
+func (w *wire1) beginBody() {
+	w.slow = true
+	w.patient(true)
+}
+
+func (w *wire1) patient(on bool) {
+	w.lease.SetPatient(on)
+	w.reins.setPatient(on)
+}
+
+// sendBody sends a part of the body. An upstream that takes too long over it gets
+// no chance to answer either.
+func (w *wire1) sendBody(part []byte) error {
+	idle := w.cfg.BodyIdleTimeout
+	if idle > 0 {
+		if err := w.lease.SetWriteDeadline(time.Now().Add(idle)); err != nil {
+			return err
+		}
+		if w.stopped.Load() { // by a deadline that may just have been overwritten
+			return os.ErrDeadlineExceeded
+		}
+	}
+	_, err := w.lease.Write(part)
+	if idle > 0 && errors.Is(err, os.ErrDeadlineExceeded) && !w.stopped.Load() {
+		w.interrupt()
+	}
+	return err
+}
+
+func (w *wire1) endBody() error {
+	if w.slow {
+		if w.cfg.BodyIdleTimeout > 0 {
+			_ = w.lease.SetWriteDeadline(time.Time{})
+		}
+		w.patient(false)
+	}
+	if t := w.cfg.ResponseHeaderTimeout; t > 0 {
+		return w.reins.awaitHead(w.lease, t)
+	}
+	return nil
+}
+
+func (w *wire1) stopBody() {
+	w.stopped.Store(true)
+	_ = w.lease.SetWriteDeadline(time.Unix(1, 0))
+}
+
+func (w *wire1) resume() {
+	w.stopped.Store(false)
+	_ = w.lease.SetWriteDeadline(time.Time{})
+}
+
+func (w *wire1) head() (*http1.Response, error) {
+	w.advance()
+	for {
+		n, err := w.resp.Parse(w.in.Bytes(), w.cfg.MaxHeaderBytes)
+		switch {
+		case err == nil:
+			w.given = n
+			return &w.resp, w.headCame()
+		case err != http1.ErrIncomplete:
+			return nil, err
+		}
+		if !w.in.Grow(2 * w.cfg.MaxHeaderBytes) { // the parser's own limit comes first
+			return nil, &problemHeadSize
+		}
+		if err := w.lease.Fill(&w.in); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// headCame notes what kind of head has come.
+func (w *wire1) headCame() error {
+	if !isFinal(w.resp.Status) {
+		w.informed, w.suspect = true, w.suspect || w.resp.Suspect
+		return nil
+	}
+	if w.cfg.ResponseHeaderTimeout > 0 {
+		return w.reins.headCame(w.lease)
+	}
+	return nil
+}
+
+// isFinal reports whether no other head of an answer follows: a 101 is the last of
+// its connection that is HTTP/1.1.
+func isFinal(status int) bool { return status >= 200 || status == 101 }
+
+// advance drops what the caller has done with.
+func (w *wire1) advance() {
+	w.in.Consume(w.given)
+	w.given = 0
+}
+
+func (w *wire1) frame(isHead, unwrap bool) framing {
+	r, d := &w.resp, &w.decoder
+	w.hintTimeout, w.hintMax = r.KeepAliveHint()
+	w.suspect = w.suspect || r.Status == 204 && (r.Length > 0 || r.Chunked) // there may be a body to come
+	*d = r.Body(isHead)
+	d.Unwrap = unwrap && r.Chunked
+	return framing{empty: d.Done(), unwrapped: d.Unwrap, untilClose: d.UntilClose() || d.Unwrap && d.Chunked()}
+}
+
+func (w *wire1) body() (part []byte, last bool, err error) {
+	if w.ongoing {
+		w.advance()
+		if err := w.fill(); err != nil {
+			if last = err == io.EOF && w.decoder.UntilClose(); last {
+				w.resp.Close, err = true, nil
+			}
+			return nil, last, err
+		}
+	}
+	w.ongoing = true
+	rest := w.in.Bytes()[w.given:]
+	out, used, err := w.decoder.Decode(rest)
+	w.given += used
+	if last = err == nil && w.decoder.Done(); last {
+		w.stray = w.given < w.in.Len()
+	}
+	return rest[:out], last, err
+}
+
+// fill reads more of the body.
+func (w *wire1) fill() error {
+	if t := w.cfg.BodyIdleTimeout; t > 0 {
+		if err := w.lease.SetReadDeadline(time.Now().Add(t)); err != nil {
+			return err
+		}
+		if w.reins.isGone() { // a cut that came before stays in force
+			return os.ErrDeadlineExceeded
+		}
+	}
+	w.in.Grow(http1.MaxUnused) // a line that has not ended; the decoder's own limit comes first
+	return w.lease.Fill(&w.in)
+}
+
+func (w *wire1) tell(f *facts) {
+	r := &w.resp
+	if f.got == unanswered && (w.in.Len() > 0 || w.informed) {
+		f.got = begun
+	}
+	f.reused = w.lease != nil && w.lease.Reused()
+	f.late = f.reused && !w.informed && !beginsLikeAnswer(w.in.Bytes())
+	if f.got >= headed {
+		f.idledOut = f.reused && !w.informed && r.Status == 408
+		f.switched, f.last = r.Status == 101, r.Close || r.Minor == 0 && !r.KeepAlive
+		f.suspect, f.stray = w.suspect || r.Suspect || w.decoder.Suspect, w.stray
+	}
+}
+
+// beginsLikeAnswer reports whether bytes that do not parse are meant for an answer,
+// or else late ones of an exchange before (RFC 9112 section 9.2).
+func beginsLikeAnswer(b []byte) bool {
+	const begin = "HTTP/"
+	n := min(len(b), len(begin))
+	return string(b[:n]) == begin[:n]
+}
+
+func (w *wire1) settle(reason pool.Reason, pin *pool.Ticket, midway bool) {
+	l := w.lease
+	w.lease = nil
+	switch {
+	case l == nil:
+		return
+	case reason != "":
+		l.Discard(reason)
+		return
+	}
+	if w.cfg.BodyIdleTimeout > 0 {
+		_ = l.SetReadDeadline(time.Time{})
+	}
+	l.Hint(w.hintTimeout, w.hintMax)
+	if pin != nil {
+		l.ReleaseTo(pin, midway)
+	} else {
+		l.Release()
+	}
+}
+
+func (w *wire1) raw() (*pool.Lease, *sock.Buffer) {
+	w.advance()
+	return w.lease, &w.in
+}
+
+func (w *wire1) interrupt() { w.lease.Interrupt() }
