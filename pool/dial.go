@@ -91,7 +91,7 @@ func (o *Origin) dial(d *opening) {
 	p := o.pool
 	defer p.work.Done()
 	defer p.contain("a dial")
-	l, err := o.connect(aim{avoid: d.avoid, first: d.first, trial: d.trial})
+	l, err := o.connect(aim{avoid: d.avoid, first: d.first, trial: d.trial, ahead: d.ahead})
 	if err != nil {
 		p.unreserve()
 		o.failed(d, err)
@@ -171,6 +171,9 @@ func (o *Origin) failed(d *opening, err error) {
 	now := o.pool.now()
 	o.stats.DialErrors++
 	o.times.failed = now
+	if o.pool.ctx.Err() != nil {
+		err = ErrClosed
+	}
 	if l := o.strandedFor(d.by, now); l != nil {
 		o.carryLocked(l, now)
 		o.queue.served(d, l)
@@ -305,10 +308,12 @@ func (m *making) secure(ctx context.Context) error {
 	return nil
 }
 
-// lifetime is how old a new connection may become.
-func (o *Origin) lifetime() time.Duration {
-	cfg, random := &o.pool.cfg, rand.Float64()
-	if cfg.Reuse {
+// lifetime is how old a new connection may become. One that is kept warm is there to
+// stay.
+func (m *making) lifetime() time.Duration {
+	o, random := m.origin, rand.Float64()
+	cfg := &o.pool.cfg
+	if cfg.Reuse || m.aim.ahead {
 		return cfg.MaxAge - time.Duration(random*cfg.AgeJitter*float64(cfg.MaxAge))
 	}
 	o.mu.Lock()
@@ -326,7 +331,7 @@ func (m *making) enlist(context.Context) error {
 	l.born, l.handshake = now, now-m.began
 	p.dials.observe(l.handshake)
 	if p.cfg.MaxAge > 0 {
-		l.expires = now + m.origin.lifetime()
+		l.expires = now + m.lifetime()
 	}
 	return nil
 }

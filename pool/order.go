@@ -15,6 +15,7 @@ type aim struct {
 	avoid netip.Addr // to be tried last
 	first netip.Addr // to be tried first, if nothing speaks against it
 	trial bool       // it may go to an endpoint that is on trial
+	ahead bool       // no request waits for it
 	v6    bool       // the family to be tried first
 }
 

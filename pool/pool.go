@@ -8,6 +8,12 @@
 //	     │ dial                   Lease.Discard       │ hang-up, stray bytes,
 //	     ▼                             ▼              ▼ too old, too many
 //	  waiting                        closed         closed
+//
+// An origin has endpoints, one for each address of its name. A request takes an idle
+// connection on the less loaded of two (pick.go, load.go) of those that this instance
+// uses, which are as few as the rate keeps warm (roster.go, balance.go, rank.go). One
+// that fails sits on the bench (bench.go), and one that the name has lost is left
+// (moved.go). A dial goes where the fewest connections lead (order.go).
 package pool
 
 import (
@@ -34,8 +40,10 @@ type Config struct {
 	// connection's own bound is up to AgeJitter (0 to 1) of it less.
 	MaxAge    time.Duration
 	AgeJitter float64
-	// Reuse has requests use the connection that was used last. Else they are spread
-	// over as many connections in turn as their rate keeps warm.
+	// Reuse has requests use the connection that was used last, wherever it leads, and
+	// dials try a name's addresses in the order of the answer. Else they are spread
+	// over as many addresses, and behind one over as many connections in turn, as
+	// their rate keeps warm.
 	Reuse bool
 	// MaxRequests is how many requests one connection carries.
 	MaxRequests int
