@@ -436,17 +436,18 @@ func (e *entry) tickLocked(now time.Time) (_ *Note, sleeps bool) {
 	return nil, false
 }
 
-// tell tells the handles of addresses that have come or gone.
+// tell tells the handles of addresses that have come or gone, if they are
+// remembered.
 func (e *entry) tell() {
 	e.telling.Lock()
 	defer e.telling.Unlock()
 	e.mu.Lock()
-	s := &Set{Gen: e.memory.gen}
+	s, kept := &Set{Gen: e.memory.gen}, true
 	if e.last != nil {
-		s = e.last
+		s, kept = e.last, e.set.Load() != nil
 	}
 	e.mu.Unlock()
-	if s.Gen == e.told {
+	if !kept || s.Gen == e.told {
 		return
 	}
 	e.told = s.Gen
