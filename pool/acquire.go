@@ -23,6 +23,7 @@ var (
 // has been opened. It must be given back by Release or Discard.
 func (o *Origin) Acquire(t *Ticket) (*Lease, error) {
 	t.waited = false
+	o.name.Use()
 	l, err := o.takeOwn(t), error(nil)
 	if l == nil {
 		l, err = o.acquire(t)

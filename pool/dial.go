@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/pool/names"
 )
 
 // Stage is a part of opening a connection. The zero value is none.
@@ -199,7 +200,7 @@ type making struct {
 	origin *Origin
 	aim    aim
 	began  time.Duration
-	to     resolved
+	to     *names.Set
 	lease  *Lease // from the step on that connects
 }
 
@@ -248,19 +249,19 @@ func (m *making) walk(ctx context.Context) (err error) {
 
 // resolve finds the addresses.
 func (m *making) resolve(ctx context.Context) (err error) {
-	m.to, err = m.origin.pool.names.lookUp(ctx, m.origin.key.Host)
+	m.to, err = m.origin.name.Wait(ctx)
 	return err
 }
 
 // race connects to one of the addresses.
 func (m *making) race(ctx context.Context) error {
 	o := m.origin
-	m.learn(m.to.addrs, (*endpoints).learn)
-	targets, release := m.order(m.to.addrs)
+	m.learn(m.to.Addrs, (*endpoints).learn)
+	targets, release := m.order(m.to.Addrs)
 	defer release()
 	c, addr, err := m.tryAll(ctx, targets)
 	if err != nil && !over(ctx) {
-		if late := o.pool.names.rest(ctx, m.to); len(late) > 0 {
+		if late := o.name.Rest(ctx, m.to, lateWait); len(late) > 0 {
 			m.learn(late, (*endpoints).learnMore)
 			targets, release := m.order(late)
 			c, addr, err = m.tryAll(ctx, targets)

@@ -36,7 +36,7 @@ func (o *Origin) Explain(ctx context.Context, replayable bool) (Explanation, err
 		if err := m.resolve(ctx); err != nil {
 			return Explanation{}, failedAt(StageDNS, err)
 		}
-		m.learn(m.to.addrs, (*endpoints).learn)
+		m.learn(m.to.Addrs, (*endpoints).learn)
 	}
 	now := o.pool.now()
 	o.mu.Lock()

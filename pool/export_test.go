@@ -2,7 +2,6 @@ package pool
 
 import (
 	"cmp"
-	"context"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -10,16 +9,6 @@ import (
 
 	"github.com/carpoolproxy/carpool/internal/list"
 )
-
-// LookUp asks for the addresses of a host, and reports whether they are all.
-func LookUp(ctx context.Context, timeout time.Duration, host string, resolvers ...Resolver) ([]netip.Addr, bool, error) {
-	n := names{resolvers: resolvers, timeout: timeout}
-	r, err := n.lookUp(ctx, host)
-	return r.addrs, r.whole, err
-}
-
-// AskThese makes a pool that has not been used yet ask these resolvers.
-func (p *Pool) AskThese(resolvers ...Resolver) { p.names.resolvers = resolvers }
 
 // Break puts something into the pool that the janitor stumbles over, until it is
 // mended.
@@ -43,12 +32,6 @@ func (p *Pool) Stumble() {
 	p.hungUp(0)
 	p.delist(&Lease{})
 }
-
-// What of resolv.conf matters.
-var (
-	Turn        = turn
-	NameServers = nameServers
-)
 
 // Manners is manners for the tests.
 type Manners struct{ m manners }
@@ -403,9 +386,6 @@ func (p *Pool) Suspects() *atomic.Int64 {
 	p.suspect = func(*Origin) { n.Add(1) }
 	return &n
 }
-
-// Resolve makes the pool, at rest, ask another resolver.
-func (p *Pool) Resolve(r Resolver) { p.names.resolvers = []Resolver{r} }
 
 // Peak is peak for the tests.
 type Peak struct{ p peak }

@@ -140,5 +140,6 @@ func (o *Origin) retire() (leases []*Lease, retired bool) {
 		o.lostLocked(l, MaxIdle)
 	}
 	o.gone.Store(true)
+	o.name.Release()
 	return leases, true
 }

@@ -129,8 +129,4 @@ func (o *Origin) strandedFor(t *Ticket, now time.Duration) *Lease {
 
 // suspect has the addresses of the origin's name asked for again, after what they
 // led to failed.
-func (o *Origin) suspect() {
-	if f := o.pool.suspect; f != nil {
-		f(o)
-	}
-}
+func (o *Origin) suspect() { o.pool.suspect(o) }

@@ -83,8 +83,9 @@ func TestX3AllAddressesChange(t *testing.T) {
 func TestX3OldAddressesServeWhileNewOnesDoNotWork(t *testing.T) {
 	u := newUpstream(t)
 	works := make(chan struct{})
+	known := names{"moved.test": append(loopback(1), loopback(2)...)}
 	p := newPool(t, func(c *pool.Config) {
-		c.Resolver = names{"moved.test": append(loopback(1), loopback(2)...)}
+		c.Resolver = known
 		c.CheckAddr = func(a netip.AddrPort) error {
 			select {
 			case <-works:
@@ -101,7 +102,7 @@ func TestX3OldAddressesServeWhileNewOnesDoNotWork(t *testing.T) {
 	o.Moved(loopback(1)...)
 	old := acquire(t, o, pool.Ticket{Avoid: loopback(2)[0]})
 	old.Release()
-	p.Resolve(names{"moved.test": loopback(2)})
+	known["moved.test"] = loopback(2)
 	o.Moved(loopback(2)...)
 	for range 3 {
 		l := acquire(t, o, pool.Ticket{Replayable: true})

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/list"
+	"github.com/carpoolproxy/carpool/pool/names"
 )
 
 // Origin is one place that connections lead to: its endpoints, the connections
@@ -14,6 +15,7 @@ import (
 type Origin struct {
 	pool  *Pool
 	key   Key
+	name  *names.Name // finds its addresses
 	label string      // empty when counted as other
 	tls   *tls.Config // nil without TLS
 	seat  seat
@@ -57,6 +59,7 @@ type times struct {
 
 func newOrigin(p *Pool, k Key) *Origin {
 	o := &Origin{pool: p, key: k, tls: p.tlsConfig(k)}
+	o.name = p.names.Name(k.Host, o.renamed)
 	o.times.used = p.now()
 	o.stats.Closed = map[Reason]uint64{}
 	o.manners.never = p.cfg.NoReuse != nil && p.cfg.NoReuse(k)

@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/pool/names"
 )
 
 // Config is what a Pool is held to. The zero value of a limit is no limit,
@@ -57,9 +58,14 @@ type Config struct {
 	MaxPendingPerHost int
 	// PendingTimeout is how long such a request waits; more than 0.
 	PendingTimeout time.Duration
-	// DNSTimeout bounds finding the addresses of a name; 0 leaves it to the
-	// resolver.
-	DNSTimeout time.Duration
+	// DNSTimeout, DNSMinTTL, DNSMaxTTL and DNSStale say how addresses of names are
+	// found and remembered (see names.Config).
+	DNSTimeout, DNSMinTTL, DNSMaxTTL, DNSStale time.Duration
+	// ResolvConf is the file that names the name servers; "" is the system's.
+	ResolvConf string
+	// DNSNote, if not nil, is told of names whose old addresses are used because the
+	// name servers fail. It may be called from any goroutine.
+	DNSNote func(names.Note)
 	// DialTimeout bounds connecting and the TLS handshake together; more than 0.
 	DialTimeout time.Duration
 	// DeadTimeout is after how long a peer that answers nothing at all, not even
@@ -74,10 +80,9 @@ type Config struct {
 	// CheckAddr, if not nil, says whether an address may be connected to. It is
 	// asked with the very address that is dialled.
 	CheckAddr func(netip.AddrPort) error
-	// Resolver finds the addresses of names, "ip" for all of them, "ip4" and "ip6"
-	// for those of one family, and is asked again while it does not answer. nil
-	// means the system's, all name servers of which are asked then.
-	Resolver Resolver
+	// Resolver, if not nil, finds the addresses of names instead of the system's name
+	// servers.
+	Resolver names.Resolver
 	// Identity tells this instance from others, a pod's name, say: each uses other
 	// addresses of an origin first, so that all of them together use all. It is the
 	// same for all with the same Identity.
@@ -85,11 +90,6 @@ type Config struct {
 	// Fault, if not nil, is told of what should not happen: a panic, which costs
 	// one connection.
 	Fault func(what string, err error)
-}
-
-// Resolver is the part of net.Resolver that the pool needs.
-type Resolver interface {
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
 // Key says which connections can stand in for one another.
@@ -134,8 +134,8 @@ type Pool struct {
 	cfg     Config
 	start   time.Time
 	watcher *sock.Watcher
-	names   names
-	suspect func(*Origin) // asks for an origin's addresses again; nil: nothing does
+	names   *names.Names
+	suspect func(*Origin) // asks for an origin's addresses again
 	panics  atomic.Uint64
 	tick    *time.Ticker  // the janitor's
 	tended  atomic.Int64  // when the janitor last turned, by now
@@ -161,10 +161,6 @@ type Pool struct {
 // New returns a Pool, which runs until Close.
 func New(cfg Config) (*Pool, error) {
 	p := &Pool{cfg: cfg, start: time.Now(), leases: map[uint64]*Lease{}}
-	if p.names = systemNames(cfg.DNSTimeout); cfg.Resolver != nil {
-		p.names.resolvers = []Resolver{cfg.Resolver}
-	}
-	p.names.caught = p.caught
 	p.known.most, p.known.byKey = maxOrigins, map[Key]*Origin{}
 	p.budget.init(cfg.MaxConns)
 	w, err := sock.NewWatcher(p.hungUp)
@@ -172,6 +168,8 @@ func New(cfg Config) (*Pool, error) {
 		return nil, err
 	}
 	p.watcher = w
+	p.names = names.New(p.namesConfig())
+	p.suspect = func(o *Origin) { o.name.Suspect() }
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.work.Add(1)
 	p.tick = time.NewTicker(janitorPeriod)
@@ -192,6 +190,7 @@ func (p *Pool) Close() error {
 		o.failWaiting(ErrClosed)
 	}
 	p.work.Wait()
+	p.names.Close()
 	for _, o := range p.all() {
 		o.drop(func(*Lease) bool { return true }, Shutdown)
 	}

@@ -3,6 +3,8 @@ package pool
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/carpoolproxy/carpool/pool/names"
 )
 
 // Stats are the figures of one origin. Times are sums.
@@ -78,6 +80,8 @@ type Snapshot struct {
 	// MaxConns, MaxConnsPerHost and MaxPendingPerHost are the limits in force, as
 	// in Config.
 	MaxConns, MaxConnsPerHost, MaxPendingPerHost int
+	// DNS are the figures of all names.
+	DNS names.Stats
 	// Panics counts contained faults.
 	Panics uint64
 }
@@ -87,7 +91,7 @@ func (p *Pool) Snapshot() Snapshot {
 	s := Snapshot{
 		Waits: p.waits.snapshot(), Dials: p.dials.snapshot(),
 		MaxConns: p.cfg.MaxConns, MaxConnsPerHost: p.cfg.MaxConnsPerHost, MaxPendingPerHost: p.cfg.MaxPendingPerHost,
-		Panics: p.panics.Load(),
+		DNS: p.names.Stats(), Panics: p.panics.Load(),
 	}
 	var other Stats
 	p.mu.Lock()

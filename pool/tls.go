@@ -98,3 +98,10 @@ func (r *records) pass(b []byte) {
 
 // within reports whether a record has passed in part.
 func (r *records) within() bool { return r.head > 0 || r.left > 0 }
+
+func trimDot(host string) string {
+	if n := len(host); n > 1 && host[n-1] == '.' {
+		return host[:n-1]
+	}
+	return host
+}

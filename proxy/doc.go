@@ -126,11 +126,6 @@ such things there is NO_REUSE_HOSTS.
 
 # Not met
 
-  - Stale DNS answers while the resolver is down (X2), and retiring connections
-    to addresses that a name no longer has (X3): there is no DNS layer yet. New
-    addresses are found when connections are replaced, MAX_CONN_AGE at most.
-    Each new connection asks for its addresses, so a dead first name server
-    costs each of them 0.3 seconds, and AAAA that is never answered 0.05.
   - Plain HTTP inside CONNECT is tunnelled, not pooled (C8).
 */
 package proxy

@@ -337,7 +337,7 @@ func everything(t *testing.T, r *rig, o *origin, resolver stuck) map[string]*wir
 	r.waiting(o, 1)
 	client("one that waits for a name", "GET http://name.test/ HTTP/1.1\r\nHost: x\r\n\r\n")
 	<-resolver.asked
-	client("a tunnel that waits for a name", connectTo("name.test:443"))
+	client("a tunnel that waits for a name", connectTo("other.test:443"))
 	<-resolver.asked
 	c = client("one that is left to read its answer", "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
 	c.problem(400)

@@ -28,8 +28,12 @@ var mayImport = map[string][]string{
 	"internal/testkit":      nil, // for tests: no program links it
 	"proxy/http1":           {"golang.org/x/sys/"},
 	"proxy/http1/http1test": nil, // for tests: no program links it
-	"proxy/policy":          {"golang.org/x/sys/"},
-	"pool":                  {module + "internal/sock", module + "internal/list", "golang.org/x/"},
+
+	"internal/testkit/nameserver": {"golang.org/x/net/dns/dnsmessage"}, // for tests: no program links it
+
+	"proxy/policy": {"golang.org/x/sys/"},
+	"pool":         {module + "internal/sock", module + "internal/list", module + "pool/names", "golang.org/x/"},
+	"pool/names":   {module + "internal/list", "golang.org/x/net/dns/dnsmessage"},
 	"proxy": {
 		module + "proxy/http1", module + "proxy/policy", module + "internal/sock", module + "internal/list", module + "pool",
 		"github.com/elazarl/goproxy",
@@ -94,7 +98,7 @@ func TestNoProgramLinksWhatTestsShare(t *testing.T) {
 	if !slices.Contains(linked, module+"proxy") {
 		t.Fatal("the list has not even the proxy")
 	}
-	for _, p := range []string{"testing", module + "internal/testkit", module + "cmd/carpool/internal/carpooltest", module + "proxy/http1/http1test"} {
+	for _, p := range []string{"testing", module + "internal/testkit", module + "internal/testkit/nameserver", module + "cmd/carpool/internal/carpooltest", module + "proxy/http1/http1test"} {
 		if slices.Contains(linked, p) {
 			t.Errorf("package %s is part of a program", p)
 		}

@@ -39,6 +39,16 @@ var metrics = []metric{
 	{"connections_per_origin_limit", gauge, "Most upstream connections to one origin at a time; 0: no limit but the one on all.", nil, one(func(f *figures) int { return f.pool.MaxConnsPerHost })},
 	{"requests_waiting_limit", gauge, "Most requests that wait for a connection to one origin.", nil, one(func(f *figures) int { return f.pool.MaxPendingPerHost })},
 
+	// Names of upstreams.
+	{"dns_lookups_total", counter, "Look-ups of names made.", nil, one(func(f *figures) uint64 { return f.pool.DNS.LookUps })},
+	{"dns_lookups_saved_total", counter, "Connections opened without a look-up, because the addresses were known.", nil, one(func(f *figures) uint64 { return f.pool.DNS.Saved })},
+	{"dns_lookups_failed_total", counter, "Look-ups that no name server has answered. That a name does not exist is an answer.", nil, one(func(f *figures) uint64 { return f.pool.DNS.Failed })},
+	{"dns_stale_used_total", counter, "Connections opened to the last addresses of a name while the name servers failed.", nil, one(func(f *figures) uint64 { return f.pool.DNS.Stale })},
+	{"dns_queries_total", counter, "Queries sent to name servers.", nil, one(func(f *figures) uint64 { return f.pool.DNS.Queries })},
+	{"dns_queries_saved_total", counter, "Queries not sent, because it was known which name of the search list exists.", nil, one(func(f *figures) uint64 { return f.pool.DNS.Spared })},
+	{"dns_names", gauge, "Names whose addresses are remembered.", nil, one(func(f *figures) int { return f.pool.DNS.Names })},
+	{"dns_names_stale", gauge, "Names whose last addresses are used on because the name servers fail.", nil, one(func(f *figures) int { return f.pool.DNS.StaleNames })},
+
 	// Clients and requests.
 	{"requests_in_flight", gauge, "Requests being carried.", nil, one(func(f *figures) int { return f.proxy.InFlight })},
 	{"tunnels", gauge, "CONNECT tunnels open.", nil, one(func(f *figures) int { return f.proxy.Tunnels })},

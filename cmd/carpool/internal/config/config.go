@@ -70,6 +70,18 @@ type Config struct {
 	// DNSTimeout is more than 0: the longest time for finding the addresses of a name.
 	DNSTimeout time.Duration `envconfig:"DNS_TIMEOUT" default:"10s" help:"Longest time for finding the addresses of an upstream. Then the request gets 504. Long before, carpool asks a silent name server again, and the next one too."`
 
+	// DNSMinTTL is how long addresses stand at least, whatever their TTL; less than a second counts as one.
+	DNSMinTTL time.Duration `envconfig:"DNS_MIN_TTL" default:"5s" help:"Shortest time before the addresses of an upstream are looked up again, whatever the TTL. A name that does not exist stands for as long. Less than 1s counts as 1s."`
+
+	// DNSMaxTTL is how long they stand at most, DNSMinTTL if that is more; 0 is no limit.
+	DNSMaxTTL time.Duration `envconfig:"DNS_MAX_TTL" default:"5m" help:"Longest time before the addresses of an upstream are looked up again, whatever the TTL. Less than DNS_MIN_TTL counts as that. 0: no limit."`
+
+	// DNSStale is for how long addresses are used past their time while the name servers fail; 0 is not at all.
+	DNSStale time.Duration `envconfig:"DNS_STALE" default:"5m" help:"Time for which the last addresses of an upstream are used on while the name servers fail. 0: none."`
+
+	// ResolvConf is the path of a resolv.conf; empty is the system's. Load does not open it.
+	ResolvConf string `envconfig:"RESOLV_CONF" help:"File that names the name servers and the search list, in the form of resolv.conf(5). A server may also be [address]:port. Empty: the system's."`
+
 	// DialTimeout is more than 0: the longest time for connecting and the TLS handshake together.
 	DialTimeout time.Duration `envconfig:"DIAL_TIMEOUT" default:"5s" help:"Longest time for connecting to an upstream, TLS handshake included. Then the request gets 504."`
 

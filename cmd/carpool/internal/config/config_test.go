@@ -48,6 +48,9 @@ func defaults() config.Config {
 
 		TunnelHalfClosedTimeout: time.Minute,
 		DNSTimeout:              10 * time.Second,
+		DNSMinTTL:               5 * time.Second,
+		DNSMaxTTL:               5 * time.Minute,
+		DNSStale:                5 * time.Minute,
 	}
 }
 
@@ -94,6 +97,10 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"DRAIN_TIMEOUT":           {"0", func(c *config.Config) { c.DrainTimeout = 0 }},
 
 		"DNS_TIMEOUT": {"3s", func(c *config.Config) { c.DNSTimeout = 3 * time.Second }},
+		"DNS_MIN_TTL": {"1s", func(c *config.Config) { c.DNSMinTTL = time.Second }},
+		"DNS_MAX_TTL": {"1h", func(c *config.Config) { c.DNSMaxTTL = time.Hour }},
+		"DNS_STALE":   {"0", func(c *config.Config) { c.DNSStale = 0 }},
+		"RESOLV_CONF": {"/carpool/resolv.conf", func(c *config.Config) { c.ResolvConf = "/carpool/resolv.conf" }},
 		"WARM": {"orders=4", func(c *config.Config) {
 			c.Warm = config.Warm{{Origin: config.Origin{Host: "orders", Port: 80}, Conns: 4}}
 		}},
@@ -289,7 +296,7 @@ func TestNoErrorPrintsMoreThan64BytesOfAValueOrALineBreak(t *testing.T) {
 		for _, value := range []string{secret, "line\r\nbreak\x1b[31m\xff" + secret} {
 			_, _, err := config.Load([]string{s.Name + "=" + value})
 			if err == nil {
-				if s.Name != "CARPOOL_CA_FILE" {
+				if s.Name != "CARPOOL_CA_FILE" && s.Name != "CARPOOL_RESOLV_CONF" {
 					t.Errorf("%s takes %q", s.Name, value)
 				}
 				continue

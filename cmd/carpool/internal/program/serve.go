@@ -23,6 +23,7 @@ import (
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
+	"github.com/carpoolproxy/carpool/pool/names"
 	"github.com/carpoolproxy/carpool/proxy"
 )
 
@@ -96,7 +97,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		}
 	}()
 	roots, err := rootCAs(cfg.CAFile)
-	if err := errors.Join(err, writePreload(cfg.PreloadDir)); err != nil {
+	if err := errors.Join(err, readable(cfg.ResolvConf), writePreload(cfg.PreloadDir)); err != nil {
 		return nil, settingsError{err}
 	}
 	if err := s.listen(ctx); err != nil {
@@ -113,7 +114,9 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		Reuse: cfg.Balance == config.BalanceReuse, MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
 		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxConns: upstreams,
 		MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
-		DNSTimeout: cfg.DNSTimeout, DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
+		DNSTimeout: cfg.DNSTimeout, DNSMinTTL: max(cfg.DNSMinTTL, time.Second), DNSMaxTTL: cfg.DNSMaxTTL, DNSStale: cfg.DNSStale,
+		ResolvConf: cfg.ResolvConf, DNSNote: s.stale,
+		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
 		NoReuse:   func(k pool.Key) bool { return cfg.NoReuseHosts.Match(k.Host, k.Port) },
 		CheckAddr: proxy.Egress(own, own[0].Addr().IsLoopback()), Fault: fault,
 		Identity: identity(),
@@ -192,6 +195,34 @@ func (s *sidecar) shedding(m memory.Stats) {
 func (s *sidecar) shed(m memory.Stats, refused uint64, lasted time.Duration) {
 	s.log.Info("there is memory again: new requests are taken", zap.Int64("used", m.Used), zap.Int64("limit", m.Limit),
 		zap.Uint64("refused", refused), zap.Duration("lasted", lasted))
+}
+
+// readable reports a resolv.conf that cannot be read.
+func readable(file string) error {
+	if file == "" {
+		return nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return fmt.Errorf("CARPOOL_RESOLV_CONF: %w", err)
+	}
+	return f.Close()
+}
+
+// stale logs that a name lives on old addresses, or does so no longer.
+func (s *sidecar) stale(n names.Note) {
+	host, reason := zap.String("host", logs.Text(n.Host)), zap.Skip()
+	if n.Err != nil {
+		reason = zap.String("error", logs.Text(n.Err.Error()))
+	}
+	switch {
+	case n.Stale:
+		s.log.Warn("the name servers fail: the last addresses of a host are used on (CARPOOL_DNS_STALE)", host, reason)
+	case n.Err != nil:
+		s.log.Warn("the last addresses of a host are given up: it has no answer of a name server yet", host, zap.Duration("lasted", n.For), reason)
+	default:
+		s.log.Info("the name servers answer again for a host", host, zap.Duration("lasted", n.For))
+	}
 }
 
 // drain serves on until nothing is open, DRAIN_DELAY at least and
