@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/proxy/http1"
 )
 
 // SweepPeriod is how often the sweeper turns.
@@ -75,3 +76,12 @@ func ErrorNames() []string { return errorNames[noError+1:] }
 
 // AuthorityOf returns what a lane to one origin calls it, behind its scheme.
 func AuthorityOf(l Lane) string { return string(l.fixed.scheme) + string(l.fixed.authority) }
+
+// RetryAfter is what the head of an answer says of when to come back.
+func RetryAfter(head string, now time.Time) time.Duration {
+	var r http1.Response
+	if _, err := r.Parse([]byte(head), 1<<16); err != nil {
+		panic(err)
+	}
+	return retryAfter(&r, now)
+}

@@ -3,7 +3,9 @@ package proxy
 import (
 	"errors"
 	"io"
+	"net/http"
 	"os"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -199,9 +201,34 @@ func (w *wire1) frame(isHead, unwrap bool) framing {
 	r, d := &w.resp, &w.decoder
 	w.hintTimeout, w.hintMax = r.KeepAliveHint()
 	w.suspect = w.suspect || r.Status == 204 && (r.Length > 0 || r.Chunked) // there may be a body to come
+	switch {
+	case r.Status == 429 || r.Status == 503:
+		w.lease.Overloaded(retryAfter(r, time.Now()))
+	case r.Status >= 500:
+		w.lease.Failed()
+	}
 	*d = r.Body(isHead)
 	d.Unwrap = unwrap && r.Chunked
 	return framing{empty: d.Done(), unwrapped: d.Unwrap, untilClose: d.UntilClose() || d.Unwrap && d.Chunked()}
+}
+
+// retryAfter is how long the upstream asks to be left alone (RFC 9110 section
+// 10.2.3); 0 if it does not.
+func retryAfter(r *http1.Response, now time.Time) time.Duration {
+	for i := range r.Fields {
+		f := &r.Fields[i]
+		if !http1.EqualFold(r.FieldName(f), "retry-after") {
+			continue
+		}
+		v := string(r.Value(f))
+		if n, err := strconv.ParseUint(v, 10, 31); err == nil {
+			return time.Duration(n) * time.Second
+		}
+		if at, err := http.ParseTime(v); err == nil {
+			return max(at.Sub(now), 0)
+		}
+	}
+	return 0
 }
 
 func (w *wire1) body() (part []byte, last bool, err error) {
