@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,10 @@ type result struct {
 	Marks     map[string]time.Time // what the story did, and when
 	Loads     []loadResult
 	Pods      []life // of the upstream
+
+	// Busy is the part of this machine's CPU time in which it did something,
+	// others' work included; zero if that is not known.
+	Busy float64
 }
 
 type loadResult struct {
@@ -119,7 +124,7 @@ func TestMeasure(t *testing.T) {
 	ways := append([]string{"direct="}, strings.Fields(os.Getenv("CARPOOL_MEASURE_WAYS"))...)
 	for _, m := range measurements() {
 		for _, way := range ways {
-			name, image, ok := strings.Cut(way, "=")
+			name, carpool, ok := strings.Cut(way, "=")
 			if !ok {
 				t.Fatalf("%q: want NAME=IMAGE", way)
 			}
@@ -130,7 +135,7 @@ func TestMeasure(t *testing.T) {
 					t.Logf("%s is there: %v", file, err)
 					return
 				}
-				text, err := json.Marshal(m.take(t, name, image))
+				text, err := json.Marshal(m.take(t, name, strings.Split(carpool, ",")))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -142,21 +147,24 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
-// take measures a case.
-func (m measurement) take(t *testing.T, way, image string) *result {
+// take measures a case, with an image of carpool and its settings.
+func (m measurement) take(t *testing.T, way string, carpool []string) *result {
 	s := newScene(t, "carpool-measure-"+m.name+"-"+way, m.end, m.replicas)
 	t.Cleanup(func() {
 		_, _ = command("kubectl", "delete", "namespace", string(s.space), "--wait=false")
 	})
 	var loads []load
 	for n, url := range m.urls {
-		loads = append(loads, load{Name: fmt.Sprintf("load-%d", n), Image: image, URL: url, Rate: m.rate, Pods: m.pods})
+		loads = append(loads, load{Name: fmt.Sprintf("load-%d", n), Image: carpool[0], Settings: carpool[1:],
+			URL: url, Rate: m.rate, Pods: m.pods})
 	}
 	s.start(t, loads...)
 	r := &result{Case: m.name, Way: way, Marks: make(map[string]time.Time)}
+	cpu := cpuTime()
 	r.mark("begin")
 	m.story(t, s, r)
 	r.mark("end")
+	r.Busy = cpuTime().busySince(cpu)
 	for _, l := range loads {
 		one := loadResult{URL: l.URL, Rate: l.Rate, Seen: s.seen(t, l), Questions: s.questions(t, l)}
 		one.Opened, one.Reused = s.reused(t, l)
@@ -164,4 +172,30 @@ func (m measurement) take(t *testing.T, way, image string) *result {
 	}
 	r.Pods = s.lives.some(func(life) bool { return true })
 	return r
+}
+
+// cpuTimes is what /proc/stat has of all processors together, in ticks; zero on
+// machines that have none.
+type cpuTimes struct{ busy, idle float64 }
+
+func cpuTime() cpuTimes {
+	text, _ := os.ReadFile("/proc/stat")
+	line, _, _ := strings.Cut(string(text), "\n")
+	var c cpuTimes
+	for n, field := range strings.Fields(line) {
+		ticks, err := strconv.ParseFloat(field, 64)
+		switch {
+		case err != nil: // "cpu"
+		case n == 4 || n == 5: // idle, and idle while a disk works
+			c.idle += ticks
+		default:
+			c.busy += ticks
+		}
+	}
+	return c
+}
+
+func (c cpuTimes) busySince(before cpuTimes) float64 {
+	busy, idle := c.busy-before.busy, c.idle-before.idle
+	return busy / max(busy+idle, 1)
 }

@@ -23,11 +23,11 @@ type table struct {
 
 var tables = []table{
 	{"scale", "Scaled from 2 to 6 to 3 pods",
-		[]string{"calls", "failed GET, POST", "connections opened a call", "first request of a new pod after it is ready: median, last", "with 6 pods: starved for 30 s", "with 6 pods: worst share in 30 s ÷ fair", "last request to a pod that ends", "such a pod ends after"}, scaleLine},
+		[]string{"calls", "failed GET, POST", "connections opened a call", "first request of a new pod after it is ready: median, last", "with 6 pods: starved for 30 s", "with 6 pods: worst share in 30 s ÷ fair", "last request to a pod that ends", "such a pod ends after", "machine busy"}, scaleLine},
 	{"scale", "Shares of the pods in 10 s windows, in percent",
 		[]string{"2 pods", "6 pods, from the change on", "3 pods, from the change on"}, windowsLine},
 	{"roll", "Two rolling updates of three pods",
-		[]string{"calls", "failed GET", "failed POST", "what failed", "last request to a pod that ends", "such a pod ends after", "of them killed"}, rollLine},
+		[]string{"calls", "failed GET", "failed POST", "what failed", "last request to a pod that ends", "such a pod ends after", "of them killed", "machine busy"}, rollLine},
 	{"outage", "Half a minute without a name server",
 		[]string{"calls meanwhile", "failed meanwhile", "failed in the 30 s after", "slowest before, meanwhile, after", "what failed"}, outageLine},
 	{"external", "Questions for an external name (TTL 30 s, ndots 5), in two minutes",
@@ -122,7 +122,7 @@ func scaleLine(r *result, l *loadResult) []string {
 	return []string{
 		fmt.Sprint(all.Calls), gets + ", " + posts, openedPerCall(l, all.Calls),
 		seconds(firsts[len(firsts)/2]) + ", " + seconds(firsts[len(firsts)-1]),
-		fmt.Sprintf("%.1f %%", 100*starved), fmt.Sprintf("%.2f", worst), seconds(last), seconds(end),
+		fmt.Sprintf("%.1f %%", 100*starved), fmt.Sprintf("%.2f", worst), seconds(last), seconds(end), percent(r.Busy),
 	}
 }
 
@@ -206,7 +206,7 @@ func rollLine(r *result, l *loadResult) []string {
 	all := l.Seen.Window(r.Marks["begin"], r.Marks["end"])
 	last, end, killed := leaving(r, l)
 	gets, posts := failures(l)
-	return []string{fmt.Sprint(all.Calls), gets, posts, what(l), seconds(last), seconds(end), fmt.Sprint(killed)}
+	return []string{fmt.Sprint(all.Calls), gets, posts, what(l), seconds(last), seconds(end), fmt.Sprint(killed), percent(r.Busy)}
 }
 
 func outageLine(r *result, l *loadResult) []string {
@@ -258,3 +258,5 @@ func openedPerCall(l *loadResult, calls int) string {
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
+
+func percent(part float64) string { return fmt.Sprintf("%.0f %%", 100*part) }

@@ -36,11 +36,12 @@ var (
 
 // A load is pods that call an upstream.
 type load struct {
-	Name  string
-	Image string // of carpool, "" if they call directly
-	URL   string
-	Rate  float64 // calls a second, of all pods together
-	Pods  int
+	Name     string
+	Image    string   // of carpool, "" if they call directly
+	Settings []string // of carpool, such as IDLE_TIMEOUT=30s
+	URL      string
+	Rate     float64 // calls a second, of all pods together
+	Pods     int
 }
 
 const (
@@ -108,7 +109,11 @@ func (s *scene) start(t *testing.T, loads ...load) {
 			"NAMESPACE":  string(s.space),
 		})
 		if l.Image != "" {
-			injected, err := command("carpool", "inject", "-f", file, "--image", l.Image, "--pull-policy", "Never")
+			args := []string{"inject", "-f", file, "--image", l.Image, "--pull-policy", "Never"}
+			for _, setting := range l.Settings {
+				args = append(args, "--set", setting)
+			}
+			injected, err := command("carpool", args...)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -17,7 +18,8 @@ import (
 
 // names is the name server of the load pods, on UDP port 5353. It passes
 // questions on to its own, so that it can be taken away without taking the
-// cluster's away, and counts them.
+// cluster's away, and counts them. It gives addresses in random order, as
+// CoreDNS does in most clusters (loadbalance).
 //
 //	EXTERNAL  a name and a host of the cluster, such as api.example.com=upstream:
 //	          the name has that host's address, and lives 30 s
@@ -157,5 +159,18 @@ func (r *relay) ask(query []byte) ([]byte, error) {
 	}
 	answer := make([]byte, 4096)
 	n, err := conn.Read(answer)
-	return answer[:n], err
+	if err != nil {
+		return nil, err
+	}
+	return shuffled(answer[:n])
+}
+
+// shuffled returns an answer with its records in random order.
+func shuffled(answer []byte) ([]byte, error) {
+	var m dnsmessage.Message
+	if err := m.Unpack(answer); err != nil {
+		return nil, err
+	}
+	rand.Shuffle(len(m.Answers), func(i, j int) { m.Answers[i], m.Answers[j] = m.Answers[j], m.Answers[i] })
+	return m.Pack()
 }
