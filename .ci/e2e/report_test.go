@@ -27,7 +27,7 @@ var tables = []table{
 	{"scale", "Shares of the pods in 10 s windows, in percent",
 		[]string{"2 pods", "6 pods, from the change on", "3 pods, from the change on"}, windowsLine},
 	{"roll", "Two rolling updates of three pods",
-		[]string{"calls", "failed GET", "failed POST", "what failed", "last request to a pod that ends", "such a pod ends after", "of them killed", "machine busy"}, rollLine},
+		[]string{"calls", "failed GET", "failed POST", "slowest", "what failed", "last request to a pod that ends", "such a pod ends after", "of them killed", "machine busy"}, rollLine},
 	{"outage", "Half a minute without a name server",
 		[]string{"calls meanwhile", "failed meanwhile", "failed in the 30 s after", "slowest before, meanwhile, after", "what failed"}, outageLine},
 	{"external", "Questions for an external name (TTL 30 s, ndots 5), in two minutes",
@@ -206,7 +206,7 @@ func rollLine(r *result, l *loadResult) []string {
 	all := l.Seen.Window(r.Marks["begin"], r.Marks["end"])
 	last, end, killed := leaving(r, l)
 	gets, posts := failures(l)
-	return []string{fmt.Sprint(all.Calls), gets, posts, what(l), seconds(last), seconds(end), fmt.Sprint(killed), percent(r.Busy)}
+	return []string{fmt.Sprint(all.Calls), gets, posts, seconds(all.Slowest), what(l), seconds(last), seconds(end), fmt.Sprint(killed), percent(r.Busy)}
 }
 
 func outageLine(r *result, l *loadResult) []string {
