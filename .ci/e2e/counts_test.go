@@ -85,5 +85,9 @@ func (c calls) since(before calls) calls {
 
 // proxyPath is where the API server hands on a GET to a pod.
 func proxyPath(podName string, port int, path string) string {
-	return fmt.Sprintf("/api/v1/namespaces/%s/pods/%s:%d/proxy/%s", namespace, podName, port, path)
+	return space(namespace).proxyPath(podName, port, path)
+}
+
+func (s space) proxyPath(podName string, port int, path string) string {
+	return fmt.Sprintf("/api/v1/namespaces/%s/pods/%s:%d/proxy/%s", s, podName, port, path)
 }

@@ -17,7 +17,20 @@ type ends struct {
 // watchEnds watches the pods with a label until the test ends.
 func watchEnds(t *testing.T, selector string) *ends {
 	t.Helper()
-	cmd := exec.Command("kubectl", "--namespace", namespace, "get", "pods", "--selector", selector,
+	e := &ends{last: make(map[string]pod)}
+	space(namespace).watch(t, selector, func(p pod) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.last[p.Metadata.UID] = p
+	})
+	return e
+}
+
+// watch calls note with the pods that have a label, and again with each that
+// has changed, until the test ends.
+func (s space) watch(t *testing.T, selector string, note func(pod)) {
+	t.Helper()
+	cmd := exec.Command("kubectl", "--namespace", string(s), "get", "pods", "--selector", selector,
 		"--watch", "--output", "json")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -26,7 +39,6 @@ func watchEnds(t *testing.T, selector string) *ends {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	e := &ends{last: make(map[string]pod)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -35,9 +47,7 @@ func watchEnds(t *testing.T, selector string) *ends {
 			if d.Decode(&p) != nil {
 				return // killed below
 			}
-			e.mu.Lock()
-			e.last[p.Metadata.UID] = p
-			e.mu.Unlock()
+			note(p)
 		}
 	}()
 	t.Cleanup(func() {
@@ -45,7 +55,6 @@ func watchEnds(t *testing.T, selector string) *ends {
 		<-done
 		_ = cmd.Wait()
 	})
-	return e
 }
 
 // of waits for the end of all containers of a pod, and returns its last state.

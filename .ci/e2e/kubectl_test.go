@@ -33,10 +33,18 @@ func command(name string, args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
+// A space is a namespace in which kubectl works.
+type space string
+
 // kubectl runs kubectl in the namespace of the apps.
 func kubectl(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := command("kubectl", append([]string{"--namespace", namespace}, args...)...)
+	return space(namespace).kubectl(t, args...)
+}
+
+func (s space) kubectl(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := command("kubectl", append([]string{"--namespace", string(s)}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +64,12 @@ func helm(t *testing.T, args ...string) string {
 // get reads an object, or a list of them, into v.
 func get(t *testing.T, v any, args ...string) {
 	t.Helper()
-	out := kubectl(t, append([]string{"get", "--output", "json"}, args...)...)
+	space(namespace).get(t, v, args...)
+}
+
+func (s space) get(t *testing.T, v any, args ...string) {
+	t.Helper()
+	out := s.kubectl(t, append([]string{"get", "--output", "json"}, args...)...)
 	if err := json.Unmarshal([]byte(out), v); err != nil {
 		t.Fatalf("kubectl get %v: %v", args, err)
 	}
@@ -65,7 +78,12 @@ func get(t *testing.T, v any, args ...string) {
 // raw asks the API server for a path, and reads the answer into v.
 func raw(t *testing.T, v any, path string) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(kubectl(t, "get", "--raw", path)), v); err != nil {
+	space(namespace).raw(t, v, path)
+}
+
+func (s space) raw(t *testing.T, v any, path string) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(s.kubectl(t, "get", "--raw", path)), v); err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}
 }
@@ -84,9 +102,14 @@ func apply(t *testing.T, name string) {
 // complete waits until a Deployment has all its pods, and no old ones.
 func complete(t *testing.T, name string) {
 	t.Helper()
-	kubectl(t, "rollout", "status", "deployment/"+name, "--timeout", patience.String())
+	space(namespace).complete(t, name)
+}
+
+func (s space) complete(t *testing.T, name string) {
+	t.Helper()
+	s.kubectl(t, "rollout", "status", "deployment/"+name, "--timeout", patience.String())
 	eventually(t, "the old pods of "+name+" are gone", func() bool {
-		return len(pods(t, "app="+name)) == replicas(t, name)
+		return len(s.pods(t, "app="+name)) == s.replicas(t, name)
 	})
 }
 
@@ -97,10 +120,10 @@ func restart(t *testing.T, name string) {
 	complete(t, name)
 }
 
-func replicas(t *testing.T, name string) int {
+func (s space) replicas(t *testing.T, name string) int {
 	t.Helper()
 	var d struct{ Spec struct{ Replicas int } }
-	get(t, &d, "deployment", name)
+	s.get(t, &d, "deployment", name)
 	return d.Spec.Replicas
 }
 
@@ -118,9 +141,10 @@ func eventually(t *testing.T, what string, yes func() bool) {
 // A pod is what the tests look at in one.
 type pod struct {
 	Metadata struct {
-		Name        string
-		UID         string
-		Annotations map[string]string
+		Name              string
+		UID               string
+		Annotations       map[string]string
+		DeletionTimestamp string
 	}
 	Spec struct {
 		InitContainers []container
@@ -128,6 +152,8 @@ type pod struct {
 	}
 	Status struct {
 		Phase                 string
+		PodIP                 string
+		Conditions            []struct{ Type, Status string }
 		InitContainerStatuses []containerStatus
 		ContainerStatuses     []containerStatus
 	}
@@ -160,8 +186,13 @@ type termination struct {
 
 func pods(t *testing.T, selector string) []pod {
 	t.Helper()
+	return space(namespace).pods(t, selector)
+}
+
+func (s space) pods(t *testing.T, selector string) []pod {
+	t.Helper()
 	var list struct{ Items []pod }
-	get(t, &list, "pods", "--selector", selector)
+	s.get(t, &list, "pods", "--selector", selector)
 	return list.Items
 }
 
@@ -189,4 +220,14 @@ func (p pod) status(name string) containerStatus {
 func (p pod) injected() bool {
 	return len(p.Spec.InitContainers) > 0 && p.Spec.InitContainers[0].Name == "carpool" &&
 		p.Spec.InitContainers[0].RestartPolicy == "Always"
+}
+
+// ready reports whether Services send requests to the pod.
+func (p pod) ready() bool {
+	for _, c := range p.Status.Conditions {
+		if c.Type == "Ready" {
+			return c.Status == "True"
+		}
+	}
+	return false
 }
