@@ -77,7 +77,8 @@ var scrape = sync.OnceValues(func() (string, error) {
 	}
 	proxy, admin := freeAddr(), freeAddr()
 	cmd := exec.Command(bin)
-	cmd.Env = []string{"CARPOOL_LISTEN=" + proxy, "CARPOOL_ADMIN_LISTEN=" + admin}
+	// An upstream that is named in WARM has figures of its own; nothing listens there.
+	cmd.Env = []string{"CARPOOL_LISTEN=" + proxy, "CARPOOL_ADMIN_LISTEN=" + admin, "CARPOOL_WARM=127.0.0.1:9=1"}
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return "", err

@@ -87,6 +87,26 @@ var alertCases = map[string]alertCase{
 		},
 		at: 20,
 	},
+	"name servers are away, and old addresses serve": {
+		series: []string{
+			`carpool_dns_names_stale{%s} 0x4 3x30`,
+			`carpool_dns_lookups_total{%s} 0+30x34`,
+			`carpool_dns_lookups_failed_total{%s} 0+20x34`,
+		},
+		at: 25,
+		want: []string{
+			`CarpoolLookUpsFail{namespace="shop"} Look-ups fail in namespace shop`,
+			`CarpoolNamesOnOldAddresses{namespace="shop"} Names in namespace shop live on old addresses`,
+		},
+	},
+	"a look-up fails now and then": {
+		series: []string{
+			`carpool_dns_names_stale{%s} 0x40`,
+			`carpool_dns_lookups_total{%s} 0+30x40`,
+			`carpool_dns_lookups_failed_total{%s} 0+1x40`,
+		},
+		at: 35,
+	},
 	"the name server fails": {
 		series: []string{
 			`carpool_error_answers_total{%s, error="dns_timeout"} 0+60x30`,

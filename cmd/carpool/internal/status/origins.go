@@ -33,7 +33,10 @@ type origin struct {
 }
 
 // addr is one of an origin's addresses, with its part of the requests.
-type addr struct{ Name, Share, Open string }
+type addr struct {
+	Name, Share, Open string
+	State             string // what is special about it; "" if nothing is
+}
 
 func (p *Page) addOrigins(v *view, all []pool.OriginStats, now time.Time) {
 	all = slices.Clone(all)
@@ -118,7 +121,20 @@ func addrs(all []pool.AddrStats) (list []addr, more int) {
 		if a.Addr.IsValid() {
 			name = a.Addr.String()
 		}
-		list = append(list, addr{name, share(a.Requests, sum), gauge(a.Open)})
+		list = append(list, addr{name, share(a.Requests, sum), gauge(a.Open), addrState(&a)})
 	}
 	return list, more
+}
+
+// addrState says why requests go to an address less than to others.
+func addrState(a *pool.AddrStats) string {
+	switch {
+	case a.Leaving:
+		return "no longer an address of the name"
+	case a.Benched != "" && a.BenchedFor > 0:
+		return "left alone for " + duration(a.BenchedFor) + ": " + a.Benched
+	case a.Benched != "":
+		return "tried again: " + a.Benched
+	}
+	return ""
 }

@@ -296,8 +296,18 @@ func TestMostAddressesAreShownMostUsedFirst(t *testing.T) {
 	}
 	all = append(all, pool.AddrStats{Requests: 810}) // the rest
 	list, more := addrs(all)
-	if len(list) != maxAddrs || more != 21-maxAddrs || list[0] != (addr{"others", "81 %", "0"}) || list[1] != (addr{"10.0.0.19", "1.9 %", "0"}) {
+	if len(list) != maxAddrs || more != 21-maxAddrs || list[0] != (addr{"others", "81 %", "0", ""}) || list[1] != (addr{"10.0.0.19", "1.9 %", "0", ""}) {
 		t.Errorf("%v, %d more", list, more)
+	}
+	for want, a := range map[string]pool.AddrStats{
+		"":                                 {Chosen: true, Open: 3},
+		"no longer an address of the name": {Leaving: true, Benched: "fails"},
+		"left alone for 3 s: cannot be connected to": {Benched: "cannot be connected to", BenchedFor: 3 * time.Second},
+		"tried again: cannot be connected to":        {Benched: "cannot be connected to"},
+	} {
+		if list, _ := addrs([]pool.AddrStats{a}); list[0].State != want {
+			t.Errorf("%+v is said to be %q, want %q", a, list[0].State, want)
+		}
 	}
 	if list, more := addrs(nil); list != nil || more != 0 {
 		t.Errorf("of none it shows %v", list)
