@@ -241,7 +241,7 @@ func (m *making) enlist(context.Context) error {
 		return err
 	}
 	now := p.now()
-	l.handshake = now - m.began
+	l.handshake, l.idleSince = now-m.began, now
 	p.dials.observe(l.handshake)
 	if age := p.cfg.MaxAge; age > 0 {
 		l.expires = now + age - time.Duration(rand.Float64()*p.cfg.AgeJitter*float64(age))
