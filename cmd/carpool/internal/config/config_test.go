@@ -92,6 +92,8 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"DRAIN_TIMEOUT":           {"0", func(c *config.Config) { c.DrainTimeout = 0 }},
 
 		"DNS_TIMEOUT":                {"3s", func(c *config.Config) { c.DNSTimeout = 3 * time.Second }},
+		"CONNECT_TUNNEL_PORTS":       {"8080", func(c *config.Config) { c.ConnectTunnelPorts = config.Ports{8080} }},
+		"TUNNEL_IDLE_TIMEOUT":        {"1h", func(c *config.Config) { c.TunnelIdleTimeout = time.Hour }},
 		"TUNNEL_HALF_CLOSED_TIMEOUT": {"90s", func(c *config.Config) { c.TunnelHalfClosedTimeout = 90 * time.Second }},
 	}
 	for _, s := range config.Settings() {
