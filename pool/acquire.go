@@ -52,7 +52,11 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 	now := o.pool.now()
 	o.mu.Lock()
 	o.times.used = now
-	if l := o.idle.pick(t, now, &o.manners); l != nil {
+	l := o.idle.pick(t, now, &o.manners)
+	if l == nil {
+		l = o.idle.asNew(t, now)
+	}
+	if l != nil {
 		o.mu.Unlock()
 		return l, nil
 	}

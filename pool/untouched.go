@@ -60,6 +60,20 @@ func (s *idleConns) putSince(l *Lease, since time.Duration) {
 	}
 }
 
+// asNew takes the connection in front for a request that asks for a new one, if it
+// has carried nothing and was opened, or given back, a moment ago: the CONNECT in
+// which the request comes has opened it. One that is sent again gets a new one.
+func (s *idleConns) asNew(t *Ticket, now time.Duration) *Lease {
+	n := s.free.Front()
+	if !t.Fresh || t.Virgin || t.Avoid.IsValid() || n == nil || n.Value.Carried() || now-n.Value.idleSince > brief {
+		return nil
+	}
+	l := n.Value
+	s.free.Remove(n)
+	l.idled, l.reused = now-l.idleSince, false
+	return l
+}
+
 // SetOpaque notes whether what tunnels to the origin carry is something other than
 // HTTP, as far as the last of them has shown. It may be called from any goroutine.
 func (o *Origin) SetOpaque(is bool) {

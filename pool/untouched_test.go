@@ -80,6 +80,36 @@ func TestAReturnedConnectionGoesToWhoWaits(t *testing.T) {
 	next.Release()
 }
 
+func TestWhoAsksForANewConnectionMayHaveOneThatHasJustBeenOpened(t *testing.T) {
+	u := newUpstream(t)
+	p := newPool(t)
+	o := u.origin(p)
+	l := acquire(t, o, pool.Ticket{Virgin: true})
+	l.Return()
+	for name, k := range map[string]pool.Ticket{
+		"who is sent again":          {Fresh: true, Avoid: l.Addr().Addr()},
+		"what is no HTTP":            {Virgin: true},
+		"what is no HTTP, but Fresh": {Virgin: true, Fresh: true},
+	} {
+		other := acquire(t, o, k)
+		if other == l {
+			t.Errorf("%s got it", name)
+		}
+		other.Discard(pool.NotKept)
+	}
+	again := acquire(t, o, pool.Ticket{Fresh: true})
+	if again != l {
+		t.Error("another was opened")
+	}
+	again.Return()
+	o.PassTime(time.Second)
+	if other := acquire(t, o, pool.Ticket{Fresh: true}); other == l {
+		t.Error("it is taken for new after a second")
+	} else {
+		other.Release()
+	}
+}
+
 func TestReturnEndsALoan(t *testing.T) {
 	u := newUpstream(t)
 	p := newPool(t, func(c *pool.Config) { c.MaxIdlePerHost = 0 })

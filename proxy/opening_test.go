@@ -124,8 +124,7 @@ func TestC8PlainHTTPInsideIsPooled(t *testing.T) {
 		c := r.inside(o)
 		request := o.inner("GET", "/", "Upgrade: websocket\r\nConnection: Upgrade\r\n")
 		c.send(request)
-		o.accept() // the CONNECT's own, which goes on idle
-		up := o.accept()
+		up := o.accept() // the CONNECT's own
 		up.head()
 		const switching = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 		up.send(switching)
@@ -134,6 +133,7 @@ func TestC8PlainHTTPInsideIsPooled(t *testing.T) {
 		up.want("ping")
 		up.send("pong")
 		c.want("pong")
+		o.served(1)
 	})
 	t.Run("C8 in a drain the answer says that it is the last", func(t *testing.T) {
 		t.Parallel()
