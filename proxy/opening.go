@@ -127,7 +127,7 @@ func (o *opening) run() (http, broken bool) {
 	go func() {
 		down <- o.oneWay(o.client.stream, &firstWord{Stream: o.lease, reins: r, flow: &o.flow}, o.in, &o.down)
 	}()
-	is, up := o.client.listen()
+	is, up := o.hear()
 	if r.settle(&o.flow, is) == plainHTTP {
 		_ = o.lease.SetReadDeadline(time.Unix(1, 0))
 		rethrow(<-down)
@@ -139,6 +139,13 @@ func (o *opening) run() (http, broken bool) {
 		o.cut()
 	}
 	return false, isBroken(up, <-down)
+}
+
+// hear listens to the client. A panic is an error like any other, so that the
+// goroutine of the other direction ends before the session does.
+func (o *opening) hear() (is speech, err error) {
+	defer catch(&err)
+	return o.client.listen()
 }
 
 // isEnd reports whether an error of listen means that the tunnel goes on: the
