@@ -133,6 +133,9 @@ func (o *opening) run() (http, broken bool) {
 		rethrow(<-down)
 		return true, false
 	}
+	if o.client.in.Len() > 0 { // known from now on, for a tunnel may last
+		o.x.origin.SetOpaque(true)
+	}
 	if up == nil || isEnd(up) && !r.isGone() {
 		up = o.oneWay(o.lease, o.client.stream, &o.client.in, &o.up)
 	} else {

@@ -285,6 +285,19 @@ func TestTheNextTunnelIsTakenForWhatTheLastWas(t *testing.T) {
 	o.served(4)
 }
 
+// It is remembered while the tunnel is open.
+func TestATunnelThatLastsIsRememberedToo(t *testing.T) {
+	t.Parallel()
+	r, o := start(t), newOrigin(t)
+	client, up := tunnel(r, o)
+	client.send("\x16\x03\x01")
+	up.want("\x16\x03\x01")
+	o.exchange(r.client(), nil)
+	r.idle(o, 1)
+	tunnel(r, o) // not the idle one
+	o.served(3)
+}
+
 // A client that has begun what may be a request gets a tunnel when it does not go
 // on, so nobody waits for the other for ever.
 func TestC8WhoBeginsAndDoesNotGoOn(t *testing.T) {
