@@ -57,6 +57,9 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 	o.mu.Lock()
 	o.times.used = now
 	l, due := o.pickLocked(t, now)
+	if l == nil {
+		l = o.idle.asNew(t, now)
+	}
 	if l != nil {
 		o.carryLocked(l, now)
 		o.mu.Unlock()

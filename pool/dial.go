@@ -328,7 +328,7 @@ func (m *making) enlist(context.Context) error {
 		return err
 	}
 	now := p.now()
-	l.born, l.handshake = now, now-m.began
+	l.born, l.idleSince, l.handshake = now, now, now-m.began
 	p.dials.observe(l.handshake)
 	if p.cfg.MaxAge > 0 {
 		l.expires = now + m.lifetime()

@@ -232,6 +232,9 @@ func (l *Lease) Overdue(d time.Duration) bool {
 	return is
 }
 
+// Idled returns how long the connection was idle before this loan.
+func (l *Lease) Idled() time.Duration { return l.idled }
+
 // PassTime makes the connection older by d.
 func (l *Lease) PassTime(d time.Duration) {
 	l.origin.mu.Lock()

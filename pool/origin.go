@@ -22,6 +22,8 @@ type Origin struct {
 	tally [8]atomic.Uint64 // see Tally
 	// gone is set when the pool has forgotten the origin.
 	gone atomic.Bool
+	// opaque is what SetOpaque notes.
+	opaque atomic.Bool
 
 	// mu guards all below, and the list fields of leases and tickets in it. It is
 	// never held across I/O that can wait; idle connections are looked at with it.

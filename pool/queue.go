@@ -14,7 +14,8 @@ type Ticket struct {
 	// take any idle connection. One that cannot takes only a connection that the
 	// upstream is most unlikely to be closing just now.
 	Replayable bool
-	// Fresh asks for a new connection.
+	// Fresh asks for a new connection, or one that has just been opened and has
+	// carried nothing.
 	Fresh bool
 	// Virgin asks for a new connection too, for something other than HTTP. One that
 	// is opened for it, and not needed when it is there, is closed: it is no use to

@@ -106,7 +106,7 @@ func (s *stress) ride(o *pool.Origin, k *pool.Ticket) {
 	if _, twice := s.lent.LoadOrStore(l, true); twice {
 		s.t.Error("lent twice")
 	}
-	if fresh && l.Reused() {
+	if fresh && l.Carried() {
 		s.t.Error("a used connection for a fresh ticket")
 	}
 	reused := l.Reused()

@@ -21,12 +21,14 @@ type load struct {
 	body     int    // bytes of the request's body
 	answer   string
 	each     bool    // on a connection of its own
+	inside   bool    // in a tunnel
 	atMost   float64 // allocations
 	transfer int64   // bytes of body, either way
 }
 
 var loads = map[string]load{
 	"KeepAlive":      {request: "GET http://%s/some/path HTTP/1.1\r\nHost: %[1]s\r\nAccept: */*\r\n\r\n", answer: small},
+	"InsideConnect":  {request: "GET /some/path HTTP/1.1\r\nHost: %s\r\nAccept: */*\r\n\r\n", answer: small, inside: true},
 	"ConnectionEach": {request: "GET http://%s/some/path HTTP/1.1\r\nHost: %[1]s\r\nConnection: close\r\n\r\n", answer: small, each: true, atMost: 2},
 	"Post10KB": {
 		request: "POST http://%s/some/path HTTP/1.1\r\nHost: %[1]s\r\nContent-Length: 10240\r\n\r\n" + strings.Repeat("x", 10<<10),
@@ -41,6 +43,7 @@ var loads = map[string]load{
 const small = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{\"orders\":[1,2]}\n"
 
 func BenchmarkKeepAlive(b *testing.B)      { loads["KeepAlive"].benchmark(b) }
+func BenchmarkInsideConnect(b *testing.B)  { loads["InsideConnect"].benchmark(b) }
 func BenchmarkConnectionEach(b *testing.B) { loads["ConnectionEach"].benchmark(b) }
 func BenchmarkPost10KB(b *testing.B)       { loads["Post10KB"].benchmark(b) }
 func BenchmarkAnswer64KB(b *testing.B)     { loads["Answer64KB"].benchmark(b) }
@@ -109,6 +112,9 @@ func (l load) prepare(tb testing.TB) func() error {
 		in:      make([]byte, 128<<10),
 		fd:      -1,
 	}
+	if l.inside {
+		c.opening = []byte(connectTo(up))
+	}
 	tb.Cleanup(c.hangUp)
 	// The first exchange tells how long an answer is.
 	if err := c.learn(l.each); err != nil {
@@ -153,6 +159,7 @@ func (l load) upstream(tb testing.TB) (addr string) {
 type loadClient struct {
 	to      syscall.SockaddrInet4
 	limit   syscall.Timeval
+	opening []byte // what is sent before the first request; nil for nothing
 	request []byte
 	in      []byte
 	size    int // of an answer
@@ -191,6 +198,14 @@ func (c *loadClient) hangUp() {
 func (c *loadClient) learn(each bool) error {
 	if err := c.dial(); err != nil {
 		return err
+	}
+	if c.opening != nil {
+		if _, err := syscall.Write(c.fd, c.opening); err != nil {
+			return err
+		}
+		if n, err := c.read(c.in); err != nil || string(c.in[:n]) != established {
+			return fmt.Errorf("%.200q: %w", c.in[:n], errors.Join(err, errLoad))
+		}
 	}
 	if _, err := syscall.Write(c.fd, c.request); err != nil {
 		return err

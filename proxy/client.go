@@ -15,6 +15,10 @@ type client struct {
 	stream sock.Stream // conn, or a layer over it
 	in     sock.Buffer // what has come and was not used yet
 
+	// unheard says that the client was told that it has a tunnel, and that nothing was
+	// heard of it since: what comes need not be HTTP.
+	unheard bool
+
 	linger bool // read on for a while before the connection is closed
 	abort  bool // close it so that the answer is seen to be broken
 }
@@ -25,12 +29,15 @@ func (c *client) begin(cfg *Config) { c.cfg, c.stream = cfg, &c.conn }
 // end forgets the connection, which is closed.
 func (c *client) end() {
 	c.in.Release()
-	c.cfg, c.stream, c.linger, c.abort = nil, nil, false, false
+	c.cfg, c.stream, c.unheard, c.linger, c.abort = nil, nil, false, false, false
 }
 
 // skipEmptyLines drops empty lines in front of a request (RFC 9112 section
 // 2.2). They do not begin one: some clients end a body with one.
 func (c *client) skipEmptyLines() {
+	if c.unheard {
+		return
+	}
 	for b := c.in.Bytes(); len(b) >= 2 && b[0] == '\r' && b[1] == '\n'; b = c.in.Bytes() {
 		c.in.Consume(2)
 	}

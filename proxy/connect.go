@@ -6,6 +6,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/elazarl/goproxy"
 )
@@ -15,33 +18,51 @@ import (
 // connection. It is safe for concurrent use.
 type decider struct{ goproxy *goproxy.ProxyHttpServer }
 
-// newDecider returns a decider that leaves every CONNECT to carpool.
-func newDecider() decider {
+// fate is what is decided about a CONNECT.
+type fate uint8
+
+const (
+	answered  fate = iota // goproxy has answered it
+	looked                // it is opened, and looked into
+	tunnelled             // it is a tunnel
+)
+
+// newDecider returns a decider that leaves every CONNECT to carpool. Those to
+// certain ports are not looked into.
+func newDecider(tunnelPorts []uint16) decider {
 	g := goproxy.NewProxyHttpServer()
 	g.Logger = silent{} // the session logs what went wrong
 	g.Tr = &http.Transport{}
 	g.ConnectDial = nil // would read HTTPS_PROXY
-	carry := &goproxy.ConnectAction{
-		Action: goproxy.ConnectHijack,
-		Hijack: func(r *http.Request, _ net.Conn, _ *goproxy.ProxyCtx) { r.Context().Value(carryKey{}).(func())() },
+	decided := func(f fate) *goproxy.ConnectAction {
+		return &goproxy.ConnectAction{
+			Action: goproxy.ConnectHijack,
+			Hijack: func(r *http.Request, _ net.Conn, _ *goproxy.ProxyCtx) { *r.Context().Value(fateKey{}).(*fate) = f },
+		}
 	}
+	look, tunnel := decided(looked), decided(tunnelled)
 	g.OnRequest().HandleConnectFunc(func(host string, _ *goproxy.ProxyCtx) (*goproxy.ConnectAction, string) {
-		return carry, host
+		if _, port, ok := strings.Cut(host[strings.LastIndexByte(host, ']')+1:], ":"); ok {
+			if n, err := strconv.ParseUint(port, 10, 16); err == nil && slices.Contains(tunnelPorts, uint16(n)) {
+				return tunnel, host
+			}
+		}
+		return look, host
 	})
 	return decider{g}
 }
 
-// decide has a CONNECT to an authority decided upon, and calls carry, before it
-// returns, if carpool is to carry it itself.
-func (d decider) decide(authority string, client net.Conn, carry func()) {
+// decide has a CONNECT to an authority, host:port, decided upon.
+func (d decider) decide(authority string, client net.Conn) (f fate) {
 	r := &http.Request{
 		Method: http.MethodConnect, URL: &url.URL{Host: authority}, Host: authority, Header: http.Header{},
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
-	d.goproxy.ServeHTTP(&handover{client: client}, r.WithContext(context.WithValue(context.Background(), carryKey{}, carry)))
+	d.goproxy.ServeHTTP(&handover{client: client}, r.WithContext(context.WithValue(context.Background(), fateKey{}, &f)))
+	return f
 }
 
-type carryKey struct{}
+type fateKey struct{}
 
 type silent struct{}
 

@@ -227,7 +227,10 @@ func TestTunnelsCountAsConnections(t *testing.T) {
 	eventually(t, "no tunnel is left", func() bool { return r.proxy.Stats().Tunnels == 0 })
 	o.exchange(other, nil)
 	r.idle(o, 1)
-	tunnel(r, o) // what is idle makes room
+	client = r.client()
+	client.send(connectTo(o.addr) + "ping") // what is idle makes room
+	client.want(established)
+	o.accept().want("ping")
 }
 
 // authority signs certificates for the tests.

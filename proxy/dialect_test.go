@@ -26,7 +26,7 @@ import (
 // The rows F, R and P hold whatever the memory and whatever the upstream's
 // wire. A dialect is a way to run them again, in a process of its own, for
 // rationing is for the whole process.
-var dialect = flag.String("dialect", "", "how the tests run: rationed, tls, or both with a comma")
+var dialect = flag.String("dialect", "", "how the tests run: rationed, tls, connect, or several with commas")
 
 // spoken reports whether the tests run in this dialect.
 func spoken(name string) bool { return slices.Contains(strings.Split(*dialect, ","), name) }
@@ -47,8 +47,11 @@ func TestRowsInOtherDialects(t *testing.T) {
 		t.Skip("takes a few seconds")
 	}
 	names := rows(t)
-	for _, d := range []string{"rationed", "tls", "rationed,tls"} {
-		t.Run("X25 "+d, func(t *testing.T) {
+	for name, d := range map[string]string{
+		"X25 rationed": "rationed", "X25 tls": "tls", "X25 rationed,tls": "rationed,tls",
+		"C8 connect": "connect", "C8 rationed,connect": "rationed,connect",
+	} {
+		t.Run(name, func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^("+strings.Join(names, "|")+")$", "-dialect="+d)
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
@@ -75,6 +78,84 @@ func rows(t *testing.T) (names []string) {
 		}
 	}
 	return names
+}
+
+// hole is how a client sends its requests in the dialect "connect": inside a tunnel
+// to the upstream of the first of them. In any other it is nothing.
+type hole struct {
+	used  bool   // something was sent
+	to    string // the authority that CONNECT named; "" for a client without a tunnel
+	opens string // the answer that is to come,
+	come  string // and what has come of it
+}
+
+// wanted is a request that makes a client ask for a tunnel.
+var wanted = regexp.MustCompile(`^([A-Z]+) http://((?:127\.0\.0\.1|retry\.test):\d+)/`)
+
+// sound is the first line of a request in which HTTP/1 is recognised. Before others
+// that is said by a request which carpool answers itself: with this.
+var sound = regexp.MustCompile(`^[A-Z]+ \S+ HTTP/1\.\d\r\n`)
+
+const firstAnswer = "HTTP/1.1 200 OK\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE, CONNECT\r\nContent-Length: 0\r\n\r\n"
+
+// untouched checks that no connection has brought a byte to the upstream. CONNECTs
+// have opened them.
+func (o *origin) untouched() {
+	o.t.Helper()
+	for range len(o.conns) {
+		c := <-o.conns
+		_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
+		var b [64]byte
+		if n, _ := c.Read(b[:]); n > 0 {
+			o.t.Errorf("the upstream got %q", b[:n])
+		}
+		_ = c.SetReadDeadline(time.Time{})
+		o.conns <- c
+	}
+}
+
+// notInside skips a test that makes no sense where all requests of a client come in
+// one tunnel.
+func notInside(t *testing.T, why string) {
+	if spoken("connect") {
+		t.Skip(why)
+	}
+}
+
+// sends is what is sent instead of s.
+func (h *hole) sends(s string) string {
+	if !spoken("connect") {
+		return s
+	}
+	before := ""
+	if m := wanted.FindStringSubmatch(s); m != nil && !h.used {
+		h.to, h.opens = m[2], established
+		before = connectTo(h.to)
+		if !sound.MatchString(s) {
+			h.opens += firstAnswer
+			before += "OPTIONS * HTTP/1.1\r\nHost: " + h.to + "\r\nMax-Forwards: 0\r\n\r\n"
+		}
+	}
+	h.used = true
+	if h.to == "" {
+		return s
+	}
+	return before + regexp.MustCompile(`(?m)^([A-Z]+) http://`+regexp.QuoteMeta(h.to)+`/`).ReplaceAllString(s, "$1 /")
+}
+
+// gets is what the client sees of b, which has just come: not the answer to the
+// CONNECT, but all of a refusal.
+func (h *hole) gets(b []byte) []byte {
+	if h.opens == "" {
+		return b
+	}
+	h.come += string(b)
+	if len(h.come) < len(h.opens) && strings.HasPrefix(h.opens, h.come) {
+		return nil
+	}
+	seen := strings.TrimPrefix(h.come, h.opens)
+	h.opens, h.come = "", ""
+	return []byte(seen)
 }
 
 // scheme is that of the upstreams.

@@ -13,10 +13,12 @@ The way of a request:
 	                         │                    │      await the answer's head
 	                         └──── finish ◄── relay: write the answer, settle the connection
 
-A CONNECT goes another way: serveConnect finds its origin, decider.decide asks
-goproxy what becomes of it, tunnel acquires a connection that has carried
-nothing, join answers 200 and a splice copies. An Upgrade comes from attempt by
-switchProtocols to join and a splice.
+A CONNECT begins in another way: serveConnect finds its origin, decider.decide
+asks goproxy what becomes of it, open borrows a connection and answers 200. Then
+an opening listens to both sides. If the client speaks HTTP, the connection goes
+back, and the session's lane is within the tunnel from now on: its requests go the
+way above. Or else it is a tunnel, and the splice of the opening copies. An Upgrade
+comes from attempt by switchProtocols to join and a splice.
 
 Whatever an exchange ends by, judge gathers the facts and facts.judge says what
 follows: the answer, what becomes of the connection, and the next step.
@@ -117,8 +119,20 @@ such things there is NO_REUSE_HOSTS.
   - TRACE that ends here shows the request as it came, less Authorization,
     Proxy-Authorization and Cookie.
   - TCP_USER_TIMEOUT is lifted for long uploads and in tunnels: it takes a peer
-    that does not read for one that is dead. For uploads the sweeper looks for
-    acknowledgements instead; in tunnels only keep-alive probes are left.
+    that does not read for one that is dead. The sweeper looks for
+    acknowledgements instead.
+  - No timer says what a CONNECT is. One ends the wait for the rest of a request
+    line that a client has begun, ClientHeaderTimeout: then it is a tunnel, so that
+    a protocol that looks like HTTP for its first few letters works, if late.
+  - Inside CONNECT, requests are recognised by a list of methods, and only in
+    origin-form: others are meant for a proxy at the end of the tunnel. They are
+    tunnelled, and so is CONNECT as the first word. A Host without a port is taken
+    for the CONNECT's.
+  - A CONNECT to an origin of which a used connection is idle holds none while its
+    client is silent: what speaks HTTP does not speak first. If that client then
+    says something other than HTTP and no connection can be had, its own is reset,
+    for it was told 200. What the last tunnel to an origin was is remembered, so
+    this happens once.
   - A tunnel or an upgraded connection of which one side has ended is closed
     after TUNNEL_HALF_CLOSED_TIMEOUT in which no buffer was passed on, be it
     that a reader takes more than that for one buffer (72 KB). A drain waits
@@ -126,6 +140,6 @@ such things there is NO_REUSE_HOSTS.
 
 # Not met
 
-  - Plain HTTP inside CONNECT is tunnelled, not pooled (C8).
+Each row of docs/BEHAVIOUR.md has its tests.
 */
 package proxy

@@ -93,10 +93,14 @@ var (
 	problemTarget    = problem{400, kindHTTPRequestError, "the request target is not http://host[:port]/path or https://host[:port]/path"}
 	problemOrigin    = problem{400, kindHTTPRequestError, "the request target is not a path: this port leads to one upstream, as a web server's does"}
 	problemNoTunnel  = problem{400, kindHTTPRequestError, "this port leads to one upstream and opens no tunnels: CONNECT is for the proxy's own port"}
+	problemInTunnel  = problem{400, kindHTTPRequestError, "this is a tunnel already, in which plain HTTP is spoken: CONNECT is for the proxy's own port"}
 	problemPort      = problem{400, kindHTTPRequestError, "the port of the request target is not a number from 1 to 65535"}
 	problemAuthority = problem{400, kindHTTPRequestError, "CONNECT takes a target of the form host:port"}
 
 	problemMisdirected = problem{421, kindHTTPRequestError, "this port leads to one upstream, and the request names another"}
+	// problemMisdirectedInTunnel names the setting by which what comes is left alone.
+	problemMisdirectedInTunnel = problem{421, kindHTTPRequestError,
+		"this tunnel was asked for by another name than that in the request's Host; where that has to be, name the port in CARPOOL_CONNECT_TUNNEL_PORTS"}
 	problemConnectPort = problem{403, kindHTTPRequestDenied, "CONNECT to this port is not allowed (CARPOOL_CONNECT_PORTS)"}
 	problemLoop        = problem{508, kindProxyLoopDetected, "the request leads back to this proxy: check its host and port"}
 

@@ -107,7 +107,8 @@ func (s *session) carry(x *exchange) bool {
 // pool, and begins an exchange on it.
 func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	// A handshake has to get through: the other protocol is spoken for long.
-	s.ticket.Replayable, s.ticket.Fresh = x.replayable && x.up.keep, x.retried || x.upgrade && !s.ticket.Kept()
+	// A CONNECT sends nothing on a connection that was used.
+	s.ticket.Replayable, s.ticket.Fresh = x.connect || x.replayable && x.up.keep, x.retried || x.upgrade && !s.ticket.Kept()
 	if !x.retried {
 		s.ticket.Avoid = netip.Addr{}
 	} else {

@@ -58,6 +58,11 @@ func ParseTarget(target []byte) (authority, path string, ok bool) {
 	return string(t.authority), string(t.path), bad == nil
 }
 
+// SpeechOf says what b begins: "" if that is not clear, "HTTP" or "other".
+func SpeechOf(b []byte, limit int) string {
+	return [...]string{"", "HTTP", "other"}[speechOf(b, limit)]
+}
+
 // Relief is relief for the tests.
 type Relief struct{ r relief }
 

@@ -10,11 +10,14 @@ import (
 type flow struct {
 	moved atomic.Uint32 // pieces passed on, and ends
 	ended atomic.Uint32 // directions that have ended
+	cut   atomic.Bool   // one has failed, and ends the other
 
-	// The sweeper's, guarded by reins.mu.
+	// Guarded by reins.mu.
+	meaning speech // what it was found to be; unclear while both sides are listened to
+	// The sweeper's, too.
 	seen    uint32        // what moved was when it last looked
-	since   time.Duration // when it saw that first, or last saw both directions open
-	overdue bool          // it has ended the tunnel
+	since   time.Duration // when it saw that first, or the beginning
+	overdue string        // why it has ended the tunnel; "" if it has not
 }
 
 // pass notes that bytes have moved.
@@ -29,10 +32,10 @@ func (f *flow) end() {
 // halfClosed reports whether one side has ended.
 func (f *flow) halfClosed() bool { return f.ended.Load() > 0 }
 
-// silence returns for how long nothing has moved since one side has ended, as
-// far as the looks have shown it.
+// silence returns for how long nothing has moved, as far as the looks have shown it.
+// That a side ends is a move.
 func (f *flow) silence(now time.Duration) time.Duration {
-	if moved := f.moved.Load(); !f.halfClosed() || moved != f.seen {
+	if moved := f.moved.Load(); moved != f.seen {
 		f.seen, f.since = moved, now
 	}
 	return now - f.since

@@ -27,7 +27,7 @@ func (x *exchange) buildRequest(t target) {
 	}
 	b = append(b, t.path...)
 	b = append(b, " HTTP/1.1\r\n"...)
-	if !bytes.Equal(r.First(http1.Host), t.authority) {
+	if !t.named && !bytes.Equal(r.First(http1.Host), t.authority) {
 		r.Drop(1 << http1.Host) // RFC 9112 section 3.2.2
 		b = append(b, "Host: "...)
 		b = append(b, t.authority...)

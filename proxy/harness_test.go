@@ -121,6 +121,9 @@ func (r *rig) close() {
 }
 
 func (r *rig) log(rec *proxy.Record) {
+	if spoken("connect") && rec.Status == 200 && (rec.Method == "CONNECT" || rec.Path == "*") {
+		return // the way there
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.records = append(r.records, *rec)
@@ -277,6 +280,10 @@ func (o *origin) handle(f func(*wire)) {
 // served checks how many connections were made.
 func (o *origin) served(want int64) {
 	o.t.Helper()
+	if want == 0 && spoken("connect") {
+		o.untouched()
+		return
+	}
 	if n := o.accepted.Load(); n != want {
 		o.t.Errorf("the upstream got %d connections, want %d", n, want)
 	}
@@ -327,6 +334,7 @@ type wire struct {
 	name    string
 	in      []byte // read and not used yet
 	scratch []byte
+	hole    hole // of a client
 }
 
 // send writes bytes.
@@ -339,7 +347,7 @@ func (w *wire) send(s string) {
 
 func (w *wire) trySend(s string) error {
 	if w.name == "client" {
-		s = translated(s)
+		s = w.hole.sends(translated(s))
 	}
 	_ = w.SetWriteDeadline(time.Now().Add(patience))
 	_, err := w.Write([]byte(s))
@@ -352,7 +360,7 @@ func (w *wire) fill() error {
 	}
 	_ = w.SetReadDeadline(time.Now().Add(patience))
 	n, err := w.Read(w.scratch)
-	w.in = append(w.in, w.scratch[:n]...)
+	w.in = append(w.in, w.hole.gets(w.scratch[:n])...)
 	return err
 }
 

@@ -19,6 +19,7 @@ type target struct {
 	scheme    []byte // with its "://"
 	authority []byte // host[:port]
 	path      []byte // with the query; "" if there is none
+	named     bool   // the Host field names the authority too, and stays as it is
 }
 
 // parseTarget takes a target apart. Fragment and user information, which some
@@ -82,7 +83,8 @@ func splitAuthority(a []byte) (host []byte, port uint16, err *problem) {
 // listeners of a proxy differ in. The zero value is that of a proxy: requests name
 // it in their absolute-form target, and may ask for tunnels.
 type Lane struct {
-	fixed *target // of all requests, but for the path
+	fixed  *target   // of all requests, but for the path
+	inside *pool.Key // they come in a tunnel to this origin, which fixed is, too: Host has to name it
 }
 
 // LaneTo returns the lane of which all requests go to one origin. Their targets are
@@ -98,7 +100,28 @@ func LaneTo(origin pool.Key) Lane {
 	if origin.Port == port { // RFC 9110 section 4.2.3
 		t.authority = t.authority[:bytes.LastIndexByte(t.authority, ':')]
 	}
-	return Lane{t}
+	return Lane{fixed: t}
+}
+
+// within returns the lane of what is said inside a CONNECT in plain HTTP. Its origin
+// is what the CONNECT has named, and what its requests name is that, or they are
+// refused (RFC 9112 section 3.2.2). It is spoken to without TLS, whatever its port.
+// There are no tunnels in the tunnel.
+func within(origin pool.Key) Lane {
+	l := LaneTo(origin)
+	l.inside = &origin
+	return l
+}
+
+// noTunnel is what is wrong with a CONNECT on this lane, nil if nothing is.
+func (l Lane) noTunnel() *problem {
+	switch {
+	case l.fixed == nil:
+		return nil
+	case l.inside != nil:
+		return &problemInTunnel
+	}
+	return &problemNoTunnel
 }
 
 // target takes the target of a request apart as the lane has it.
@@ -108,20 +131,62 @@ func (l Lane) target(r *http1.Request) (target, *problem) {
 	}
 	switch t := r.Target; {
 	case string(t) == "*" && string(r.Method) == "OPTIONS":
-		return *l.fixed, nil
+		return l.hosted(r, *l.fixed)
 	case t[0] == '/':
 		out := *l.fixed
 		out.path, _, _ = bytes.Cut(t, []byte("#"))
-		return out, nil
+		return l.hosted(r, out)
 	}
 	out, bad := parseTarget(r.Target)
 	switch {
 	case bad != nil:
 		return out, &problemOrigin
-	case out.tls != l.fixed.tls || !http1.EqualFold(out.authority, string(l.fixed.authority)):
-		return out, &problemMisdirected
+	case out.tls != l.fixed.tls || !l.names(out.authority):
+		return out, l.misdirected()
+	}
+	out.authority = l.fixed.authority
+	return out, nil
+}
+
+// hosted is the target of a request that says by Host alone where it goes.
+func (l Lane) hosted(r *http1.Request, out target) (target, *problem) {
+	if l.inside == nil || !r.Has.Of(http1.Host) { // HTTP/1.0 has none
+		return out, nil
+	}
+	if out.named = l.names(r.First(http1.Host)); !out.named {
+		return out, l.misdirected()
 	}
 	return out, nil
+}
+
+func (l Lane) misdirected() *problem {
+	if l.inside != nil {
+		return &problemMisdirectedInTunnel
+	}
+	return &problemMisdirected
+}
+
+// names reports whether an authority is that of the lane. In a tunnel, which leads
+// nowhere else, it may be spelt in another way, and without its port.
+func (l Lane) names(authority []byte) bool {
+	if bytes.Equal(authority, l.fixed.authority) || http1.EqualFold(authority, string(l.fixed.authority)) {
+		return true
+	}
+	if l.inside == nil {
+		return false
+	}
+	host, port, bad := splitAuthority(authority)
+	if bad != nil || port != 0 && port != l.inside.Port {
+		return false
+	}
+	addr, err := policy.Host(host)
+	switch {
+	case err != nil:
+		return false
+	case addr.IsValid():
+		return addr.String() == l.inside.Host
+	}
+	return http1.EqualFold(host, l.inside.Host)
 }
 
 // route finds the origins of a session's requests. The next is most likely for the

@@ -30,6 +30,8 @@ type Config struct {
 	// TunnelHalfClosedTimeout bounds the silence in a tunnel or an upgraded
 	// connection of which one side has ended.
 	TunnelHalfClosedTimeout time.Duration
+	// TunnelIdleTimeout bounds the silence in one that is open both ways.
+	TunnelIdleTimeout time.Duration
 	// MaxHeaderBytes bounds the head of a request or a response; 0 is 64 KiB.
 	MaxHeaderBytes int
 	// MaxClients bounds the client connections open at a time; 0 is no limit.
@@ -41,6 +43,9 @@ type Config struct {
 	RetryIdempotencyKey bool
 	// ConnectPorts are the ports CONNECT may ask for; nil is any.
 	ConnectPorts []uint16
+	// ConnectTunnelPorts are the ports to which a CONNECT is always a tunnel: what
+	// is said in it is not looked at. nil is none.
+	ConnectTunnelPorts []uint16
 	// Admit, if not nil, says whether there is memory for one more exchange or
 	// tunnel, with which so many are open. It is asked for every one.
 	Admit func(open int64) bool
@@ -127,7 +132,7 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p.roster.watcher = w
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.decider = newDecider()
+	p.decider = newDecider(cfg.ConnectTunnelPorts)
 	p.work.Add(1)
 	go p.sweep()
 	return p, nil
@@ -294,10 +299,12 @@ func (p *Proxy) Close() error {
 
 // sweepPeriod is how often sessions are looked over. An exchange is looked at
 // from its second sweep on, so fast ones are never; a session that is idle for
-// so many sweeps goes to sleep.
+// so many sweeps goes to sleep. One sweep in so many looks whether the upstream of a
+// tunnel acknowledges what it was sent: that costs a system call.
 const (
 	sweepPeriod   = 250 * time.Millisecond
 	sweepsToSleep = 4
+	sweepsToProbe = 8
 )
 
 // sweep looks whether the clients of exchanges under way are still there, for

@@ -120,7 +120,7 @@ func (r *reins) lookAfter(now time.Duration, cfg *Config) (makeRoom func()) {
 	case r.phase == carrying && r.sweeps >= 2 && r.lease != nil:
 		return r.lease.Stalled()
 	case r.phase == tunnelling && r.flow != nil:
-		r.watchFlowLocked(now, cfg.TunnelHalfClosedTimeout)
+		r.watchFlowLocked(now, cfg)
 	case r.phase == idle && r.sweeps >= sweepsToSleep && sock.CanWatch && cfg.ClientIdleTimeout == 0 && !r.gone:
 		r.drowsy = r.conn.Interrupt()
 	}
@@ -160,10 +160,55 @@ func (r *reins) letGo() (gone, dead bool) {
 
 // beginFlow begins the time in which either side may be silent, or closed for
 // writing.
-func (r *reins) beginFlow(f *flow) {
+func (r *reins) beginFlow(f *flow, now time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.phase, r.flow = tunnelling, f
+	f.since = now
+	r.phase, r.flow, r.sweeps = tunnelling, f, 0
+}
+
+// overhear is told that the upstream of a tunnel has spoken, or ended. That decides,
+// and ends the wait for the client's word, unless the client has spoken HTTP: then it
+// reports false.
+func (r *reins) overhear(f *flow) (tunnel bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f.meaning == unclear {
+		f.meaning = otherwise
+		_ = r.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+	return f.meaning == otherwise
+}
+
+// settle is told what the client of a tunnel has spoken, if that is not decided
+// already, and returns what is decided.
+func (r *reins) settle(f *flow, is speech) speech {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f.meaning == unclear {
+		f.meaning = is
+	}
+	r.resumeLocked()
+	if f.cut.Load() { // by a deadline that may just have been overwritten
+		r.conn.Interrupt()
+	}
+	return f.meaning
+}
+
+// resume lets the session wait for its client again, after a time limit, and reports
+// whether it may.
+func (r *reins) resume() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.resumeLocked()
+	return !r.gone
+}
+
+// resumeLocked keeps a cut that came before in force.
+func (r *reins) resumeLocked() {
+	if !r.gone {
+		_ = r.conn.SetReadDeadline(time.Time{})
+	}
 }
 
 // endFlow ends it, before the tunnel is counted as ended, and returns what is
@@ -171,21 +216,31 @@ func (r *reins) beginFlow(f *flow) {
 func (r *reins) endFlow() (detail string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.flow != nil && r.flow.overdue {
-		detail = "one side had ended and nothing moved any more (CARPOOL_TUNNEL_HALF_CLOSED_TIMEOUT)"
+	if r.flow != nil {
+		detail = r.flow.overdue
+	}
+	if r.dead {
+		detail = problemDead.text
 	}
 	r.flow, r.quiet = nil, false
 	return detail
 }
 
-// watchFlowLocked ends a tunnel of which one side has ended if nothing moves any
-// more, or if the client turns out to be gone altogether: nobody reads from it
-// who would notice.
-func (r *reins) watchFlowLocked(now, limit time.Duration) {
-	silence := r.flow.silence(now)
-	r.quiet = silence >= quietAfter
-	r.flow.overdue = r.flow.overdue || limit > 0 && silence >= limit
-	if r.flow.overdue || r.flow.halfClosed() && r.conn.Broken() {
+// watchFlowLocked ends a tunnel in which nothing moves any more, or of which one
+// side is gone altogether: the client, when nobody reads from it who would notice,
+// or the upstream, when it acknowledges nothing.
+func (r *reins) watchFlowLocked(now time.Duration, cfg *Config) {
+	silence, half := r.flow.silence(now), r.flow.halfClosed()
+	limit, detail := cfg.TunnelIdleTimeout, "nothing moved any more (CARPOOL_TUNNEL_IDLE_TIMEOUT)"
+	if half {
+		limit, detail = cfg.TunnelHalfClosedTimeout, "one side had ended and nothing moved any more (CARPOOL_TUNNEL_HALF_CLOSED_TIMEOUT)"
+	}
+	r.quiet = half && silence >= quietAfter
+	if limit > 0 && silence >= limit && r.flow.overdue == "" {
+		r.flow.overdue = detail
+	}
+	r.dead = r.dead || r.sweeps%sweepsToProbe == 0 && r.lease != nil && r.lease.Silent()
+	if r.flow.overdue != "" || r.dead || half && r.conn.Broken() {
 		r.conn.Interrupt()
 		r.interruptLocked()
 	}

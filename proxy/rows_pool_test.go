@@ -462,6 +462,7 @@ func TestP20ConnectionsThatAuthenticateStayWithTheirClient(t *testing.T) {
 // A pinned connection that has died does not keep its client from others.
 func TestP20PinnedConnectionDies(t *testing.T) {
 	t.Parallel()
+	notInside(t, "a tunnel leads to one upstream")
 	r, o := start(t), newOrigin(t)
 	client := r.client()
 	auth := "Authorization: Negotiate abc\r\n"
@@ -553,6 +554,7 @@ func TestP21BoundedWaiting(t *testing.T) {
 	})
 	t.Run("P21 too many wait", func(t *testing.T) {
 		t.Parallel()
+		notInside(t, "CONNECT is what waits")
 		r, o := start(t, one, func(s *settings) { s.pool.MaxPendingPerHost = 0 }), newOrigin(t)
 		a, b := r.client(), r.client()
 		a.send(o.get("/a"))
@@ -566,6 +568,7 @@ func TestP21BoundedWaiting(t *testing.T) {
 	})
 	t.Run("P21 waited too long", func(t *testing.T) {
 		t.Parallel()
+		notInside(t, "CONNECT is what waits")
 		r, o := start(t, one, func(s *settings) { s.pool.PendingTimeout = 50 * time.Millisecond }), newOrigin(t)
 		a, b := r.client(), r.client()
 		a.send(o.get("/a"))

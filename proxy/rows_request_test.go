@@ -107,15 +107,15 @@ func TestMalformedRequestsAreRefused(t *testing.T) {
 			// The proxy may have closed its side before all is sent.
 			_ = client.trySend(strings.ReplaceAll(c.request, "{h}", o.addr) + smuggled)
 			client.refused(c.status...)
-			if n := o.accepted.Load(); n > 0 {
-				t.Fatal("a connection to the upstream was opened")
+			if o.served(0); t.Failed() {
+				t.FailNow()
 			}
 		})
 	}
 	if n := r.proxy.Stats().Refused; n != uint64(len(malformed)) {
 		t.Errorf("%d refusals are counted, want %d", n, len(malformed))
 	}
-	if n := r.stats(o).Opened; n != 0 {
+	if n := r.stats(o).Opened; n != 0 && !spoken("connect") {
 		t.Errorf("%d connections were opened", n)
 	}
 }
@@ -244,6 +244,7 @@ func TestP6cOddConnectionOfARequest(t *testing.T) {
 // R4, R5: what does not belong into a target goes nowhere.
 func TestUserInformationAndFragmentsAreCutOff(t *testing.T) {
 	t.Parallel()
+	notInside(t, "Host has to be the tunnel's")
 	for name, c := range map[string]struct{ target, arrives string }{
 		"R4 user":                  {"http://user@{h}/a", "/a"},
 		"R4 user and password":     {"http://user:secret@{h}/a?b", "/a?b"},
@@ -327,6 +328,7 @@ func TestBodiesOnMethodsThatHaveNone(t *testing.T) {
 
 func TestF19PipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 	t.Parallel()
+	notInside(t, "a tunnel leads to one upstream")
 	r, a, b := start(t), newOrigin(t), newOrigin(t)
 	client := r.client()
 	put := "Content-Length: 3\r\n\r\nabc"

@@ -104,7 +104,6 @@ func (s *session) end() {
 		return
 	}
 	s.ticket.Leave()
-	s.ticket.Virgin = false
 	s.client.lingerOn()
 	p.roster.leave(&s.reins)
 	s.reins.close(s.client.abort)
@@ -120,6 +119,13 @@ func (s *session) end() {
 // handle serves the request that begins in what the client has sent.
 func (s *session) handle(x *exchange) bool {
 	x.begin(s)
+	if s.client.unheard {
+		is, err := s.client.listen()
+		s.client.unheard = false
+		if is != plainHTTP {
+			return (&opening{s: s, x: x}).late(err) == following
+		}
+	}
 	n, err := s.client.readHead(&x.req)
 	if err != nil {
 		p := headProblem(err, &s.reins)

@@ -27,10 +27,15 @@ func newSplice(c *client, w wire) *splice {
 // run relays. It reports whether that was ended by a failure, such as a reset, which
 // has to look like one on both sides.
 func (t *splice) run() (broken bool) {
-	up := make(chan error, 1)
-	go func() { up <- t.oneWay(t.lease, t.client.stream, &t.client.in, &t.up) }()
-	down := t.oneWay(t.client.stream, t.lease, t.in, &t.down)
-	err := errors.Join(<-up, down)
+	down := make(chan error, 1)
+	go func() { down <- t.oneWay(t.client.stream, t.lease, t.in, &t.down) }()
+	up := t.oneWay(t.lease, t.client.stream, &t.client.in, &t.up)
+	return isBroken(up, <-down)
+}
+
+// isBroken reports whether one of the two directions has failed.
+func isBroken(up, down error) bool {
+	err := errors.Join(up, down)
 	rethrow(err)
 	return err != nil
 }
@@ -42,11 +47,17 @@ func (t *splice) oneWay(dst, src sock.Stream, b *sock.Buffer, count *int64) (err
 	if err == nil {
 		err = dst.CloseWrite()
 	}
-	if err != nil {
-		t.lease.Interrupt()
-		t.client.conn.Interrupt()
+	if err != nil && err != errPlainHTTP {
+		t.cut()
 	}
 	return err
+}
+
+// cut ends both directions.
+func (t *splice) cut() {
+	t.flow.cut.Store(true)
+	t.lease.Interrupt()
+	t.client.conn.Interrupt()
 }
 
 // relayBytes copies src to dst, beginning with what is in b, until src ends.

@@ -8,8 +8,8 @@ import (
 // serveConnect serves a CONNECT (RFC 9110 section 9.3.6).
 func (s *session) serveConnect(x *exchange) bool {
 	x.connect, x.http10 = true, x.req.Minor == 0
-	if s.lane.fixed != nil {
-		return s.refuse(x, &problemNoTunnel)
+	if p := s.lane.noTunnel(); p != nil {
+		return s.refuse(x, p)
 	}
 	o, err := s.route.tunnelTo(x.req.Target, s.p.cfg.ConnectPorts)
 	if err != nil {
@@ -20,37 +20,18 @@ func (s *session) serveConnect(x *exchange) bool {
 	if err := s.client.conn.Register(); err != nil {
 		return false
 	}
-	s.p.decider.decide(x.authority(), s.client.stream, func() { s.tunnel(x) })
-	return false
+	fate := s.p.decider.decide(x.authority(), s.client.stream)
+	if fate == answered {
+		return false
+	}
+	more := s.open(x, fate == tunnelled) == following
+	return s.reins.enter(busy, s.p.now()) && more
 }
 
 // authority returns host:port of the request's origin.
 func (x *exchange) authority() string {
 	k := x.origin.Key()
 	return net.JoinHostPort(k.Host, strconv.Itoa(int(k.Port)))
-}
-
-// tunnel borrows a connection that has carried nothing, and relays the client's
-// bytes on it.
-func (s *session) tunnel(x *exchange) step {
-	s.p.tunnels.Add(1)
-	defer s.p.tunnels.Add(-1) // after a panic too
-	switch {
-	case !s.reins.begin(x.origin):
-		return closing
-	case !s.p.admits():
-		return s.tell(x, x.unlent(&problemMemory))
-	}
-	s.ticket.Virgin = true // the client's connection serves nothing else
-	if _, err := s.acquire(x); err != nil {
-		return s.tell(x, x.unlent(dialProblem(err)))
-	}
-	x.status = 200
-	version := "HTTP/1.1"
-	if x.http10 {
-		version = "HTTP/1.0"
-	}
-	return s.join(x, append(append(x.respHead[:0], version...), " 200 Connection established\r\n\r\n"...))
 }
 
 // switchProtocols passes a 101 on and relays what follows, both ways (RFC 9110
@@ -65,16 +46,22 @@ func (s *session) switchProtocols(x *exchange) step {
 	return s.join(x, head)
 }
 
-// join tells the client that the connection is its own now, and makes it so. What
-// both have sent already comes first.
+// join tells the client that the connection is its own now, unless head is nil: it
+// was told. Then it makes it so. What both have sent already comes first.
 func (s *session) join(x *exchange, head []byte) step {
-	x.respHead = head
-	if _, err := s.client.stream.Write(head); err != nil {
-		return s.brokenOff(x, &clientError{err}, false)
+	if head != nil {
+		x.respHead = head
+		if _, err := s.client.stream.Write(head); err != nil {
+			return s.brokenOff(x, &clientError{err}, false)
+		}
 	}
 	t := newSplice(&s.client, x.wire)
-	s.reins.beginFlow(&t.flow)
-	broken := t.run()
+	s.reins.beginFlow(&t.flow, s.p.now())
+	return t.end(s, x, t.run())
+}
+
+// end ends the exchange that has become a splice, which has ended.
+func (t *splice) end(s *session, x *exchange, broken bool) step {
 	detail := s.reins.endFlow()
 	x.up.sent, x.received = x.up.sent+t.up, x.received+t.down
 	v := x.judge(&s.reins, complete, nil)

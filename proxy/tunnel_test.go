@@ -124,9 +124,10 @@ func TestC10HowLongATunnelIsSilent(t *testing.T) {
 		at   time.Duration
 		want time.Duration
 	}{
-		{func() {}, 100, 0}, // open both ways
-		{func() {}, 200, 0},
+		{func() {}, 100, 100}, // open both ways
+		{func() {}, 200, 200},
 		{f.Move, 300, 0},
+		{func() {}, 350, 50},
 		{f.End, 400, 0}, // one side has ended
 		{func() {}, 450, 50},
 		{func() {}, 500, 100},

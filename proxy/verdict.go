@@ -235,6 +235,8 @@ func (f *facts) inPart() verdict {
 // afterAll is why the connection of a whole answer is closed; "" if it is kept.
 func (f *facts) afterAll() pool.Reason {
 	switch {
+	case f.dead && (f.connect || f.switched):
+		return pool.PeerDead
 	case f.connect:
 		return pool.Tunnelled
 	case f.switched:

@@ -271,7 +271,7 @@ func (w *wire1) tell(f *facts) {
 		f.got = begun
 	}
 	f.reused = w.lease != nil && w.lease.Reused()
-	f.late = f.reused && !w.informed && !beginsLikeAnswer(w.in.Bytes())
+	f.late = w.lease != nil && w.lease.Carried() && !w.informed && !beginsLikeAnswer(w.in.Bytes())
 	if f.got >= headed {
 		f.idledOut = f.reused && !w.informed && r.Status == 408
 		f.switched, f.last = r.Status == 101, r.Close || r.Minor == 0 && !r.KeepAlive

@@ -48,7 +48,19 @@ func matrix() []client {
 	return append(all,
 		client{name: "node24 axios-latest keep-alive", host: loopback,
 			program: nodeProgram(24, "axios-latest", "default-agent")},
-		client{name: "curl", host: loopback, program: curlProgram},
+		// fetch of Node.js up to 26.8, and undici up to 8.6, ask by CONNECT for plain HTTP too.
+		client{name: "node22 fetch", host: loopback, program: fetchProgram(22)},
+		client{name: "node24 fetch", host: loopback, program: fetchProgram(24)},
+		client{name: "node26 fetch", host: loopback, program: fetchProgram(26)},
+		client{name: "node20 undici-6 EnvHttpProxyAgent", host: loopback,
+			program: nodeProgram(20, "undici-6", "default-agent")},
+		client{name: "node22 undici-6 ProxyAgent for each call", host: loopback,
+			program: nodeProgram(22, "undici-6", "closing-agent")},
+		client{name: "node24 undici-7 ProxyAgent for each call", host: loopback,
+			program: nodeProgram(24, "undici-7", "closing-agent")},
+		client{name: "curl", host: loopback, program: curlProgram()},
+		client{name: "curl --proxytunnel", host: loopback, program: curlProgram("--proxytunnel")},
+		client{name: "python http.client tunnel", host: loopback, program: pythonProgram("http.client")},
 		client{name: "python urllib", host: loopback, program: pythonProgram("urllib")},
 		client{name: "python requests", host: loopback, program: pythonProgram("requests")},
 		// Ruby asks no proxy for 127.0.0.0/8, whatever the environment says.
@@ -100,9 +112,20 @@ func pythonProgram(library string) func(int) (program, error) {
 	}
 }
 
-func curlProgram(int) (program, error) {
-	_, err := tool("curl", "curl")
-	return program{argv: []string{filepath.Join("programs", "client.sh")}}, err
+// fetchProgram is fetch as it comes with Node.js.
+func fetchProgram(major int) func(int) (program, error) {
+	return func(port int) (program, error) {
+		p, err := nodeProgram(major, "fetch", "default-agent")(port)
+		p.env = append(p.env, "NODE_USE_ENV_PROXY=1")
+		return p, err
+	}
+}
+
+func curlProgram(options ...string) func(int) (program, error) {
+	return func(int) (program, error) {
+		_, err := tool("curl", "curl")
+		return program{argv: append([]string{filepath.Join("programs", "client.sh")}, options...)}, err
+	}
 }
 
 func rubyProgram(int) (program, error) {

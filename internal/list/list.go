@@ -54,6 +54,20 @@ func (l *List[T]) PushBack(n *Node[T]) {
 	l.back = n
 }
 
+// InsertBefore puts a node before one that is in the list.
+func (l *List[T]) InsertBefore(n, next *Node[T]) {
+	if next.in != l {
+		panic("bug: list: put before a node that is not in the list")
+	}
+	if next == l.front {
+		l.PushFront(n)
+		return
+	}
+	l.enter(n)
+	n.prev, n.next = next.prev, next
+	next.prev.next, next.prev = n, n
+}
+
 func (l *List[T]) enter(n *Node[T]) {
 	if n.in != nil {
 		panic("bug: list: put into a list while in one")

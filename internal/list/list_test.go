@@ -46,8 +46,13 @@ func TestOrder(t *testing.T) {
 	check(t, &l, 1)
 	l.PushFront(&nodes[3])
 	check(t, &l, 3, 1)
-	nodes[1].Leave()
-	nodes[3].Leave()
+	l.InsertBefore(&nodes[2], &nodes[1])
+	check(t, &l, 3, 2, 1)
+	l.InsertBefore(&nodes[0], &nodes[3])
+	check(t, &l, 0, 3, 2, 1)
+	for i := range nodes {
+		nodes[i].Leave()
+	}
 	check(t, &l)
 }
 
@@ -60,6 +65,8 @@ func TestANodeIsInOneListAtMost(t *testing.T) {
 		"pushed behind again":       func() { a.PushBack(&in) },
 		"pushed into another":       func() { b.PushBack(&in) },
 		"pushed in front elsewhere": func() { b.PushFront(&in) },
+		"put before itself":         func() { a.InsertBefore(&in, &in) },
+		"put before one elsewhere":  func() { b.InsertBefore(&out, &in) },
 		"removed from another":      func() { b.Remove(&in) },
 		"removed, being in none":    func() { a.Remove(&out) },
 		"leaves, being in none":     func() { out.Leave() },

@@ -142,7 +142,30 @@ function superagentClient() {
   };
 }
 
+// undiciClient asks by fetch: that of Node.js itself, or of undici with a way
+// through the proxy. A new one for each call is a connection, and a CONNECT, for each.
+function undiciClient(undici, agentForEach) {
+  const { fetch, EnvHttpProxyAgent, ProxyAgent } = undici;
+  const shared = EnvHttpProxyAgent && !agentForEach ? new EnvHttpProxyAgent() : undefined;
+  const send = async (url, options) => {
+    const dispatcher = agentForEach ? new ProxyAgent(process.env.HTTP_PROXY) : shared;
+    try {
+      const response = await fetch(url, Object.assign({ dispatcher }, options));
+      if (!response.ok) {
+        throw new Error(`status ${response.status}: ${await response.text()}`);
+      }
+      return Buffer.from(await response.arrayBuffer());
+    } finally {
+      if (agentForEach) {
+        await dispatcher.close();
+      }
+    }
+  };
+  return { get: (url) => send(url), post: (url, body) => send(url, { method: 'POST', body }) };
+}
+
 const clients = {
+  'fetch': () => undiciClient({ fetch: globalThis.fetch }),
   'got-11': gotClient,
   'http.get': () => coreClient(http.get),
   'http.request': () => coreClient(http.request),
@@ -150,6 +173,8 @@ const clients = {
   'node-fetch': fetchClient,
   'request': requestClient,
   'superagent': superagentClient,
+  'undici-6': () => undiciClient(require('undici-6'), agent === 'closing-agent'),
+  'undici-7': () => undiciClient(require('undici-7'), agent === 'closing-agent'),
 };
 
 function same(what, got, want) {

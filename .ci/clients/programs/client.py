@@ -1,9 +1,12 @@
 """The client program for Python; ../doc.go says what it does.
 
-Its first argument names the library: urllib or requests.
+Its first argument names the library: urllib or requests, or http.client, which asks for a tunnel.
 """
 import hashlib
+import http.client
+import os
 import sys
+import urllib.parse
 import urllib.request
 
 library, base, calls, tag, upload_file, upload_hash, download_hash = sys.argv[1:]
@@ -24,12 +27,26 @@ def with_requests(url, body=None):
     return response.content
 
 
+def with_http_client(url, body=None):
+    target, proxy = urllib.parse.urlsplit(url), urllib.parse.urlsplit(os.environ["HTTP_PROXY"])
+    kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
+    connection = kind(proxy.hostname, proxy.port)
+    connection.set_tunnel(target.hostname, target.port)
+    connection.request("POST" if body else "GET", url[len(f"{target.scheme}://{target.netloc}"):], body)
+    response = connection.getresponse()
+    answer = response.read()
+    if response.status != 200:
+        sys.exit(f"status {response.status}: {answer}")
+    connection.close()
+    return answer
+
+
 def same(what, got, want):
     if got != want:
         sys.exit(f"{what}: got {got[:200]!r}, want {want!r}")
 
 
-send = {"urllib": with_urllib, "requests": with_requests}[library]
+send = {"urllib": with_urllib, "requests": with_requests, "http.client": with_http_client}[library]
 
 for n in range(1, int(calls) + 1):
     same(f"call {n}", send(f"{base}/echo?tag={tag}&n={n}").decode(), f"{tag} {n}")

@@ -2,10 +2,16 @@
 # The client program for curl, a process per call as in a shell script;
 # ../doc.go says what it does.
 set -eu
+tunnel=
+if [ "$1" = --proxytunnel ]; then # plain HTTP inside CONNECT, too
+	tunnel=$1
+	shift
+fi
 base=$1 calls=$2 tag=$3 upload_file=$4 upload_hash=$5 download_hash=$6
 
 # -q: whatever the user's .curlrc says, it is not tested here.
-fetch() { curl -q --silent --show-error --fail-with-body "$@"; }
+# shellcheck disable=SC2086 # an option, or nothing
+fetch() { curl -q $tunnel --silent --show-error --fail-with-body "$@"; }
 
 same() {
 	if [ "$2" != "$3" ]; then

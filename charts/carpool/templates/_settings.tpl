@@ -29,9 +29,11 @@ CARPOOL_UPSTREAM_DEAD_TIMEOUT: {"pattern":"^(\\+?(0|(([0-9]+(\\.[0-9]*)?|\\.[0-9
 CARPOOL_CLIENT_HEADER_TIMEOUT: {"pattern":"^(\\+?(0|(([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+))?$","want":"want a duration of 0 or more, e.g. 500ms, 50s or 2m"}
 CARPOOL_CLIENT_IDLE_TIMEOUT: {"pattern":"^(\\+?(0|(([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+))?$","want":"want a duration of 0 or more, e.g. 500ms, 50s or 2m"}
 CARPOOL_TUNNEL_HALF_CLOSED_TIMEOUT: {"pattern":"^(\\+?(0|(([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+))?$","want":"want a duration of 0 or more, e.g. 500ms, 50s or 2m"}
+CARPOOL_TUNNEL_IDLE_TIMEOUT: {"pattern":"^(\\+?(0|(([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+))?$","want":"want a duration of 0 or more, e.g. 500ms, 50s or 2m"}
 CARPOOL_MAX_HEADER_BYTES: {"pattern":"^(0*(1(0(2([4-9])|[3-9][0-9])|[1-9][0-9]{2})|[2-9][0-9]{3}|[1-9][0-9]{4,5}|1(0([0-3][0-9]{4}|4([0-7][0-9]{3}|8([0-4][0-9]{2}|5([0-6][0-9]|7([0-6]))))))|([1-9][0-9]{0,2}|1(0([0-1][0-9]|2([0-4]))))KiB?|1MiB?))?$","want":"want a size in bytes, KiB or MiB, e.g. 65536 or 64KiB; from 1KiB to 1MiB, e.g. 64KiB"}
 CARPOOL_CA_FILE: {"pattern":"","want":"want "}
 CARPOOL_CONNECT_PORTS: {"pattern":"^([ \\t]*0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6([0-4][0-9]{3}|5([0-4][0-9]{2}|5([0-2][0-9]|3([0-5])))))[ \\t]*(,[ \\t]*0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6([0-4][0-9]{3}|5([0-4][0-9]{2}|5([0-2][0-9]|3([0-5])))))[ \\t]*)*)?$","want":"want ports from 1 to 65535 separated by commas, e.g. 443,8443"}
+CARPOOL_CONNECT_TUNNEL_PORTS: {"pattern":"^([ \\t]*0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6([0-4][0-9]{3}|5([0-4][0-9]{2}|5([0-2][0-9]|3([0-5])))))[ \\t]*(,[ \\t]*0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6([0-4][0-9]{3}|5([0-4][0-9]{2}|5([0-2][0-9]|3([0-5])))))[ \\t]*)*)?$","want":"want ports from 1 to 65535 separated by commas, e.g. 443,8443"}
 CARPOOL_VIA: {"pattern":"^(1|t|T|TRUE|true|True|0|f|F|FALSE|false|False)?$","want":"want true or false"}
 CARPOOL_RETRY_IDEMPOTENCY_KEY: {"pattern":"^(1|t|T|TRUE|true|True|0|f|F|FALSE|false|False)?$","want":"want true or false"}
 CARPOOL_PRELOAD_DIR: {"pattern":"^(/.*)?$","want":"want an absolute path, e.g. /carpool"}

@@ -104,6 +104,9 @@ type Config struct {
 	// is no limit.
 	TunnelHalfClosedTimeout time.Duration `envconfig:"TUNNEL_HALF_CLOSED_TIMEOUT" default:"1m" help:"Longest silence in a tunnel or an upgraded connection of which one side has ended. Then both sides are closed. 0: no limit."`
 
+	// TunnelIdleTimeout is the longest silence in a tunnel or an upgraded connection that is open both ways; 0 is no limit.
+	TunnelIdleTimeout time.Duration `envconfig:"TUNNEL_IDLE_TIMEOUT" default:"0" help:"Longest silence in a tunnel or an upgraded connection that is open both ways. Then both sides are closed. 0: no limit, so that quiet WebSockets live."`
+
 	// MaxHeaderBytes is from 1KiB to 1MiB: the largest head, of a request as of a response.
 	MaxHeaderBytes Bytes `envconfig:"MAX_HEADER_BYTES" default:"64KiB" help:"Largest head of a request or a response, from 1KiB to 1MiB."`
 
@@ -112,6 +115,9 @@ type Config struct {
 
 	// ConnectPorts are the ports that CONNECT may ask for; nil is any.
 	ConnectPorts Ports `envconfig:"CONNECT_PORTS" help:"Ports that CONNECT may go to, such as 443,8443. Empty: any."`
+
+	// ConnectTunnelPorts are the ports whose tunnels are never looked into; nil is none.
+	ConnectTunnelPorts Ports `envconfig:"CONNECT_TUNNEL_PORTS" help:"Ports, such as 8080, to which CONNECT is always a tunnel: carpool does not look for plain HTTP in it. Empty: none."`
 
 	// Via says whether Via is sent, to upstreams and to clients.
 	Via bool `envconfig:"VIA" default:"false" help:"Send Via to upstreams and clients. Some upstreams, such as nginx, do not compress for requests that have it."`

@@ -104,8 +104,9 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"WARM": {"orders=4", func(c *config.Config) {
 			c.Warm = config.Warm{{Origin: config.Origin{Host: "orders", Port: 80}, Conns: 4}}
 		}},
-		"CACHE_DIR": {"/cache", func(c *config.Config) { c.CacheDir = "/cache" }},
-
+		"CACHE_DIR":                  {"/cache", func(c *config.Config) { c.CacheDir = "/cache" }},
+		"CONNECT_TUNNEL_PORTS":       {"8080", func(c *config.Config) { c.ConnectTunnelPorts = config.Ports{8080} }},
+		"TUNNEL_IDLE_TIMEOUT":        {"1h", func(c *config.Config) { c.TunnelIdleTimeout = time.Hour }},
 		"TUNNEL_HALF_CLOSED_TIMEOUT": {"90s", func(c *config.Config) { c.TunnelHalfClosedTimeout = 90 * time.Second }},
 	}
 	for _, s := range config.Settings() {

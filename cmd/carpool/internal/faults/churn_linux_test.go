@@ -238,3 +238,63 @@ func askRaw(t testing.TB, n int, c net.Conn, request string) {
 		t.Fatalf("client %d is answered %q", n, buffer)
 	}
 }
+
+// What a client with a CONNECT takes while it is idle: with plain HTTP in it, it is
+// like any other; as a tunnel it has two goroutines and an upstream connection.
+func TestX15IdleTunnelsCostLittle(t *testing.T) {
+	clients := 2000
+	if testing.Short() || testkit.Race {
+		clients = 200
+	}
+	up := newPlain(t)
+	addr := up.Addr().String()
+	for name, kind := range map[string]struct {
+		limit int
+		ask   func(net.Conn)
+	}{
+		"plain HTTP": {10 << 10, func(conn net.Conn) {
+			askRaw(t, 0, conn, "GET / HTTP/1.1\r\nHost: "+addr+"\r\n\r\n")
+		}},
+		"a tunnel": {24 << 10, func(conn net.Conn) { // the upstream takes anything that ends like a head
+			askRaw(t, 0, conn, "BREW / HTTP/1.1\r\nHost: "+addr+"\r\n\r\n")
+		}},
+	} {
+		t.Run("X15 "+name, func(t *testing.T) {
+			c := carpooltest.Start(t)
+			var all []net.Conn
+			defer func() {
+				for _, conn := range all {
+					_ = conn.Close()
+				}
+			}()
+			open := func() {
+				conn, err := net.Dial("tcp", c.Proxy)
+				if err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, conn)
+				_ = conn.SetDeadline(time.Now().Add(testkit.Patience))
+				if _, err := io.WriteString(conn, "CONNECT "+addr+" HTTP/1.1\r\nHost: "+addr+"\r\n\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				answer := make([]byte, len("HTTP/1.1 200 Connection established\r\n\r\n"))
+				if _, err := io.ReadFull(conn, answer); err != nil || string(answer[:13]) != "HTTP/1.1 200 " {
+					t.Fatalf("%q, %v", answer, err)
+				}
+				kind.ask(conn)
+			}
+			for range 20 {
+				open()
+			}
+			before := c.Pss(t)
+			for range clients {
+				open()
+			}
+			each := (c.Pss(t) - before) / clients
+			t.Logf("%s: %d of them take %d bytes of carpool's memory each", name, clients, each)
+			if each > kind.limit && !testkit.Race {
+				t.Errorf("one takes %d bytes", each)
+			}
+		})
+	}
+}

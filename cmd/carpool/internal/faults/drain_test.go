@@ -2,6 +2,7 @@ package faults_test
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -128,7 +129,8 @@ func TestX20CutsOffAtTheTimeout(t *testing.T) {
 func TestX20WaitsForTunnels(t *testing.T) {
 	t.Parallel()
 	up := carpooltest.NewUpstream(t)
-	c := carpooltest.Start(t)
+	_, port, _ := net.SplitHostPort(up.Listener.Addr().String())
+	c := carpooltest.Start(t, "CARPOOL_CONNECT_TUNNEL_PORTS="+port) // for HTTP is spoken in it
 	tunnel := c.Dial()
 	openTunnel(t, tunnel, up.Listener.Addr().String())
 	c.Terminate()

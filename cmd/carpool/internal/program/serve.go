@@ -150,9 +150,9 @@ func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, c
 	return proxy.Config{
 		Upstreams: upstreams, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
 		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout, BodyIdleTimeout: cfg.BodyIdleTimeout,
-		TunnelHalfClosedTimeout: cfg.TunnelHalfClosedTimeout,
-		MaxHeaderBytes:          int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
-		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectPorts: cfg.ConnectPorts,
+		TunnelHalfClosedTimeout: cfg.TunnelHalfClosedTimeout, TunnelIdleTimeout: cfg.TunnelIdleTimeout,
+		MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
+		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectPorts: cfg.ConnectPorts, ConnectTunnelPorts: cfg.ConnectTunnelPorts,
 		Admit: guard.AdmitRequest,
 		Log:   accessLog(cfg, log), LogAll: cfg.AccessLog == config.AccessAll,
 		Fault: fault,

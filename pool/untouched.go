@@ -1,0 +1,88 @@
+package pool
+
+import "time"
+
+// Who opens a tunnel borrows a connection before it is known what the tunnel is
+// for. If that is HTTP, the connection goes back as it came, and each request in the
+// tunnel borrows one for itself.
+
+// Carried reports whether the connection has carried an exchange, so that what
+// speaks there is HTTP, and is of no use to anything else.
+func (l *Lease) Carried() bool { return l.requests > 0 }
+
+// Return gives back a connection of which the borrower has made no use: nothing was
+// sent on it. It goes on being idle since it was before, or since it was opened.
+func (l *Lease) Return() {
+	l.comeBack()
+	l.reused = false // not in this loan
+	switch {
+	case l.pinned:
+		l.close(Pinned)
+	case l.origin.overdue(l):
+		l.close(MaxAge)
+	case l.origin.resume(l):
+		l.origin.pool.list(l.origin)
+		l.origin.pool.relieve()
+	default:
+		l.putIdle()
+	}
+}
+
+// resume puts a connection back among the idle ones if nothing has changed for it;
+// or else give decides.
+func (o *Origin) resume(l *Lease) bool {
+	now := o.pool.now()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if l.hungUp || l.endpoint.leaving || o.queue.waiting.Len() > 0 || !o.manners.keeps(now) || o.pool.ctx.Err() != nil || o.gone.Load() ||
+		o.idle.free.Len() >= o.pool.cfg.MaxIdlePerHost {
+		return false
+	}
+	since := l.idleSince
+	if l.requests > 0 && l.idled == 0 { // it was handed on straight from an exchange
+		since = now
+	}
+	o.carriedLocked(l, now)
+	o.idle.putSince(l, since)
+	return true
+}
+
+// putSince makes a connection idle that has been so since then.
+func (s *idleConns) putSince(l *Lease, since time.Duration) {
+	l.idleSince = since
+	next := s.free.Front()
+	for next != nil && next.Value.idleSince > since {
+		next = next.Next()
+	}
+	l.endpoint.idle.put(l)
+	if next == nil {
+		s.free.PushBack(&l.node.all)
+	} else {
+		s.free.InsertBefore(&l.node.all, next)
+	}
+}
+
+// asNew takes the connection in front for a request that asks for a new one, if it
+// has carried nothing and was opened, or given back, a moment ago: the CONNECT in
+// which the request comes has opened it. One that is sent again gets a new one.
+func (s *idleConns) asNew(t *Ticket, now time.Duration) *Lease {
+	n := s.free.Front()
+	if !t.Fresh || t.Virgin || t.Avoid.IsValid() || n == nil || n.Value.Carried() || now-n.Value.idleSince > brief {
+		return nil
+	}
+	l := n.Value
+	l.node.Leave()
+	l.idled, l.reused, l.report.began = now-l.idleSince, false, now
+	return l
+}
+
+// SetOpaque notes whether what tunnels to the origin carry is something other than
+// HTTP, as far as the last of them has shown. It may be called from any goroutine.
+func (o *Origin) SetOpaque(is bool) {
+	if o.opaque.Load() != is {
+		o.opaque.Store(is)
+	}
+}
+
+// Opaque reports what SetOpaque has noted last, false at first.
+func (o *Origin) Opaque() bool { return o.opaque.Load() }

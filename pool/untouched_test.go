@@ -1,0 +1,138 @@
+package pool_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/carpoolproxy/carpool/pool"
+)
+
+func TestAConnectionThatWasNotTouchedGoesBackAsItWas(t *testing.T) {
+	u := newUpstream(t)
+	p := newPool(t)
+	o := u.origin(p)
+	first, second := acquire(t, o, pool.Ticket{}), acquire(t, o, pool.Ticket{})
+	if first.Carried() {
+		t.Error("a new connection has carried something")
+	}
+	first.Release()
+	second.Release()
+	o.PassTime(30 * time.Second)
+	for range 3 {
+		l := acquire(t, o, pool.Ticket{Replayable: true})
+		if l != second || !l.Carried() {
+			t.Fatal("it is not the one that was used last")
+		}
+		l.Return()
+	}
+	if s := stats(t, p); s.Reused != 0 || s.Idle != 2 || s.Opened != 2 {
+		t.Errorf("it counts as an exchange: %+v", s)
+	}
+	l := acquire(t, o, pool.Ticket{Replayable: true})
+	if idled := l.Idled(); idled < 30*time.Second {
+		t.Errorf("it has been idle for %v, it is said", idled)
+	}
+	l.Discard(pool.NotKept)
+}
+
+func TestANewConnectionThatWasNotTouchedServesOthers(t *testing.T) {
+	u := newUpstream(t)
+	p := newPool(t)
+	o := u.origin(p)
+	l := acquire(t, o, pool.Ticket{Virgin: true})
+	l.Return()
+	again := acquire(t, o, pool.Ticket{})
+	if again != l || again.Carried() || !again.Reused() {
+		t.Error("it is not taken for one that was open for a while and has carried nothing")
+	}
+	again.Release()
+	if s := stats(t, p); s.Opened != 1 || s.Reused != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestANewConnectionIsIdleBehindThoseThatWereUsedSince(t *testing.T) {
+	u := newUpstream(t)
+	p := newPool(t)
+	o := u.origin(p)
+	old := acquire(t, o, pool.Ticket{Virgin: true})
+	used := acquire(t, o, pool.Ticket{Fresh: true})
+	used.Release()
+	old.Return()
+	if l := acquire(t, o, pool.Ticket{Replayable: true}); l != used {
+		t.Error("the one that was used last is not in front")
+	} else {
+		l.Release()
+	}
+}
+
+func TestAReturnedConnectionGoesToWhoWaits(t *testing.T) {
+	u := newUpstream(t)
+	p := newPool(t, func(c *pool.Config) { c.MaxConnsPerHost = 1 })
+	o := u.origin(p)
+	l := acquire(t, o, pool.Ticket{})
+	w := enqueue(t, p, o, pool.Ticket{Replayable: true})
+	l.Return()
+	next := w.lease(t)
+	if next != l {
+		t.Error("it went elsewhere")
+	}
+	next.Release()
+}
+
+func TestWhoAsksForANewConnectionMayHaveOneThatHasJustBeenOpened(t *testing.T) {
+	u := newUpstream(t)
+	p := newPool(t)
+	o := u.origin(p)
+	l := acquire(t, o, pool.Ticket{Virgin: true})
+	l.Return()
+	for name, k := range map[string]pool.Ticket{
+		"who is sent again":          {Fresh: true, Avoid: l.Addr().Addr()},
+		"what is no HTTP":            {Virgin: true},
+		"what is no HTTP, but Fresh": {Virgin: true, Fresh: true},
+	} {
+		other := acquire(t, o, k)
+		if other == l {
+			t.Errorf("%s got it", name)
+		}
+		other.Discard(pool.NotKept)
+	}
+	again := acquire(t, o, pool.Ticket{Fresh: true})
+	if again != l {
+		t.Error("another was opened")
+	}
+	again.Return()
+	o.PassTime(time.Second)
+	if other := acquire(t, o, pool.Ticket{Fresh: true}); other == l {
+		t.Error("it is taken for new after a second")
+	} else {
+		other.Release()
+	}
+}
+
+func TestReturnEndsALoan(t *testing.T) {
+	u := newUpstream(t)
+	p := newPool(t, func(c *pool.Config) { c.MaxIdlePerHost = 0 })
+	o := u.origin(p)
+	l := acquire(t, o, pool.Ticket{})
+	l.Return()
+	if s := stats(t, p); s.Closed[pool.MaxIdle] != 1 {
+		t.Errorf("closed %v", s.Closed)
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("it was given back twice")
+		}
+	}()
+	l.Return()
+}
+
+func TestAnOriginRemembersWhatTunnelsCarried(t *testing.T) {
+	u := newUpstream(t)
+	o := u.origin(newPool(t))
+	for _, is := range []bool{false, true, true, false} {
+		if o.SetOpaque(is); o.Opaque() != is {
+			t.Errorf("it is not %v", is)
+		}
+	}
+}

@@ -1,0 +1,201 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/pool"
+)
+
+// opening is a CONNECT on its way to become what it is meant for. It borrows a
+// connection, so that the client is told if there is none. Then the first to speak
+// decides, and no timer:
+//
+//   - The upstream: it is a tunnel.
+//   - The client, in HTTP/1: the session goes on with its requests. Each of them
+//     borrows a connection for itself, as those on the proxy's own port do.
+//   - The client, in anything else: it is a tunnel, on a connection that has never
+//     carried HTTP.
+//
+// The connection that was lent may have carried requests. Then its upstream waits
+// for the client to speak, and bytes of its own are no part of the tunnel. So it goes
+// back at once, and the client is heard (client.unheard) whenever it speaks.
+type opening struct {
+	*splice // from listen on
+	s       *session
+	x       *exchange
+}
+
+// open answers a CONNECT to the origin of x, and sees to what becomes of it. closed
+// says that nobody may look into the tunnel.
+func (s *session) open(x *exchange, closed bool) step {
+	s.p.tunnels.Add(1)
+	defer s.p.tunnels.Add(-1) // after a panic too
+	o := &opening{s: s, x: x}
+	lease, p := o.borrow(closed || x.origin.Opaque())
+	if p != nil {
+		return s.tell(x, x.unlent(p))
+	}
+	x.status = 200
+	established := x.established()
+	switch {
+	case lease.Carried():
+		s.reins.letGo()
+		lease.Return()
+		if _, err := s.client.stream.Write(established); err != nil {
+			return closing
+		}
+		s.client.unheard = true
+		return o.enter()
+	case closed:
+		return s.join(x, established)
+	}
+	if _, err := s.client.stream.Write(established); err != nil {
+		return s.brokenOff(x, &clientError{err}, false)
+	}
+	return o.listen()
+}
+
+// established is the answer to a CONNECT (RFC 9110 section 9.3.6).
+func (x *exchange) established() []byte {
+	x.respHead = append(x.respHead[:0], "HTTP/1.1 200 Connection established\r\n\r\n"...)
+	if x.http10 {
+		x.respHead[len("HTTP/1.")] = '0'
+	}
+	return x.respHead
+}
+
+// borrow borrows a connection, virgin or as a request would.
+func (o *opening) borrow(virgin bool) (*pool.Lease, *problem) {
+	s, x := o.s, o.x
+	switch {
+	case !s.reins.begin(x.origin):
+		return nil, &problemClientGone
+	case !s.p.admits():
+		return nil, &problemMemory
+	}
+	s.ticket.Virgin = virgin
+	lease, err := s.acquire(x)
+	s.ticket.Virgin = false
+	if err != nil {
+		return nil, dialProblem(err)
+	}
+	return lease, nil
+}
+
+// enter makes the session go on with the requests in the tunnel.
+func (o *opening) enter() step {
+	o.s.lane = within(o.x.origin.Key())
+	o.s.p.log(o.x, o.x.status, noError, "")
+	return following
+}
+
+// listen waits for whoever speaks first. The connection has carried nothing.
+func (o *opening) listen() step {
+	s, x := o.s, o.x
+	o.splice = newSplice(&s.client, x.wire)
+	s.reins.beginFlow(&o.flow, s.p.now())
+	http, broken := o.run()
+	if !http {
+		x.origin.SetOpaque(o.up+o.down > 0 || x.origin.Opaque())
+		return o.end(s, x, broken)
+	}
+	x.origin.SetOpaque(false)
+	s.reins.endFlow()
+	gone, _ := s.reins.letGo()
+	switch {
+	case gone:
+		o.lease.Discard(pool.ClientGone)
+		return closing
+	case o.in.Len() > 0: // the upstream has spoken too
+		o.lease.Discard(pool.StrayBytes)
+	case o.lease.SetDeadline(time.Time{}) != nil:
+		o.lease.Discard(pool.UpstreamClosed)
+	default:
+		o.lease.Return()
+	}
+	return o.enter()
+}
+
+// run relays, like splice.run, unless the client turns out to speak HTTP.
+func (o *opening) run() (http, broken bool) {
+	r := &o.s.reins
+	down := make(chan error, 1)
+	go func() {
+		down <- o.oneWay(o.client.stream, &firstWord{Stream: o.lease, reins: r, flow: &o.flow}, o.in, &o.down)
+	}()
+	is, up := o.hear()
+	if r.settle(&o.flow, is) == plainHTTP {
+		_ = o.lease.SetReadDeadline(time.Unix(1, 0))
+		rethrow(<-down)
+		return true, false
+	}
+	if o.client.in.Len() > 0 { // known from now on, for a tunnel may last
+		o.x.origin.SetOpaque(true)
+	}
+	if up == nil || isEnd(up) && !r.isGone() {
+		up = o.oneWay(o.lease, o.client.stream, &o.client.in, &o.up)
+	} else {
+		o.cut()
+	}
+	return false, isBroken(up, <-down)
+}
+
+// hear listens to the client. A panic is an error like any other, so that the
+// goroutine of the other direction ends before the session does.
+func (o *opening) hear() (is speech, err error) {
+	defer catch(&err)
+	return o.client.listen()
+}
+
+// isEnd reports whether an error of listen means that the tunnel goes on: the
+// client has ended its side, or nobody waits any longer for what it has to say.
+func isEnd(err error) bool { return err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded) }
+
+// firstWord is an upstream in an opening: that it speaks, or ends, decides.
+type firstWord struct {
+	sock.Stream
+	reins  *reins
+	flow   *flow
+	spoken bool
+}
+
+// errPlainHTTP is why the tunnel does not read from the upstream any more.
+var errPlainHTTP = errors.New("proxy: what the client speaks is plain HTTP")
+
+// Fill implements sock.Stream.
+func (f *firstWord) Fill(b *sock.Buffer) error {
+	err := f.Stream.Fill(b)
+	if !f.spoken {
+		if f.spoken = true; !f.reins.overhear(f.flow) {
+			return errPlainHTTP
+		}
+	}
+	return err
+}
+
+// late makes a tunnel of what the client says so late that the connection for it was
+// given back. It was told that there is one, so if there is none now it is cut off.
+// err is how listening to it has ended.
+func (o *opening) late(err error) step {
+	s, x := o.s, o.x
+	x.connect = true
+	x.origin, _ = s.route.to(*s.lane.fixed) // it was found before
+	if err != nil && !isEnd(err) || !s.reins.resume() {
+		return closing
+	}
+	s.p.tunnels.Add(1)
+	defer s.p.tunnels.Add(-1)
+	x.origin.SetOpaque(true)
+	x.status = 200
+	if _, p := o.borrow(true); p != nil {
+		s.client.abort = true
+		s.p.errors[p.kind].Add(1)
+		s.p.log(x, p.status, p.kind, p.text)
+		return closing
+	}
+	return s.join(x, nil)
+}
