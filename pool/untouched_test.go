@@ -9,7 +9,7 @@ import (
 
 func TestAConnectionThatWasNotTouchedGoesBackAsItWas(t *testing.T) {
 	u := newUpstream(t)
-	p := newPool(t)
+	p := newPool(t, func(c *pool.Config) { c.Reuse = true })
 	o := u.origin(p)
 	first, second := acquire(t, o, pool.Ticket{}), acquire(t, o, pool.Ticket{})
 	if first.Carried() {

@@ -268,7 +268,7 @@ func TestC9WhatIsNoHTTPIsATunnel(t *testing.T) {
 // nothing is there before the client speaks, or one that is idle is enough.
 func TestTheNextTunnelIsTakenForWhatTheLastWas(t *testing.T) {
 	t.Parallel()
-	r, o := start(t), newOrigin(t)
+	r, o := start(t, func(s *settings) { s.pool.Reuse = true }), newOrigin(t)
 	o.getInside(r.inside(o), nil)
 	r.idle(o, 1)
 	late := r.inside(o)
