@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"net/netip"
 	"os"
 	"reflect"
 	"regexp"
@@ -43,6 +44,7 @@ func defaults() config.Config {
 		ClientHeaderTimeout: 10 * time.Second,
 		MaxHeaderBytes:      64 * config.KiB,
 		BypassPorts:         config.PortsOrOff{80, 8080},
+		Policy:              config.PolicyEnforce,
 		DrainTimeout:        25 * time.Second,
 
 		TunnelHalfClosedTimeout: time.Minute,
@@ -75,6 +77,12 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"PENDING_TIMEOUT":         {"1s", func(c *config.Config) { c.PendingTimeout = time.Second }},
 		"MAX_IDLE_PER_HOST":       {"0", func(c *config.Config) { c.MaxIdlePerHost = 0 }},
 		"NO_REUSE_HOSTS":          {"Legacy", func(c *config.Config) { c.NoReuseHosts = config.Hosts{{Name: "legacy"}} }},
+		"ALLOW_HOSTS":             {".Example.com", func(c *config.Config) { c.AllowHosts = config.Hosts{{Name: "example.com", Below: true}} }},
+		"DENY_HOSTS":              {"[::1]:80", func(c *config.Config) { c.DenyHosts = config.Hosts{{Name: "::1", Port: 80}} }},
+		"ALLOW_CIDRS":             {"10.1.0.0/8", func(c *config.Config) { c.AllowCIDRs = config.CIDRs{netip.MustParsePrefix("10.0.0.0/8")} }},
+		"DENY_CIDRS":              {"::1", func(c *config.Config) { c.DenyCIDRs = config.CIDRs{netip.MustParsePrefix("::1/128")} }},
+		"ALLOW_METADATA":          {"true", func(c *config.Config) { c.AllowMetadata = true }},
+		"POLICY":                  {"report", func(c *config.Config) { c.Policy = config.PolicyReport }},
 		"DIAL_TIMEOUT":            {"500ms", func(c *config.Config) { c.DialTimeout = time.Second / 2 }},
 		"RESPONSE_HEADER_TIMEOUT": {"1h", func(c *config.Config) { c.ResponseHeaderTimeout = time.Hour }},
 		"BODY_IDLE_TIMEOUT":       {"1h0m1s", func(c *config.Config) { c.BodyIdleTimeout = time.Hour + time.Second }},
@@ -193,6 +201,8 @@ func TestABadValueIsNamedWithWhatIsExpected(t *testing.T) {
 			"a,", ",a", "a,,b", " ", "a b", "a;b", "*", "*.a", ".", "..a", "a..b", "http://a", "a/b", "a:", "a:0", "a:http", "a:65536", "a:+1",
 			"::1", "[::1", "[a]", "[::1]x", "10.0.0.0/8", "10.1", ".10.0.0.7", "user@a", "a:80:80", "é",
 		}},
+		"ALLOW_CIDRS": {"want ranges of IP addresses, or addresses": {"a", "10.0.0.0/33", ",", "10/8"}},
+		"POLICY":      {"want one of [enforce report]": {"off", "Report"}},
 		"PRELOAD_DIR": {"want an absolute path, e.g. /carpool": {"carpool", "./carpool", "../carpool", " /carpool"}},
 		"LOG_LEVEL":   {"want debug, info, warn or error": {"verbose", "2"}},
 		"LOG_FORMAT":  {"want one of [json console]": {"text", "JSON"}},
@@ -307,7 +317,7 @@ func TestAnUnknownNameWarnsAndSuggests(t *testing.T) {
 		"CARPOOL_":                          "",
 		"CARPOOL_BIN":                       "",
 		"CARPOOL_PORT":                      "",
-		"CARPOOL_ALLOW_HOSTS":               "",
+		"CARPOOL_FORBID_HOSTS":              "",
 		"CARPOOL_SERVICE_HOSTS":             "",
 		"CARPOOL_" + strings.Repeat("X", 9): "",
 	} {
@@ -428,7 +438,7 @@ func TestWriteEffectiveMarksWhatDiffers(t *testing.T) {
 		"CARPOOL_IDLE_TIMEOUT=90s", "CARPOOL_MAX_CONN_AGE=3600s", "CARPOOL_BODY_IDLE_TIMEOUT=120s", "CARPOOL_DIAL_TIMEOUT=5000ms",
 		"CARPOOL_MAX_HEADER_BYTES=131072", "CARPOOL_CONNECT_PORTS=443, 8443", "CARPOOL_VIA=1", "CARPOOL_DRAIN_TIMEOUT=10s",
 		"CARPOOL_LOG_LEVEL=WARN", "CARPOOL_MAX_CONN_AGE_JITTER=.25", "CARPOOL_BYPASS_PORTS=off",
-		"CARPOOL_NO_REUSE_HOSTS=Legacy.:80, .Old.example,[::FFFF],10.0.0.7",
+		"CARPOOL_NO_REUSE_HOSTS=Legacy.:80, .Old.example,[::FFFF],10.0.0.7", "CARPOOL_DENY_CIDRS=10.1.2.3/8, ::ffff:192.0.2.7",
 	}
 	c := load(t, environ...)
 	got := effective(t, c)
@@ -442,6 +452,7 @@ func TestWriteEffectiveMarksWhatDiffers(t *testing.T) {
 		"CARPOOL_VIA=true  # default false",
 		"CARPOOL_BYPASS_PORTS=off  # default 80,8080",
 		"CARPOOL_NO_REUSE_HOSTS=legacy:80,.old.example,[::ffff],10.0.0.7  # default empty",
+		"CARPOOL_DENY_CIDRS=10.0.0.0/8,192.0.2.7/32  # default empty",
 		"CARPOOL_DRAIN_TIMEOUT=10s  # default 25s",
 		"CARPOOL_LOG_LEVEL=warn  # default info",
 		"CARPOOL_MAX_CONN_AGE_JITTER=0.25  # default 0.2",

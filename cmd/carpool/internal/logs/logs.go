@@ -20,8 +20,13 @@ const (
 	lastWait = time.Second
 )
 
-// Request is the message of a line about one request.
-const Request = "request"
+// Messages of lines of which there may be many.
+const (
+	// Request is of a line about one request.
+	Request = "request"
+	// Reported is of a line about what a rule would have refused.
+	Reported = "let through by CARPOOL_POLICY=report"
+)
 
 // Log is where log lines go. It is safe for concurrent use.
 type Log struct {

@@ -23,6 +23,7 @@ import (
 	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
+	"github.com/carpoolproxy/carpool/proxy/policy"
 )
 
 // sidecar is all of a running carpool.
@@ -103,6 +104,8 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	})
 	fault := func(what string, err error) { log.Error(what, zap.String("error", logs.Text(err.Error()))) }
 	own := []netip.AddrPort{addrPort(s.listener.Addr()), addrPort(s.admin.Addr())}
+	out := egress(cfg, own, log.Logger)
+	noReuse := policy.NewHostSet(cfg.NoReuseHosts)
 	upstreams, clients, admins := budget()
 	if s.pool, err = pool.New(pool.Config{
 		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
@@ -110,12 +113,15 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxConns: upstreams,
 		MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
 		DNSTimeout: cfg.DNSTimeout, DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
-		NoReuse:   func(k pool.Key) bool { return cfg.NoReuseHosts.Match(k.Host, k.Port) },
-		CheckAddr: proxy.Egress(own, own[0].Addr().IsLoopback()), Fault: fault,
+		NoReuse: func(k pool.Key) bool {
+			_, named := noReuse.Match([]byte(k.Host), k.Port)
+			return named
+		},
+		CheckAddr: out.CheckAddr, Fault: fault,
 	}); err != nil {
 		return nil, err
 	}
-	if s.proxy, err = proxy.New(proxyConfig(cfg, s.pool, guard, clients, log.Logger, fault)); err != nil {
+	if s.proxy, err = proxy.New(proxyConfig(cfg, s.pool, out, guard, clients, log.Logger, fault)); err != nil {
 		return nil, err
 	}
 	s.memory = guard
@@ -129,17 +135,31 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	return s, nil
 }
 
-func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, clients int, log *zap.Logger, fault func(string, error)) proxy.Config {
+func proxyConfig(cfg config.Config, upstreams *pool.Pool, out *proxy.Egress, guard *memory.Guard, clients int, log *zap.Logger, fault func(string, error)) proxy.Config {
 	return proxy.Config{
-		Upstreams: upstreams, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
+		Upstreams: upstreams, Egress: out, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
 		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout, BodyIdleTimeout: cfg.BodyIdleTimeout,
 		TunnelHalfClosedTimeout: cfg.TunnelHalfClosedTimeout,
 		MaxHeaderBytes:          int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
-		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectPorts: cfg.ConnectPorts,
-		Admit: guard.AdmitRequest,
-		Log:   accessLog(cfg, log), LogAll: cfg.AccessLog == config.AccessAll,
+		RetryIdempotencyKey: cfg.RetryIdempotencyKey,
+		Admit:               guard.AdmitRequest,
+		Log:                 accessLog(cfg, log), LogAll: cfg.AccessLog == config.AccessAll,
 		Fault: fault,
 	}
+}
+
+// egress returns what decides where requests may go, for these listeners of
+// carpool's own, of which the first is the proxy's.
+func egress(cfg config.Config, own []netip.AddrPort, log *zap.Logger) *proxy.Egress {
+	return proxy.NewEgress(proxy.EgressConfig{
+		Listeners: own, OnLoopback: own[0].Addr().IsLoopback(),
+		Rules: policy.Rules{
+			AllowHosts: policy.NewHostSet(cfg.AllowHosts), DenyHosts: policy.NewHostSet(cfg.DenyHosts),
+			AllowCIDRs: cfg.AllowCIDRs, DenyCIDRs: cfg.DenyCIDRs,
+			ConnectPorts: cfg.ConnectPorts, AllowMetadata: cfg.AllowMetadata,
+		},
+		Report: cfg.Policy == config.PolicyReport, Reported: reportLog(log),
+	})
 }
 
 func (s *sidecar) close() {
