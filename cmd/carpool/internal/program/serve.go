@@ -20,6 +20,7 @@ import (
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/logs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/seen"
 	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
@@ -106,6 +107,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	own := []netip.AddrPort{addrPort(s.listener.Addr()), addrPort(s.admin.Addr())}
 	out := egress(cfg, own, log.Logger)
 	noReuse := policy.NewHostSet(cfg.NoReuseHosts)
+	var hosts seen.Origins
 	upstreams, clients, admins := budget()
 	if s.pool, err = pool.New(pool.Config{
 		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
@@ -113,7 +115,8 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxConns: upstreams,
 		MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
 		DNSTimeout: cfg.DNSTimeout, DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
-		NoReuse: func(k pool.Key) bool {
+		NoReuse: func(k pool.Key) bool { // asked for each new origin
+			hosts.Note(k)
 			_, named := noReuse.Match([]byte(k.Host), k.Port)
 			return named
 		},
@@ -129,7 +132,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	sock.Ration(guard.AdmitBuffer)
 	s.admin.Serve(admin.Sources{
 		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts, s.pool.Ended), Memory: guard,
-		Log: log, Errors: log.Logger, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
+		Log: log, Errors: log.Logger, Seen: &hosts, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
 	})
 	go func() { _ = s.proxy.Serve(s.listener, proxy.Lane{}) }() // ends with proxy.Close
 	return s, nil
