@@ -89,7 +89,7 @@ func (r *rig) refusals(rule string) proxy.RuleStats {
 
 var loopback = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
 
-func TestS5ADeniedNameIsNeverLookedUp(t *testing.T) {
+func TestS9ADeniedHostIsNeverLookedUp(t *testing.T) {
 	t.Parallel()
 	o := newOrigin(t)
 	look := &lookUps{names: names{"good.test": loopback, "s3cret.bad.test": loopback, "other.test": loopback}}
@@ -122,8 +122,8 @@ func TestS5ADeniedNameIsNeverLookedUp(t *testing.T) {
 	}
 }
 
-// R4: what a request is for is its target, whatever else names a host.
-func TestTheHostThatIsJudgedIsTheOneThatIsAskedFor(t *testing.T) {
+// What a request is for is its target, whatever else names a host.
+func TestS9TheHostThatIsJudgedIsTheOneThatIsAskedFor(t *testing.T) {
 	t.Parallel()
 	o := newOrigin(t)
 	r := start(t, func(s *settings) {
@@ -149,13 +149,13 @@ func TestTheHostThatIsJudgedIsTheOneThatIsAskedFor(t *testing.T) {
 	client.want(ok)
 }
 
-func TestS4AnAllowedNameOpensNoDeniedAddress(t *testing.T) {
+func TestS10AnAllowedNameOpensNoDeniedAddress(t *testing.T) {
 	t.Parallel()
 	denied, metadata := netip.MustParseAddr("127.9.9.9"), netip.MustParseAddr("169.254.169.254")
 	ruled := func(s *settings) {
 		s.ruled(proxy.EgressConfig{Rules: rules(".test,127.9.9.9", "", "127.0.0.0/8,169.254.169.254/32", "127.9.0.0/16,::1/128")})
 	}
-	t.Run("S4 the name leads to a denied address", func(t *testing.T) {
+	t.Run("S10 the name leads to a denied address", func(t *testing.T) {
 		t.Parallel()
 		r := start(t, ruled, func(s *settings) {
 			s.pool.Resolver = names{
@@ -170,7 +170,7 @@ func TestS4AnAllowedNameOpensNoDeniedAddress(t *testing.T) {
 			t.Errorf("counted %+v", r.proxy.Stats().Rules)
 		}
 	})
-	t.Run("S4 mixed answers", func(t *testing.T) {
+	t.Run("S10 mixed answers", func(t *testing.T) {
 		t.Parallel()
 		var seen asked
 		o := newOrigin(t)
@@ -185,7 +185,7 @@ func TestS4AnAllowedNameOpensNoDeniedAddress(t *testing.T) {
 			t.Errorf("counted %+v", r.proxy.Stats().Rules)
 		}
 	})
-	t.Run("S4 rebinding", func(t *testing.T) {
+	t.Run("S10 rebinding", func(t *testing.T) {
 		t.Parallel()
 		o := newOrigin(t)
 		r := start(t, ruled, func(s *settings) {
@@ -201,9 +201,9 @@ func TestS4AnAllowedNameOpensNoDeniedAddress(t *testing.T) {
 	})
 }
 
-// S4: what is open already is no way around a rule: not to a host that leads to the
+// What is open already is no way around a rule: not to a host that leads to the
 // same address, and not on a client connection that was let in for another host.
-func TestAConnectionThatIsOpenIsNoWayAroundARule(t *testing.T) {
+func TestS11AConnectionThatIsOpenIsNoWayAroundARule(t *testing.T) {
 	t.Parallel()
 	o := newOrigin(t)
 	r := start(t, func(s *settings) {
@@ -234,7 +234,7 @@ func TestAConnectionThatIsOpenIsNoWayAroundARule(t *testing.T) {
 	o.served(1)
 }
 
-func TestReportLetsThroughWhatARuleRefuses(t *testing.T) {
+func TestS12ReportLetsThroughWhatARuleRefuses(t *testing.T) {
 	t.Parallel()
 	o := newOrigin(t)
 	var mu sync.Mutex
@@ -289,8 +289,8 @@ func TestReportLetsThroughWhatARuleRefuses(t *testing.T) {
 	}
 }
 
-// S1, S7: what is built in does not depend on what is set.
-func TestReportLetsThroughNothingThatIsRefusedByDefault(t *testing.T) {
+// What is built in does not depend on what is set.
+func TestS12ReportLetsThroughNothingThatIsRefusedByDefault(t *testing.T) {
 	t.Parallel()
 	r := start(t, func(s *settings) {
 		s.ruled(proxy.EgressConfig{Rules: rules("good.test", "", "", "169.254.0.0/16"), Report: true})

@@ -123,7 +123,7 @@ func TestWithoutRulesEveryHostMayBeAskedFor(t *testing.T) {
 	}
 }
 
-func TestWhatNoEntryOfAllowHostsMatchesIsRefused(t *testing.T) {
+func TestS9WhatNoEntryOfAllowHostsMatchesIsRefused(t *testing.T) {
 	r := policy.Rules{AllowHosts: hosts(t, "orders,.example.com,10.0.0.7,[2001:db8::7]:8080"), AllowCIDRs: cidrs("10.1.0.0/16", "2001:db8:1::/48")}
 	for authority, want := range map[string]string{
 		"orders:80": "", "ORDERS:80": "", "orders.:80": "", "a.example.com:80": "", "A.EXAMPLE.COM.:443": "",
@@ -139,7 +139,7 @@ func TestWhatNoEntryOfAllowHostsMatchesIsRefused(t *testing.T) {
 	}
 }
 
-func TestDenyWinsOverAllow(t *testing.T) {
+func TestS9DenyWinsOverAllow(t *testing.T) {
 	r := policy.Rules{
 		AllowHosts: hosts(t, ".example.com,10.0.0.7"), DenyHosts: hosts(t, "admin.example.com,.secret.example.com,10.0.0.7,127.0.0.1"),
 		AllowCIDRs: cidrs("10.0.0.0/8"), DenyCIDRs: cidrs("10.9.0.0/16"),
@@ -160,7 +160,7 @@ func TestDenyWinsOverAllow(t *testing.T) {
 	}
 }
 
-func TestTheRefusalNamesTheEntryAndNotTheRequest(t *testing.T) {
+func TestS9TheRefusalNamesTheEntryAndNotTheRequest(t *testing.T) {
 	r := policy.Rules{DenyHosts: hosts(t, ".example.com:8080")}
 	d := asked(t, r, "s3cret.example.com:8080")
 	if reasonIn(t, d, "CARPOOL_DENY_HOSTS", " .example.com:8080 ") != policy.ReasonDenyHosts || strings.Contains(d.Message, "s3cret") {

@@ -14,7 +14,7 @@ import (
 	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
-// What the settings say arrives at what decides: a case is named after the setting
+// S9, S12: what the settings say arrives at what decides: a case is named after the setting
 // that refuses.
 func TestRulesOnWhereRequestsMayGo(t *testing.T) {
 	t.Parallel()
