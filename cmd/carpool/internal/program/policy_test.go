@@ -50,16 +50,16 @@ func TestRulesOnWhereRequestsMayGo(t *testing.T) {
 			if c.kind == "" {
 				action, message, other = "reported", "let through by CARPOOL_POLICY=report", "refused"
 			}
-			if n := run.Metric("carpool_policy_refusals_total", "action", other); n != 0 {
+			if n := run.Metric("carpool_policy_refusals_total", `action="`+other+`"`); n != 0 {
 				t.Errorf("%v are counted as %s", n, other)
 			}
 			if c.rule == "" {
-				if n := run.Metric("carpool_policy_refusals_total", "action", action); n != 0 {
+				if n := run.Metric("carpool_policy_refusals_total", `action="`+action+`"`); n != 0 {
 					t.Errorf("%v are counted as %s", n, action)
 				}
 				return
 			}
-			if n := run.Metric("carpool_policy_refusals_total", "rule", c.rule, "action", action); n != 1 {
+			if n := run.Metric("carpool_policy_refusals_total", `rule="`+c.rule+`"`, `action="`+action+`"`); n != 1 {
 				t.Errorf("%v are counted as %s", n, action)
 			}
 			testkit.Eventually(t, "it is logged", func() bool { return run.Log.Line(message) != nil })
