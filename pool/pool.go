@@ -92,11 +92,8 @@ func (k Key) String() string {
 	if k.TLS {
 		scheme = "https://"
 	}
-	return scheme + k.Authority()
+	return scheme + net.JoinHostPort(k.Host, strconv.Itoa(int(k.Port)))
 }
-
-// Authority returns the origin as host:port.
-func (k Key) Authority() string { return net.JoinHostPort(k.Host, strconv.Itoa(int(k.Port))) }
 
 // Lookup is a Key as it is found in a request: its host is bytes, which are not
 // kept.

@@ -46,7 +46,7 @@ func (p *Proxy) log(x *exchange, status int, kind errorKind, detail string) {
 	case x.barred != "":
 		r.Origin = x.barred
 	case x.connect && x.origin != nil:
-		r.Method, r.Origin = "CONNECT", x.origin.Key().Authority()
+		r.Method, r.Origin = "CONNECT", x.authority()
 	case x.origin != nil:
 		r.Origin = x.origin.Key().String()
 	}

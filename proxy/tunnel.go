@@ -1,5 +1,10 @@
 package proxy
 
+import (
+	"net"
+	"strconv"
+)
+
 // serveConnect serves a CONNECT (RFC 9110 section 9.3.6).
 func (s *session) serveConnect(x *exchange) bool {
 	x.connect, x.http10 = true, x.req.Minor == 0
@@ -15,8 +20,14 @@ func (s *session) serveConnect(x *exchange) bool {
 	if err := s.client.conn.Register(); err != nil {
 		return false
 	}
-	s.p.decider.decide(x.origin.Key().Authority(), s.client.stream, func() { s.tunnel(x) })
+	s.p.decider.decide(x.authority(), s.client.stream, func() { s.tunnel(x) })
 	return false
+}
+
+// authority returns host:port of the request's origin.
+func (x *exchange) authority() string {
+	k := x.origin.Key()
+	return net.JoinHostPort(k.Host, strconv.Itoa(int(k.Port)))
 }
 
 // tunnel borrows a connection that has carried nothing, and relays the client's
