@@ -116,17 +116,21 @@ func (r *Rules) opens(a netip.Addr, reason string) bool {
 	if reason == ReasonMetadata {
 		return r.AllowMetadata
 	}
-	for _, p := range r.AllowCIDRs {
-		if !p.Contains(a) {
-			continue
-		}
-		for _, o := range openable {
-			if o.Contains(p.Addr()) && o.Bits() <= p.Bits() {
-				return true
-			}
-		}
+	return slices.ContainsFunc(r.AllowCIDRs, func(p netip.Prefix) bool { return p.Contains(a) && opener(p) })
+}
+
+// opener reports whether a range can open something.
+func opener(p netip.Prefix) bool {
+	return slices.ContainsFunc(openable, func(o netip.Prefix) bool { return o.Contains(p.Addr()) && o.Bits() <= p.Bits() })
+}
+
+// Idle returns those of AllowCIDRs that have no effect: they open nothing, and without AllowHosts they allow nothing that
+// is not allowed anyway. Who has set them may have meant to limit something.
+func (r *Rules) Idle() []netip.Prefix {
+	if !r.AllowHosts.Empty() {
+		return nil
 	}
-	return false
+	return slices.DeleteFunc(slices.Clone(r.AllowCIDRs), opener)
 }
 
 // within returns the first of some ranges that an address is in.

@@ -231,6 +231,16 @@ func TestS1AllowedRangesOpenAllButMetadata(t *testing.T) {
 	}
 }
 
+func TestAllowedRangesThatHaveNoEffectAreTold(t *testing.T) {
+	ranges := cidrs("10.0.0.0/8", "169.254.171.0/24", "0.0.0.0/0", "fd00:ec2:80::/64")
+	if got := (&policy.Rules{AllowCIDRs: ranges}).Idle(); !slices.Equal(got, cidrs("10.0.0.0/8", "0.0.0.0/0")) {
+		t.Errorf("without hosts: %v", got)
+	}
+	if got := (&policy.Rules{AllowCIDRs: ranges, AllowHosts: hosts(t, "a")}).Idle(); len(got) > 0 {
+		t.Errorf("with hosts: %v", got)
+	}
+}
+
 func TestOnlyRulesThatAreSetAreConfigured(t *testing.T) {
 	configured := []string{policy.ReasonAllowHosts, policy.ReasonDenyHosts, policy.ReasonDenyCIDRs, policy.ReasonConnectPorts}
 	for _, reason := range policy.Reasons() {

@@ -72,6 +72,16 @@ func TestRulesOnWhereRequestsMayGo(t *testing.T) {
 	}
 }
 
+// An operator may take it for a list of what is allowed.
+func TestRangesThatLimitNothingAreAWarning(t *testing.T) {
+	t.Parallel()
+	run := carpooltest.Run(t, "CARPOOL_ALLOW_CIDRS=10.0.0.0/8,169.254.171.0/24")
+	message := "CARPOOL_ALLOW_CIDRS opens nothing here, and limits nothing either: CARPOOL_ALLOW_HOSTS does"
+	if line := run.Log.Line(message); line == nil || line["ranges"] != "10.0.0.0/8" {
+		t.Errorf("logged: %v", line)
+	}
+}
+
 func TestCheckSeenPrintsTheHostsThatWereAskedFor(t *testing.T) {
 	t.Parallel()
 	up := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))

@@ -154,13 +154,17 @@ func proxyConfig(cfg config.Config, upstreams *pool.Pool, out *proxy.Egress, gua
 // egress returns what decides where requests may go, for these listeners of
 // carpool's own, of which the first is the proxy's.
 func egress(cfg config.Config, own []netip.AddrPort, log *zap.Logger) *proxy.Egress {
+	rules := policy.Rules{
+		AllowHosts: policy.NewHostSet(cfg.AllowHosts), DenyHosts: policy.NewHostSet(cfg.DenyHosts),
+		AllowCIDRs: cfg.AllowCIDRs, DenyCIDRs: cfg.DenyCIDRs,
+		ConnectPorts: cfg.ConnectPorts, AllowMetadata: cfg.AllowMetadata,
+	}
+	if idle := rules.Idle(); len(idle) > 0 {
+		log.Warn("CARPOOL_ALLOW_CIDRS opens nothing here, and limits nothing either: CARPOOL_ALLOW_HOSTS does",
+			zap.String("ranges", config.CIDRs(idle).String()))
+	}
 	return proxy.NewEgress(proxy.EgressConfig{
-		Listeners: own, OnLoopback: own[0].Addr().IsLoopback(),
-		Rules: policy.Rules{
-			AllowHosts: policy.NewHostSet(cfg.AllowHosts), DenyHosts: policy.NewHostSet(cfg.DenyHosts),
-			AllowCIDRs: cfg.AllowCIDRs, DenyCIDRs: cfg.DenyCIDRs,
-			ConnectPorts: cfg.ConnectPorts, AllowMetadata: cfg.AllowMetadata,
-		},
+		Listeners: own, OnLoopback: own[0].Addr().IsLoopback(), Rules: rules,
 		Report: cfg.Policy == config.PolicyReport, Reported: reportLog(log),
 	})
 }
