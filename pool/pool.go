@@ -75,6 +75,9 @@ type Config struct {
 	// exchange. It is asked once for each origin, and may be called from any
 	// goroutine.
 	NoReuse func(Key) bool
+	// CheckWarm, if not nil, says whether connections may be kept open to an origin
+	// that no request has asked for. It may be called from any goroutine.
+	CheckWarm func(Key) error
 	// RootCAs verify https origins; nil means the system's.
 	RootCAs *x509.CertPool
 	// CheckAddr, if not nil, says whether an address may be connected to. It is

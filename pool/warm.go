@@ -69,6 +69,12 @@ type warmth struct {
 func (p *Pool) Warm(ctx context.Context, list []Warmth, told func(Key, error)) {
 	var origins []*Origin
 	for _, w := range list {
+		if err := p.checkWarm(w.Key); err != nil {
+			if told != nil {
+				told(w.Key, err)
+			}
+			continue
+		}
 		origins = append(origins, p.warm(w.Key, func(o *Origin) {
 			o.warmth.want = max(o.warmth.want, w.Conns)
 			if o.warmth.tried == nil {
@@ -105,10 +111,20 @@ func (p *Pool) Prime(ctx context.Context, list []Warmth) {
 		case <-p.ctx.Done():
 			return
 		}
+		if p.checkWarm(w.Key) != nil {
+			continue
+		}
 		p.warm(w.Key, func(o *Origin) {
 			o.warmth.primed, o.warmth.until = w.Conns, o.pool.now()+primedFor
 		})
 	}
+}
+
+func (p *Pool) checkWarm(k Key) error {
+	if p.cfg.CheckWarm == nil {
+		return nil
+	}
+	return p.cfg.CheckWarm(k)
 }
 
 // warm changes an origin's warmth and begins to see to it.

@@ -432,3 +432,16 @@ func TestTheJanitorKeepsOriginsWarm(t *testing.T) {
 	_ = u.next().Close()
 	testkit.Eventually(t, "it is replaced", func() bool { s := stats(t, p); return s.Opened == 3 && s.Idle == 2 })
 }
+
+func TestWhatRulesForbidIsNotKeptWarm(t *testing.T) {
+	u := newUpstream(t)
+	forbidden := errors.New("forbidden")
+	p := newPool(t, func(c *pool.Config) { c.CheckWarm = func(pool.Key) error { return forbidden } })
+	list := []pool.Warmth{{Key: pool.Key{Host: u.addr.Addr().String(), Port: u.addr.Port()}, Conns: 2}}
+	var told error
+	p.Warm(t.Context(), list, func(_ pool.Key, err error) { told = err })
+	p.Prime(t.Context(), list)
+	if s := p.Snapshot(); !errors.Is(told, forbidden) || len(s.Origins) != 0 {
+		t.Errorf("told of %v; %d origins", told, len(s.Origins))
+	}
+}

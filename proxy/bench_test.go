@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/carpoolproxy/carpool/proxy"
 )
 
 // What a request costs. Client and upstream are in the same process and do next
@@ -22,6 +24,7 @@ type load struct {
 	answer   string
 	each     bool    // on a connection of its own
 	inside   bool    // in a tunnel
+	ruled    bool    // by a proxy that has rules
 	atMost   float64 // allocations
 	transfer int64   // bytes of body, either way
 }
@@ -30,6 +33,7 @@ var loads = map[string]load{
 	"KeepAlive":      {request: "GET http://%s/some/path HTTP/1.1\r\nHost: %[1]s\r\nAccept: */*\r\n\r\n", answer: small},
 	"InsideConnect":  {request: "GET /some/path HTTP/1.1\r\nHost: %s\r\nAccept: */*\r\n\r\n", answer: small, inside: true},
 	"ConnectionEach": {request: "GET http://%s/some/path HTTP/1.1\r\nHost: %[1]s\r\nConnection: close\r\n\r\n", answer: small, each: true, atMost: 2},
+	"Rules":          {request: "GET http://%s/some/path HTTP/1.1\r\nHost: %[1]s\r\nConnection: close\r\n\r\n", answer: small, each: true, ruled: true, atMost: 2},
 	"Post10KB": {
 		request: "POST http://%s/some/path HTTP/1.1\r\nHost: %[1]s\r\nContent-Length: 10240\r\n\r\n" + strings.Repeat("x", 10<<10),
 		body:    10 << 10, transfer: 10 << 10, answer: small,
@@ -103,7 +107,12 @@ func underRaceDetector() bool {
 
 // prepare starts a proxy and an upstream, and returns what does one exchange.
 func (l load) prepare(tb testing.TB) func() error {
-	r := start(tb, func(s *settings) { s.proxy.Log, s.proxy.LogAll = nil, false })
+	r := start(tb, func(s *settings) {
+		s.proxy.Log, s.proxy.LogAll = nil, false
+		if l.ruled {
+			s.ruled(proxy.EgressConfig{Rules: rules("a.test,.b.test,127.0.0.1", ".c.test,10.0.0.7", "10.0.0.0/8", "10.9.0.0/16")})
+		}
+	})
 	up := l.upstream(tb)
 	c := &loadClient{
 		to:      syscall.SockaddrInet4{Port: int(netip.MustParseAddrPort(r.addr).Port()), Addr: [4]byte{127, 0, 0, 1}},

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/pool"
+	"github.com/carpoolproxy/carpool/proxy"
+	"github.com/carpoolproxy/carpool/proxy/policy"
 )
 
 // established is the whole of what a client gets before its tunnel.
@@ -98,7 +100,7 @@ func TestTunnels(t *testing.T) {
 
 func TestTunnelsThatAreRefused(t *testing.T) {
 	t.Parallel()
-	r := start(t, func(s *settings) { s.proxy.ConnectPorts = []uint16{443, 8443} })
+	r := start(t, func(s *settings) { s.ruled(proxy.EgressConfig{Rules: policy.Rules{ConnectPorts: []uint16{443, 8443}}}) })
 	for name, c := range map[string]struct {
 		authority string
 		status    int

@@ -96,6 +96,14 @@ long as the server takes to answer, which shows the stray. A 204 that announces
 a body costs its connection for this reason; for servers that are known to do
 such things there is NO_REUSE_HOSTS.
 
+# Where requests may go (egress.go)
+
+Rules on hosts are asked when a session's request names another host or port than
+the one before, before anything is looked up; rules on addresses as one is
+dialled. Neither is asked when a connection is used again. It was opened for the
+host and port that it serves, which were judged for this session as well, and the
+rules do not change while carpool runs: what was let in would be let in again.
+
 # Where it differs from what might be expected
 
   - A folded line, a line that ends with LF alone and a space before a colon

@@ -125,7 +125,7 @@ func TestForbiddenDestinationsInOddTargets(t *testing.T) {
 
 func TestS3LoopbackIsForThePod(t *testing.T) {
 	t.Parallel()
-	r := start(t, func(s *settings) { s.pool.CheckAddr = proxy.Egress(nil, false) })
+	r := start(t, func(s *settings) { s.pool.CheckAddr = proxy.NewEgress(proxy.EgressConfig{}).CheckAddr })
 	for _, host := range []string{"127.0.0.1", "127.9.9.9", "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]"} {
 		client := r.client()
 		client.send("GET http://" + host + ":9/ HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -290,7 +290,7 @@ func TestO1AdminPortThroughTheProxy(t *testing.T) {
 	admin := newOrigin(t)
 	own := netip.MustParseAddrPort("0.0.0.0" + admin.port()) // as the kubelet reaches it
 	r := start(t, func(s *settings) {
-		s.pool.CheckAddr = proxy.Egress([]netip.AddrPort{own}, true)
+		s.pool.CheckAddr = proxy.NewEgress(proxy.EgressConfig{Listeners: []netip.AddrPort{own}, OnLoopback: true}).CheckAddr
 		s.pool.Resolver = names{"localhost": {netip.MustParseAddr("127.0.0.1")}}
 	})
 	for _, host := range []string{"127.0.0.1", "localhost", "0.0.0.0", "[::1]", "127.0.0.2", "[::ffff:127.0.0.1]"} {

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/netip"
 	"os"
-	"slices"
 	"syscall"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
@@ -101,8 +99,7 @@ var (
 	// problemMisdirectedInTunnel names the setting by which what comes is left alone.
 	problemMisdirectedInTunnel = problem{421, kindHTTPRequestError,
 		"this tunnel was asked for by another name than that in the request's Host; where that has to be, name the port in CARPOOL_CONNECT_TUNNEL_PORTS"}
-	problemConnectPort = problem{403, kindHTTPRequestDenied, "CONNECT to this port is not allowed (CARPOOL_CONNECT_PORTS)"}
-	problemLoop        = problem{508, kindProxyLoopDetected, "the request leads back to this proxy: check its host and port"}
+	problemLoop = problem{508, kindProxyLoopDetected, "the request leads back to this proxy: check its host and port"}
 
 	problemBusy     = problem{503, kindConnectionLimitReached, "all connections to this host are in use and too many requests wait (CARPOOL_MAX_CONNS_PER_HOST, CARPOOL_MAX_PENDING_PER_HOST, CARPOOL_PENDING_TIMEOUT)"}
 	problemBudget   = problem{503, kindConnectionLimitReached, "too many connections are open (the limit on open files)"}
@@ -235,48 +232,4 @@ func isTimeout(err error) bool {
 	var t net.Error
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
 		errors.As(err, &t) && t.Timeout()
-}
-
-// errLoop is Egress' verdict on carpool's own listeners.
-var errLoop = errors.New("proxy: the address is this proxy's own")
-
-// Egress returns the check to be made on every address before it is dialled
-// (pool.Config.CheckAddr): whether it is one of carpool's own listeners, and
-// whether egress may go there at all. onLoopback says that only this pod can
-// reach the proxy, so that it may reach this pod's loopback in turn.
-func Egress(listeners []netip.AddrPort, onLoopback bool) func(netip.AddrPort) error {
-	return egress(listeners, onLoopback, net.InterfaceAddrs)
-}
-
-// egress is Egress with where the addresses of this machine are had from. It takes
-// a descriptor to ask for them; where there is none, nothing is said of an
-// address, and the error is the lack's own.
-func egress(listeners []netip.AddrPort, onLoopback bool, own func() ([]net.Addr, error)) func(netip.AddrPort) error {
-	return func(a netip.AddrPort) error {
-		var unknown error
-		isOwn := func(a netip.Addr) bool {
-			addrs, err := own()
-			unknown = errors.Join(unknown, err)
-			return contains(addrs, a)
-		}
-		switch {
-		case policy.Self(a, listeners, isOwn):
-			return errLoop
-		case unknown != nil:
-			return unknown
-		}
-		return policy.Addr(a.Addr(), onLoopback)
-	}
-}
-
-// contains reports whether an address is one of those of interfaces.
-func contains(addrs []net.Addr, a netip.Addr) bool {
-	return slices.ContainsFunc(addrs, func(i net.Addr) bool {
-		n, ok := i.(*net.IPNet)
-		if !ok {
-			return false
-		}
-		ip, ok := netip.AddrFromSlice(n.IP)
-		return ok && ip.Unmap() == a
-	})
 }

@@ -17,6 +17,7 @@ type exchange struct {
 	req     http1.Request
 	headLen int
 	origin  *pool.Origin
+	barred  string // what a rule refuses of it, as in Reported.Target; there is no origin then
 
 	traits       // of the request
 	connect bool // it is a CONNECT

@@ -30,9 +30,11 @@ func (f *Flow) Silence(now time.Duration) time.Duration { return f.f.silence(now
 // Stumble has the sweeper look after a session that it cannot look after.
 func (p *Proxy) Stumble() { p.lookAfter(nil) }
 
-// EgressOf is Egress on a machine that has these addresses.
+// EgressOf is CheckAddr on a machine that has these addresses.
 func EgressOf(own func() ([]net.Addr, error), listeners ...netip.AddrPort) func(netip.AddrPort) error {
-	return egress(listeners, true, own)
+	e := NewEgress(EgressConfig{Listeners: listeners, OnLoopback: true})
+	e.own = own
+	return e.CheckAddr
 }
 
 // HoldSessions stops whoever wants to look at a session, until it is released.

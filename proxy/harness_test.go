@@ -60,6 +60,14 @@ type rig struct {
 type settings struct {
 	proxy proxy.Config
 	pool  pool.Config
+	addr  netip.AddrPort // where the proxy listens
+}
+
+// ruled gives the proxy rules, on hosts and on addresses.
+func (s *settings) ruled(c proxy.EgressConfig) {
+	c.Listeners, c.OnLoopback = []netip.AddrPort{s.addr}, true
+	e := proxy.NewEgress(c)
+	s.proxy.Egress, s.pool.CheckAddr = e, e.CheckAddr
 }
 
 // start runs a proxy until the test ends. It then has to come to rest with
@@ -71,11 +79,11 @@ func start(t testing.TB, change ...func(*settings)) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, addr: l.Addr().String()}
-	c := settings{pool: pool.Config{
+	c := settings{addr: netip.MustParseAddrPort(r.addr), pool: pool.Config{
 		IdleTimeout: time.Minute, MaxIdlePerHost: 1024, MaxPendingPerHost: 1024,
 		PendingTimeout: patience, DialTimeout: patience, DeadTimeout: patience,
-		CheckAddr: proxy.Egress([]netip.AddrPort{netip.MustParseAddrPort(r.addr)}, true),
 	}}
+	c.ruled(proxy.EgressConfig{})
 	c.proxy.LogAll, c.proxy.Log, c.proxy.Fault = true, r.log, r.fault
 	trusting(&c)
 	for _, f := range change {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 
 	"github.com/carpoolproxy/carpool/pool"
@@ -193,18 +192,24 @@ func (l Lane) names(authority []byte) bool {
 // same as the last, which it remembers.
 type route struct {
 	upstreams Upstreams
+	egress    *Egress
 
 	origin    *pool.Origin // of the last request,
 	authority []byte       // which named it like this
 	tls       bool
+	let       *policy.Denied // what a rule had against it, although it was let through
 }
 
 // forget makes r ready for another client.
 func (r *route) forget() { *r = route{authority: r.authority[:0]} }
 
-// to returns the origin of a target. The error is a *problem or a *policy.Denied.
+// to returns the origin of a target. The error is a *problem, a *refusal or a
+// *policy.Denied.
 func (r *route) to(t target) (*pool.Origin, error) {
 	if r.origin != nil && r.tls == t.tls && !r.origin.Gone() && bytes.Equal(r.authority, t.authority) {
+		if r.let != nil {
+			r.egress.report(r.let, r.origin.Key().String())
+		}
 		return r.origin, nil
 	}
 	host, port, bad := splitAuthority(t.authority)
@@ -217,18 +222,17 @@ func (r *route) to(t target) (*pool.Origin, error) {
 			port = 443
 		}
 	}
-	addr, err := policy.Host(host)
+	o, let, err := r.find(t.tls, host, port, false)
 	if err != nil {
 		return nil, err
 	}
-	r.origin = r.find(t.tls, host, addr, port)
+	r.origin, r.let = o, let
 	r.tls, r.authority = t.tls, append(r.authority[:0], t.authority...)
-	return r.origin, nil
+	return o, nil
 }
 
-// tunnelTo returns the origin that a CONNECT names, to one of these ports; nil is
-// any.
-func (r *route) tunnelTo(authority []byte, ports []uint16) (*pool.Origin, error) {
+// tunnelTo returns the origin that a CONNECT names. The error is as that of to.
+func (r *route) tunnelTo(authority []byte) (*pool.Origin, error) {
 	host, port, bad := splitAuthority(authority)
 	switch {
 	case bad != nil:
@@ -236,19 +240,17 @@ func (r *route) tunnelTo(authority []byte, ports []uint16) (*pool.Origin, error)
 	case port == 0:
 		return nil, &problemAuthority
 	}
-	addr, err := policy.Host(host)
-	switch {
-	case err != nil:
-		return nil, err
-	case ports != nil && !slices.Contains(ports, port):
-		return nil, &problemConnectPort
-	}
-	return r.find(false, host, addr, port), nil
+	o, _, err := r.find(false, host, port, true)
+	return o, err
 }
 
-// find returns the origin at a host that policy.Host has judged; addr is its
-// address, if it is one.
-func (r *route) find(tls bool, host []byte, addr netip.Addr, port uint16) *pool.Origin {
+// find returns the origin at a host, if it may be asked for, and what a rule has
+// against it, if it is let through nevertheless.
+func (r *route) find(tls bool, host []byte, port uint16, connect bool) (_ *pool.Origin, let *policy.Denied, _ error) {
+	addr, err := policy.Host(host)
+	if err != nil {
+		return nil, nil, err
+	}
 	var buf [256]byte
 	name := buf[:0]
 	if addr.IsValid() {
@@ -256,7 +258,26 @@ func (r *route) find(tls bool, host []byte, addr netip.Addr, port uint16) *pool.
 	} else {
 		name = appendLower(name, host)
 	}
-	return r.upstreams.Origin(pool.Lookup{TLS: tls, Host: name, Port: port})
+	l := pool.Lookup{TLS: tls, Host: name, Port: port}
+	if let, err = r.mayAsk(l, addr, connect); err != nil {
+		return nil, nil, err
+	}
+	return r.upstreams.Origin(l), let, nil
+}
+
+// mayAsk asks Egress, and reports what it lets through.
+func (r *route) mayAsk(l pool.Lookup, addr netip.Addr, connect bool) (let *policy.Denied, _ error) {
+	let, denied := r.egress.host(l.Host, addr, l.Port)
+	if denied == nil && let == nil && connect {
+		let, denied = r.egress.connectPort(l.Port)
+	}
+	switch {
+	case denied != nil:
+		return nil, refused(denied, targetOf(l, connect))
+	case let != nil:
+		r.egress.report(let, targetOf(l, connect))
+	}
+	return let, nil
 }
 
 func appendLower(dst, b []byte) []byte {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -8,8 +9,8 @@ import (
 )
 
 // Record tells of one exchange. It holds nothing that could be secret: no
-// query, no user information, no field values, no bytes of a request that was
-// refused.
+// query, no user information, no field values, and of a request that was refused
+// nothing but the origin, if a rule on it was the reason.
 type Record struct {
 	// Method and Path are as the client sent them, and empty if the request could
 	// not be read; they may hold any printable byte.
@@ -42,6 +43,8 @@ func (p *Proxy) log(x *exchange, status int, kind errorKind, detail string) {
 		Duration: p.now() - x.start, Retried: x.retried,
 	}
 	switch {
+	case x.barred != "":
+		r.Origin = x.barred
 	case x.connect && x.origin != nil:
 		r.Method, r.Origin = "CONNECT", x.authority()
 	case x.origin != nil:
@@ -59,6 +62,10 @@ func (p *Proxy) log(x *exchange, status int, kind errorKind, detail string) {
 // follows on the connection cannot be trusted to be what it seems.
 func (s *session) refuse(x *exchange, err error) bool {
 	s.p.refused.Add(1)
+	var barred *refusal
+	if errors.As(err, &barred) {
+		x.barred = barred.target
+	}
 	x.keepAlive = false
 	s.replyProblem(x, asProblem(err))
 	return false

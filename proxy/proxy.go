@@ -41,11 +41,12 @@ type Config struct {
 	// RetryIdempotencyKey extends the retry rule to requests of any method that
 	// carry an Idempotency-Key.
 	RetryIdempotencyKey bool
-	// ConnectPorts are the ports CONNECT may ask for; nil is any.
-	ConnectPorts []uint16
 	// ConnectTunnelPorts are the ports to which a CONNECT is always a tunnel: what
 	// is said in it is not looked at. nil is none.
 	ConnectTunnelPorts []uint16
+	// Egress says which hosts and ports may be asked for; nil has no rule on them.
+	// Its CheckAddr is for the pool.
+	Egress *Egress
 	// Admit, if not nil, says whether there is memory for one more exchange or
 	// tunnel, with which so many are open. It is asked for every one.
 	Admit func(open int64) bool
@@ -107,6 +108,8 @@ type Stats struct {
 	// Errors counts the answers that carpool made itself because something was
 	// wrong, by error type of RFC 9209. Every type is in it.
 	Errors map[string]uint64
+	// Rules are the figures of Config.Egress.
+	Rules []RuleStats
 	// MaxClients is the limit on client connections; 0 is none.
 	MaxClients int
 }
@@ -117,6 +120,9 @@ const defaultMaxHeaderBytes = 64 << 10
 func New(cfg Config) (*Proxy, error) {
 	if cfg.MaxHeaderBytes == 0 {
 		cfg.MaxHeaderBytes = defaultMaxHeaderBytes
+	}
+	if cfg.Egress == nil {
+		cfg.Egress = NewEgress(EgressConfig{})
 	}
 	if cfg.Fault == nil {
 		cfg.Fault = func(string, error) {}
@@ -256,7 +262,7 @@ func (p *Proxy) Stats() Stats {
 	return Stats{
 		Clients: clients, InFlight: int(p.inFlight.Load()), Tunnels: int(p.tunnels.Load()),
 		Accepted: accepted, Refused: p.refused.Load(), Retries: p.retries.Load(), Panics: p.panics.Load(),
-		Errors: kinds, MaxClients: p.cfg.MaxClients,
+		Errors: kinds, Rules: p.cfg.Egress.Stats(), MaxClients: p.cfg.MaxClients,
 	}
 }
 

@@ -24,7 +24,7 @@ var sessions = sync.Pool{New: func() any { return new(session) }}
 
 func (p *Proxy) newSession(lane Lane) *session {
 	s := sessions.Get().(*session)
-	s.p, s.lane, s.route.upstreams = p, lane, p.cfg.Upstreams
+	s.p, s.lane, s.route.upstreams, s.route.egress = p, lane, p.cfg.Upstreams, p.cfg.Egress
 	s.client.begin(&p.cfg)
 	if s.reins.run == nil {
 		s.reins.conn, s.reins.ticket, s.reins.run = &s.client.conn, &s.ticket, s.serve
@@ -146,7 +146,7 @@ func (s *session) handle(x *exchange) bool {
 }
 
 // find finds the origin of a request, and builds the head that goes there. The error
-// is a *problem or a *policy.Denied.
+// is a *problem, a *refusal or a *policy.Denied.
 func (s *session) find(x *exchange) error {
 	t, bad := s.lane.target(&x.req)
 	if bad != nil {

@@ -33,8 +33,8 @@ var embeddings = []embedding{
 	{prefix: netip.MustParsePrefix("2001::/32"), bytes: [4]int{12, 13, 14, 15}, xor: 0xff}, // Teredo client
 }
 
-// Addr gives the verdict on an address that is about to be dialled, whatever led to it. The error, if any, is a
-// [*Denied] and calls for status 403.
+// Addr gives the verdict on an address that is about to be dialled, whatever led to it, where no [Rules] are set. The
+// error, if any, is a [*Denied] and calls for status 403.
 //
 // Refused are link-local addresses, the metadata services of clouds, multicast, broadcast and 0.0.0.0/8, also when they
 // are spelled as IPv6 (IPv4-mapped, -compatible or -translated, NAT64, 6to4, Teredo); a zone changes nothing. Loopback
@@ -44,17 +44,8 @@ var embeddings = []embedding{
 //
 // carpool's own DNS queries do not pass through here: node-local resolvers live on link-local addresses.
 func Addr(a netip.Addr, listenOnLoopback bool) error {
-	if !a.IsValid() {
-		return &Denied{ReasonAddrInvalid, "there is no address to go to; the resolver returned none"}
-	}
-	a = plain(a)
-	var buf [maxSpellings]netip.Addr
-	for _, s := range appendSpelled(buf[:0], a) {
-		reason := classify(s)
-		if reason == "" || reason == ReasonLoopback && listenOnLoopback {
-			continue
-		}
-		return denyAddr(reason, a, s)
+	if denied := new(Rules).Addr(a, listenOnLoopback); denied != nil {
+		return denied
 	}
 	return nil
 }
@@ -87,6 +78,22 @@ func appendSpelled(dst []netip.Addr, a netip.Addr) []netip.Addr {
 	return dst
 }
 
+// maxReached is the most that appendReached appends.
+const maxReached = maxSpellings + 2
+
+// appendReached appends a, which is plain, and every address that a connection to a may arrive at: those that are
+// written inside it, and loopback for an unspecified one.
+func appendReached(dst []netip.Addr, a netip.Addr) []netip.Addr {
+	begin := len(dst)
+	dst = appendSpelled(dst, a)
+	for _, s := range dst[begin:] {
+		if s.IsUnspecified() {
+			return append(dst, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
+		}
+	}
+	return dst
+}
+
 // classify returns the reason why a, taken as it is written, is special; "" is an ordinary address.
 func classify(a netip.Addr) string {
 	switch {
@@ -94,32 +101,40 @@ func classify(a netip.Addr) string {
 		return ReasonLoopback
 	case thisNetwork.Contains(a):
 		return ReasonThisNetwork
+	case isMetadata(a):
+		return ReasonMetadata
 	case a.IsLinkLocalUnicast():
 		return ReasonLinkLocal
 	case a.IsMulticast():
 		return ReasonMulticast
 	case a == broadcast:
 		return ReasonBroadcast
-	case isMetadata(a):
-		return ReasonMetadata
+	case isCloudLocal(a):
+		return ReasonCloudLocal
 	}
 	return ""
 }
 
-// denyAddr builds the refusal of a because of s, which is a itself or is written inside it.
-func denyAddr(reason string, a, s netip.Addr) *Denied {
-	subject := a.String() + " is"
+// subject begins a sentence about a because of s, which is a itself or is written inside it.
+func subject(a, s netip.Addr) string {
 	if s != a {
-		subject = fmt.Sprintf("%s leads to %s,", a, s)
+		return fmt.Sprintf("%s leads to %s,", a, s)
 	}
+	return a.String() + " is"
+}
+
+// denyAddr builds the refusal of a because of s.
+func denyAddr(reason string, a, s netip.Addr) *Denied {
 	var why string
 	switch reason {
 	case ReasonLoopback:
-		why = "a loopback address, which is refused while carpool listens on other addresses too; let it listen on 127.0.0.1 only, or call the address without the proxy (NO_PROXY)"
+		why = "a loopback address, which is refused while carpool listens on other addresses too; let it listen on 127.0.0.1 only, call the address without the proxy (NO_PROXY), or open its range (CARPOOL_ALLOW_CIDRS)"
 	case ReasonLinkLocal:
-		why = "a link-local address, where clouds keep their metadata services; what needs it must call it without the proxy (NO_PROXY)"
+		why = "a link-local address, where clouds keep services of their machines; what needs it must call it without the proxy (NO_PROXY), or CARPOOL_ALLOW_CIDRS opens its range"
 	case ReasonMetadata:
-		why = "a cloud's metadata service; what needs it must call it without the proxy (NO_PROXY)"
+		why = "a cloud's metadata service; what needs it must call it without the proxy (NO_PROXY), or CARPOOL_ALLOW_METADATA opens it"
+	case ReasonCloudLocal:
+		why = "in a range that a cloud keeps for services of its machines; what needs it must call it without the proxy (NO_PROXY), or CARPOOL_ALLOW_CIDRS opens its range"
 	case ReasonMulticast:
 		why = "a multicast address, which HTTP cannot reach; check the target's address records"
 	case ReasonBroadcast:
@@ -127,5 +142,5 @@ func denyAddr(reason string, a, s netip.Addr) *Denied {
 	case ReasonThisNetwork:
 		why = "in 0.0.0.0/8, which is no destination; check the target's address records"
 	}
-	return &Denied{reason, subject + " " + why}
+	return &Denied{reason, subject(a, s) + " " + why}
 }

@@ -58,14 +58,31 @@ func refused(prefix string, addrs ...string) service {
 	return s
 }
 
-// isMetadata reports whether a is of a metadata service outside the link-local ranges.
+// credentials are the link-local ranges in which clouds answer with the credentials of a node or a pod, and which are
+// taken for metadata services as a whole: a cloud may add an address any day, as Google did with 169.254.169.252.
+var credentials = []netip.Prefix{netip.MustParsePrefix("169.254.169.0/24"), netip.MustParsePrefix("169.254.170.0/24")}
+
+// openStack is where OpenStack's metadata service is on IPv6. It needs a zone, so no client calls it by way of a proxy.
+var openStack = netip.MustParseAddr("fe80::a9fe:a9fe")
+
+// isMetadata reports whether a is an address of a metadata service.
 func isMetadata(a netip.Addr) bool {
-	for _, s := range metadataServices {
-		if s.prefix.Contains(a) {
-			return true
+	if _, ok := within(credentials, a); ok || a == openStack {
+		return true
+	}
+	for _, services := range [][]service{linkLocal, metadataServices} {
+		for _, s := range services {
+			if s.prefix.IsSingleIP() && s.prefix.Addr() == a || slices.Contains(s.addrs, a) {
+				return true
+			}
 		}
 	}
 	return false
+}
+
+// isCloudLocal reports whether a is in a range outside the link-local ones that a cloud has for its machines.
+func isCloudLocal(a netip.Addr) bool {
+	return slices.ContainsFunc(metadataServices, func(s service) bool { return s.prefix.Contains(a) })
 }
 
 // Exempt is what clients must call without carpool, because [Addr] refuses it and the app alone would have reached it.

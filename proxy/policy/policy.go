@@ -1,9 +1,10 @@
-// Package policy decides where egress may go: the part that is built in and that no setting is needed for.
+// Package policy decides where egress may go: by what is built in and needs no setting, and by [Rules] that an operator
+// has set.
 //
-// Everything here is a pure function, and the three questions come in the order in which a request meets them:
-// [Host] when the target is read, [Addr] on each address about to be dialled (the checked address must be the dialled
-// one, or a name that resolves differently the second time walks past the check), and [Self] beside it. Names are never
-// judged by what they resolve to, and addresses never by the name that led to them.
+// Everything here is a pure function, and the questions come in the order in which a request meets them: [Host] when the
+// target is read, [Rules.Host] before it is resolved, [Rules.Addr] on each address about to be dialled (the checked
+// address must be the dialled one, or a name that resolves differently the second time walks past the check), and [Self]
+// beside it. Names are never judged by what they resolve to, and addresses never by the name that led to them.
 package policy
 
 // The reasons a [Denied] gives. They are stable, few and free of request data: fit for a log field or a metric's label.
@@ -15,22 +16,47 @@ const (
 	ReasonHostLiteral = "host_literal"    // brackets around something else than an IPv6 address
 	ReasonAddrInvalid = "address_invalid" // the zero netip.Addr
 	ReasonLoopback    = "loopback"        // this pod itself, also as 0.0.0.0 and ::
-	ReasonLinkLocal   = "link_local"      // 169.254.0.0/16 and fe80::/10
-	ReasonMetadata    = "metadata"        // a cloud's metadata service outside the link-local ranges
+	ReasonLinkLocal   = "link_local"      // 169.254.0.0/16 and fe80::/10, metadata services aside
+	ReasonMetadata    = "metadata"        // a cloud's metadata service
+	ReasonCloudLocal  = "cloud_local"     // what else is in fd00:ec2::/32
 	ReasonMulticast   = "multicast"       // 224.0.0.0/4 and ff00::/8
 	ReasonBroadcast   = "broadcast"       // 255.255.255.255
 	ReasonThisNetwork = "this_network"    // 0.0.0.0/8 except 0.0.0.0
+
+	// The rules that an operator sets.
+	ReasonAllowHosts   = "allow_hosts"   // there are some, and the host is none of them
+	ReasonDenyHosts    = "deny_hosts"    // the host is one of them
+	ReasonDenyCIDRs    = "deny_cidrs"    // the address is in one of them
+	ReasonConnectPorts = "connect_ports" // CONNECT to another port
 )
 
-// Denied is the error of every refusal in this package. [Host] refuses what is malformed (400), [Addr] what is
+// Reasons returns the reasons why a request that is well-formed may not go where it is meant to.
+func Reasons() []string {
+	return []string{
+		ReasonAllowHosts, ReasonDenyHosts, ReasonDenyCIDRs, ReasonConnectPorts,
+		ReasonAddrInvalid, ReasonLoopback, ReasonLinkLocal, ReasonMetadata, ReasonCloudLocal,
+		ReasonMulticast, ReasonBroadcast, ReasonThisNetwork,
+	}
+}
+
+// Denied is the error of every refusal in this package. [Host] refuses what is malformed (400), all others what is
 // forbidden (403).
 type Denied struct {
 	// Reason is one of the Reason constants.
 	Reason string
-	// Message is one sentence for a person and says what to do. It may name the address, but never repeats bytes of
-	// the request, so it can go into an answer or a log line as it is.
+	// Message is one sentence for a person and says what to do. It may name an address, a setting and an entry of it,
+	// but never repeats bytes of the request, so it can go into an answer or a log line as it is.
 	Message string
 }
 
 // Error returns the Message.
 func (d *Denied) Error() string { return d.Message }
+
+// Configured reports whether a rule that an operator has set refuses, not what is built in.
+func (d *Denied) Configured() bool {
+	switch d.Reason {
+	case ReasonAllowHosts, ReasonDenyHosts, ReasonDenyCIDRs, ReasonConnectPorts:
+		return true
+	}
+	return false
+}

@@ -170,17 +170,19 @@ func TestAddrRefusesWhatIsNoDestination(t *testing.T) {
 
 func TestS1MetadataServicesAreRefused(t *testing.T) {
 	checkEverywhere(t, policy.ReasonLinkLocal,
-		"169.254.0.0", "169.254.169.254", "169.254.170.2", "169.254.170.23", "169.254.42.42", "169.254.255.255",
-		"fe80::1", "fe80::a9fe:a9fe", "fe80::1%eth0", "febf:ffff::1")
+		"169.254.0.0", "169.254.1.1", "169.254.168.255", "169.254.171.0", "169.254.255.255", "fe80::1", "fe80::1%eth0", "febf:ffff::1")
 	checkEverywhere(t, policy.ReasonMetadata,
-		"100.100.100.200", "fd00:100::100:200", "fd00:ec2::254", "fd00:ec2::23", "fd00:ec2:ffff::1", "fd00:ec2::254%eth0",
+		"169.254.169.0", "169.254.169.254", "169.254.170.2", "169.254.170.23", "169.254.170.255", "169.254.0.23", "169.254.42.42", "fe80::a9fe:a9fe",
+		"100.100.100.200", "fd00:100::100:200", "fd00:ec2::254", "fd00:ec2::23", "fd00:ec2::254%eth0",
 		"168.63.129.16", "fd20:ce::254", "fd00:a9fe:a9fe::1", "192.0.0.192", "fd00:c1::a9fe:a9fe", "fd00:42::42")
+	checkEverywhere(t, policy.ReasonCloudLocal, "fd00:ec2::", "fd00:ec2::253", "fd00:ec2:80::1", "fd00:ec2:ffff::1")
 }
 
 func TestS2TheSameVerdictInEverySpelling(t *testing.T) {
 	for _, c := range []struct{ name, form4, reason string }{
-		{"link-local", "169.254.169.254", policy.ReasonLinkLocal},
-		{"metadata", "100.100.100.200", policy.ReasonMetadata},
+		{"link-local", "169.254.1.1", policy.ReasonLinkLocal},
+		{"metadata", "169.254.169.254", policy.ReasonMetadata},
+		{"metadata of Alibaba Cloud", "100.100.100.200", policy.ReasonMetadata},
 		{"loopback", "127.0.0.1", policy.ReasonLoopback},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -197,7 +199,7 @@ func TestS2TheSameVerdictInEverySpelling(t *testing.T) {
 	}
 	t.Run("an allowed spelling does not cover a refused one", func(t *testing.T) {
 		// A Teredo address whose server is 127.0.0.1 and whose client is 169.254.169.254.
-		checkAddrs(t, policy.ReasonLinkLocal, true, "2001:0:7f00:1:0:0:5601:5601")
+		checkAddrs(t, policy.ReasonMetadata, true, "2001:0:7f00:1:0:0:5601:5601")
 	})
 }
 
@@ -238,7 +240,7 @@ func TestS3UnspecifiedAddressesGetTheLoopbackVerdict(t *testing.T) {
 
 func TestARefusalNamesTheAddressAndWhereItLeads(t *testing.T) {
 	err := policy.Addr(netip.MustParseAddr("64:ff9b::a9fe:a9fe%eth0"), true)
-	for _, part := range []string{"64:ff9b::a9fe:a9fe leads to 169.254.169.254,", "link-local", "NO_PROXY"} {
+	for _, part := range []string{"64:ff9b::a9fe:a9fe leads to 169.254.169.254,", "metadata service", "NO_PROXY", "CARPOOL_ALLOW_METADATA"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("error %q lacks %q", err, part)
 		}

@@ -5,6 +5,7 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,13 +22,14 @@ import (
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/fresh"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/seen"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/status"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
 )
 
-// Server serves /healthz, /readyz, /metrics, /quitquitquit and, at /, the status
-// page.
+// Server serves /healthz, /readyz, /metrics, /seen, /quitquitquit and, at /, the
+// status page.
 type Server struct {
 	listener net.Listener
 	server   http.Server
@@ -73,6 +75,7 @@ type (
 	Log    interface{ Dropped() (unread, flood uint64) }
 	Bypass interface{ Snapshot() bypass.Snapshot }
 	Memory interface{ Stats() memory.Stats }
+	Seen   interface{ List() seen.List }
 )
 
 // Sources are what is told about, and what can be asked for. All of them are needed.
@@ -82,6 +85,7 @@ type Sources struct {
 	Bypass Bypass
 	Memory Memory
 	Log    Log
+	Seen   Seen
 	// Errors receives what net/http has to say; nil: nothing does.
 	Errors *zap.Logger
 	// MaxConns is how many connections may be open at a time; more than 0.
@@ -145,6 +149,10 @@ func (s *Server) handler(from Sources) http.Handler {
 	}
 	handle("GET /{$}", large, s.page.ServeHTTP)
 	handle("GET /metrics", large, func(w http.ResponseWriter, r *http.Request) { exported.Get().ServeHTTP(w, r) })
+	handle("GET /seen", large, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(from.Seen.List())
+	})
 	handle("GET /healthz", small, func(w http.ResponseWriter, _ *http.Request) { health(w, from) })
 	handle("POST /quitquitquit", small, func(w http.ResponseWriter, r *http.Request) { quit(w, r, from.Quit) })
 	handle("GET /readyz", small, func(w http.ResponseWriter, _ *http.Request) {

@@ -58,6 +58,7 @@ var metrics = []metric{
 	{"requests_refused_total", counter, "Requests that were malformed or not allowed.", nil, one(func(f *figures) uint64 { return f.proxy.Refused })},
 	{"retries_total", counter, "Requests sent a second time on a fresh connection.", nil, one(func(f *figures) uint64 { return f.proxy.Retries })},
 	{"error_answers_total", counter, "Answers that carpool made itself because something was wrong, by error type of RFC 9209.", labels{"error"}, byError},
+	{"policy_refusals_total", counter, "Requests, and addresses about to be dialled, that a rule on where requests may go has refused (action: refused), or would have if CARPOOL_POLICY were enforce (action: reported).", labels{"rule", "action"}, byRule},
 
 	// Carpool itself.
 	{"panics_total", counter, "Faults of carpool's own that were contained; each cost one connection at most.", nil, one(func(f *figures) uint64 { return f.proxy.Panics + f.pool.Panics })},
@@ -169,6 +170,13 @@ func byReason(f *figures, out *sink) {
 func byError(f *figures, out *sink) {
 	for kind, n := range f.proxy.Errors {
 		out.put(float64(n), kind)
+	}
+}
+
+func byRule(f *figures, out *sink) {
+	for _, r := range f.proxy.Rules {
+		out.put(float64(r.Refused), r.Rule, "refused")
+		out.put(float64(r.Reported), r.Rule, "reported")
 	}
 }
 

@@ -26,7 +26,7 @@ func (*busyPool) Snapshot() pool.Snapshot {
 }
 
 func (*busyProxy) Stats() proxy.Stats {
-	return proxy.Stats{Errors: map[string]uint64{"dns_timeout": 3}}
+	return proxy.Stats{Errors: map[string]uint64{"dns_timeout": 3}, Rules: []proxy.RuleStats{{Rule: "deny_hosts", Refused: 2}}}
 }
 
 func (busyBypass) Snapshot() bypass.Snapshot {

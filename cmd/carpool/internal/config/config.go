@@ -32,7 +32,7 @@ type Config struct {
 	LogFormat LogFormat `envconfig:"LOG_FORMAT" default:"json" help:"Form of log lines: json for machines, console for people."`
 
 	// AccessLog says which requests get a log line.
-	AccessLog AccessLog `envconfig:"ACCESS_LOG" default:"errors" help:"Which requests get a log line: off, errors or all. A few a second of each kind of error are logged, and how many more there were."`
+	AccessLog AccessLog `envconfig:"ACCESS_LOG" default:"errors" help:"Which requests get a log line: off, errors or all. A few a second of each kind of error are logged, and how many more there were to each upstream."`
 
 	// IdleTimeout is more than 0: the ceiling on how long an upstream connection stays pooled without a request.
 	IdleTimeout time.Duration `envconfig:"IDLE_TIMEOUT" default:"50s" help:"Longest time an upstream connection is kept without a request. It is shorter where the server announces less or was seen to close sooner." agentkeepalive:"freeSocketTimeout"`
@@ -113,11 +113,30 @@ type Config struct {
 	// CAFile is the path of a PEM file; empty is none. Load does not open it.
 	CAFile string `envconfig:"CA_FILE" help:"PEM file of certificate authorities that carpool trusts for https upstreams, besides the system's. Empty: none."`
 
+	// AllowHosts are the only hosts that may be asked for, besides the addresses in AllowCIDRs; nil is any.
+	AllowHosts Hosts `envconfig:"ALLOW_HOSTS" help:"The only hosts that requests and tunnels may go to, such as orders,.example.com,10.0.0.7:8080, besides the addresses in ALLOW_CIDRS. A .suffix stands for every name below it. Empty: any."`
+
+	// DenyHosts may not be asked for; nil is none.
+	DenyHosts Hosts `envconfig:"DENY_HOSTS" help:"Hosts that requests and tunnels may not go to, in the form of ALLOW_HOSTS. Empty: none."`
+
+	// AllowCIDRs are addresses that may be asked for by themselves, and those refused by default that are opened; nil is
+	// none.
+	AllowCIDRs CIDRs `envconfig:"ALLOW_CIDRS" help:"Addresses, such as 169.254.171.0/24,fd00:ec2:80::/64, that URLs may hold although they are not in ALLOW_HOSTS, and that are open although carpool refuses them by default. It limits nothing by itself. Empty: none."`
+
+	// DenyCIDRs are addresses that are not connected to; nil is none.
+	DenyCIDRs CIDRs `envconfig:"DENY_CIDRS" help:"Addresses, such as 10.9.0.0/16, that carpool does not connect to, whatever name leads there. Empty: none but those refused by default."`
+
 	// ConnectPorts are the ports that CONNECT may ask for; nil is any.
 	ConnectPorts Ports `envconfig:"CONNECT_PORTS" help:"Ports that CONNECT may go to, such as 443,8443. Empty: any."`
 
 	// ConnectTunnelPorts are the ports whose tunnels are never looked into; nil is none.
 	ConnectTunnelPorts Ports `envconfig:"CONNECT_TUNNEL_PORTS" help:"Ports, such as 8080, to which CONNECT is always a tunnel: carpool does not look for plain HTTP in it. Empty: none."`
+
+	// AllowMetadata opens the metadata services of clouds.
+	AllowMetadata bool `envconfig:"ALLOW_METADATA" default:"false" help:"Let requests reach the metadata services of clouds, which hold the node's credentials. ALLOW_CIDRS does not open them."`
+
+	// Policy says what becomes of what ALLOW_HOSTS, DENY_HOSTS, DENY_CIDRS and CONNECT_PORTS refuse; it changes nothing of what is refused by default.
+	Policy Policy `envconfig:"POLICY" default:"enforce" help:"What becomes of requests that ALLOW_HOSTS, DENY_HOSTS, DENY_CIDRS or CONNECT_PORTS refuse: enforce answers 403, report lets them through, counts and logs them. What carpool refuses by default stays refused."`
 
 	// Via says whether Via is sent, to upstreams and to clients.
 	Via bool `envconfig:"VIA" default:"false" help:"Send Via to upstreams and clients. Some upstreams, such as nginx, do not compress for requests that have it."`

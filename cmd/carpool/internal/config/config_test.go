@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"net/netip"
 	"os"
 	"reflect"
 	"regexp"
@@ -44,6 +45,7 @@ func defaults() config.Config {
 		ClientHeaderTimeout: 10 * time.Second,
 		MaxHeaderBytes:      64 * config.KiB,
 		BypassPorts:         config.PortsOrOff{80, 8080},
+		Policy:              config.PolicyEnforce,
 		DrainTimeout:        25 * time.Second,
 
 		TunnelHalfClosedTimeout: time.Minute,
@@ -80,6 +82,12 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"MAX_IDLE_PER_HOST":       {"0", func(c *config.Config) { c.MaxIdlePerHost = 0 }},
 		"BALANCE":                 {"reuse", func(c *config.Config) { c.Balance = config.BalanceReuse }},
 		"NO_REUSE_HOSTS":          {"Legacy", func(c *config.Config) { c.NoReuseHosts = config.Hosts{{Name: "legacy"}} }},
+		"ALLOW_HOSTS":             {".Example.com", func(c *config.Config) { c.AllowHosts = config.Hosts{{Name: "example.com", Below: true}} }},
+		"DENY_HOSTS":              {"[::1]:80", func(c *config.Config) { c.DenyHosts = config.Hosts{{Name: "::1", Port: 80}} }},
+		"ALLOW_CIDRS":             {"10.1.0.0/8", func(c *config.Config) { c.AllowCIDRs = config.CIDRs{netip.MustParsePrefix("10.0.0.0/8")} }},
+		"DENY_CIDRS":              {"::1", func(c *config.Config) { c.DenyCIDRs = config.CIDRs{netip.MustParsePrefix("::1/128")} }},
+		"ALLOW_METADATA":          {"true", func(c *config.Config) { c.AllowMetadata = true }},
+		"POLICY":                  {"report", func(c *config.Config) { c.Policy = config.PolicyReport }},
 		"DIAL_TIMEOUT":            {"500ms", func(c *config.Config) { c.DialTimeout = time.Second / 2 }},
 		"RESPONSE_HEADER_TIMEOUT": {"1h", func(c *config.Config) { c.ResponseHeaderTimeout = time.Hour }},
 		"BODY_IDLE_TIMEOUT":       {"1h0m1s", func(c *config.Config) { c.BodyIdleTimeout = time.Hour + time.Second }},
@@ -213,6 +221,8 @@ func TestABadValueIsNamedWithWhatIsExpected(t *testing.T) {
 			"http://=1", "ftp://a=1", "https://a/=1", "http://a/b=1", "a:0=1", "a:=1", "a:65536=1", "::1=1", "[a]=1", "10.1=1", "user@a=1", "é=1", " ",
 		}},
 		"CACHE_DIR":   {"want an absolute path, e.g. /cache": {"cache", "./cache", " /cache"}},
+		"ALLOW_CIDRS": {"want ranges of IP addresses, or addresses": {"a", "10.0.0.0/33", ",", "10/8"}},
+		"POLICY":      {"want one of [enforce report]": {"off", "Report"}},
 		"PRELOAD_DIR": {"want an absolute path, e.g. /carpool": {"carpool", "./carpool", "../carpool", " /carpool"}},
 		"LOG_LEVEL":   {"want debug, info, warn or error": {"verbose", "2"}},
 		"LOG_FORMAT":  {"want one of [json console]": {"text", "JSON"}},
@@ -328,7 +338,7 @@ func TestAnUnknownNameWarnsAndSuggests(t *testing.T) {
 		"CARPOOL_":                          "",
 		"CARPOOL_BIN":                       "",
 		"CARPOOL_PORT":                      "",
-		"CARPOOL_ALLOW_HOSTS":               "",
+		"CARPOOL_FORBID_HOSTS":              "",
 		"CARPOOL_SERVICE_HOSTS":             "",
 		"CARPOOL_" + strings.Repeat("X", 9): "",
 	} {
@@ -449,7 +459,7 @@ func TestWriteEffectiveMarksWhatDiffers(t *testing.T) {
 		"CARPOOL_IDLE_TIMEOUT=90s", "CARPOOL_MAX_CONN_AGE=3600s", "CARPOOL_BODY_IDLE_TIMEOUT=120s", "CARPOOL_DIAL_TIMEOUT=5000ms",
 		"CARPOOL_MAX_HEADER_BYTES=131072", "CARPOOL_CONNECT_PORTS=443, 8443", "CARPOOL_VIA=1", "CARPOOL_DRAIN_TIMEOUT=10s",
 		"CARPOOL_LOG_LEVEL=WARN", "CARPOOL_MAX_CONN_AGE_JITTER=.25", "CARPOOL_BYPASS_PORTS=off",
-		"CARPOOL_NO_REUSE_HOSTS=Legacy.:80, .Old.example,[::FFFF],10.0.0.7",
+		"CARPOOL_NO_REUSE_HOSTS=Legacy.:80, .Old.example,[::FFFF],10.0.0.7", "CARPOOL_DENY_CIDRS=10.1.2.3/8, ::ffff:192.0.2.7",
 		"CARPOOL_WARM=Orders.:8080=04, https://API.example=2,http://[::FFFF]=1,10.0.0.7:81=100",
 	}
 	c := load(t, environ...)
@@ -465,6 +475,7 @@ func TestWriteEffectiveMarksWhatDiffers(t *testing.T) {
 		"CARPOOL_BYPASS_PORTS=off  # default 80,8080",
 		"CARPOOL_NO_REUSE_HOSTS=legacy:80,.old.example,[::ffff],10.0.0.7  # default empty",
 		"CARPOOL_WARM=http://orders.:8080=4,https://api.example:443=2,http://[::ffff]:80=1,http://10.0.0.7:81=100  # default empty",
+		"CARPOOL_DENY_CIDRS=10.0.0.0/8,192.0.2.7/32  # default empty",
 		"CARPOOL_DRAIN_TIMEOUT=10s  # default 25s",
 		"CARPOOL_LOG_LEVEL=warn  # default info",
 		"CARPOOL_MAX_CONN_AGE_JITTER=0.25  # default 0.2",

@@ -1,45 +1,32 @@
 package config_test
 
 import (
-	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 )
 
-func TestHostsMatchExactlyOrBelow(t *testing.T) {
-	for pattern, c := range map[string]struct{ yes, no []string }{
-		"legacy":           {[]string{"legacy 80", "legacy 8080", "LEGACY 80", "legacy. 80"}, []string{"legacy2 80", "a.legacy 80", "legacy.a 80", "egacy 80"}},
-		"legacy:8080":      {[]string{"legacy 8080"}, []string{"legacy 80", "a.legacy 8080"}},
-		".old.example":     {[]string{"a.old.example 80", "b.a.old.example 1", "A.Old.Example. 80"}, []string{"old.example 80", "bold.example 80", "old.example.a 80"}},
-		".old.example:81":  {[]string{"a.old.example 81"}, []string{"a.old.example 80"}},
-		".Old.Example.":    {[]string{"a.old.example 80"}, nil},
-		"10.0.0.7":         {[]string{"10.0.0.7 80"}, []string{"10.0.0.70 80", "110.0.0.7 80"}},
-		"[2001:DB8:0::1]":  {[]string{"2001:db8::1 80"}, []string{"2001:db8::2 80"}},
-		"[::1]:80":         {[]string{"::1 80"}, []string{"::1 81"}},
-		"[::ffff:1.2.3.4]": {[]string{"1.2.3.4 80"}, nil},
-		"a, b:1 ,.c":       {[]string{"a 80", "b 1", "x.c 80"}, []string{"b 2", "c 80", "d 80"}},
+func TestRangesOfAddressesInEveryForm(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.0.0.0/8":              "10.0.0.0/8",
+		"10.1.2.3/8":              "10.0.0.0/8",
+		" 10.0.0.0/8 , fd00::/8 ": "10.0.0.0/8,fd00::/8",
+		"192.0.2.7":               "192.0.2.7/32",
+		"2001:DB8::7":             "2001:db8::7/128",
+		"::ffff:10.0.0.0/104":     "10.0.0.0/8",
+		"::ffff:10.0.0.7":         "10.0.0.7/32",
+		"0.0.0.0/0,::/0":          "0.0.0.0/0,::/0",
 	} {
-		var h config.Hosts
-		if err := h.UnmarshalText([]byte(pattern)); err != nil {
-			t.Errorf("%s: %v", pattern, err)
-			continue
-		}
-		for want, upstreams := range map[bool][]string{true: c.yes, false: c.no} {
-			for _, u := range upstreams {
-				host, port, _ := strings.Cut(u, " ")
-				n, err := strconv.ParseUint(port, 10, 16)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if h.Match(host, uint16(n)) != want {
-					t.Errorf("%s matches %s: %v", pattern, u, !want)
-				}
-			}
+		var c config.CIDRs
+		if err := c.UnmarshalText([]byte(text)); err != nil || c.String() != want {
+			t.Errorf("%q is read as %s, %v", text, c, err)
 		}
 	}
-	if config.Hosts(nil).Match("a", 80) {
-		t.Error("no pattern matches something")
+	for _, text := range []string{"", ",", "10.0.0.0/8,", "10.0.0.0/33", "10.0.0.0/", "10.0.0/8", "010.0.0.0/8", "10.0.0.0/08", "10.0.0.0/-1",
+		"::1/129", "[::1]/128", "[::1]", "fe80::1%eth0", "fe80::1%eth0/64", "::ffff:10.0.0.0/95", "::ffff:10.0.0.0/8", "example.com", "10.0.0.0-10.0.0.9"} {
+		var c config.CIDRs
+		if err := c.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is read as %s", text, c)
+		}
 	}
 }

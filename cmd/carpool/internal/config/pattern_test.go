@@ -47,6 +47,9 @@ func pattern(t *testing.T, field reflect.StructField) string {
 	case field.Type == reflect.TypeFor[config.Warm]():
 		one := `[ \t]*([Hh][Tt][Tt][Pp][Ss]?://)?(` + host(``) + `)=0*(` + upTo(1, config.MaxWarm) + `)[ \t]*`
 		p = one + `(,` + one + `)*`
+	case field.Type == reflect.TypeFor[config.CIDRs]():
+		one := `[ \t]*(` + cidr() + `)[ \t]*`
+		p = one + `(,` + one + `)*`
 	case field.Type.Kind() == reflect.Slice: // of ports
 		port := `[ \t]*0*(` + upTo(1, 65535) + `)[ \t]*`
 		p = port + `(,` + port + `)*`
@@ -71,6 +74,20 @@ func pattern(t *testing.T, field reflect.StructField) string {
 	return `^(` + p + `)?$`
 }
 
+// Forms of addresses. Of one of IPv6 this is not all that makes it one.
+const ipv6 = `[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f]{0,4}){1,6}:([0-9A-Fa-f]{0,4}|[0-9.]+)`
+
+func ipv4() string {
+	octet := `(` + upTo(0, 255) + `)`
+	return octet + `(\.` + octet + `){3}`
+}
+
+// cidr is a pattern for one of CIDRs. How long a range of IPv4-mapped addresses is at
+// least it does not say.
+func cidr() string {
+	return ipv4() + `(/(` + upTo(0, 32) + `))?|` + ipv6 + `(/(` + upTo(0, 128) + `))?`
+}
+
 // host is a pattern for one of Hosts, which names may have something before them. How long a name may be it does not say, and
 // of an IPv6 address not all that makes it one.
 func host(before string) string {
@@ -78,10 +95,8 @@ func host(before string) string {
 		label     = `[A-Za-z0-9_-]`
 		notNumber = `([1-9][0-9]*|0[0-9]+)?[A-Za-z_-]` + label + `*|0[A-WYZa-wyz_-]` + label + `*|0[Xx][0-9A-Fa-f]*[G-Zg-z_-]` + label + `*`
 		name      = `(` + label + `+\.)*(` + notNumber + `)\.?`
-		ipv6      = `\[[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f]{0,4}){1,6}:([0-9A-Fa-f]{0,4}|[0-9.]+)\]`
 	)
-	octet := `(` + upTo(0, 255) + `)`
-	return `(` + before + name + `|` + octet + `(\.` + octet + `){3}|` + ipv6 + `)(:0*(` + upTo(1, 65535) + `))?`
+	return `(` + before + name + `|` + ipv4() + `|\[` + ipv6 + `\])(:0*(` + upTo(1, 65535) + `))?`
 }
 
 // words are those that a field's type takes, the documented and others.

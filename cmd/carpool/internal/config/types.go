@@ -102,6 +102,18 @@ func (b *Balance) UnmarshalText(text []byte) error {
 	return oneOf(b, text, BalanceSpread, BalanceReuse)
 }
 
+// Policy says what becomes of requests that a rule refuses.
+type Policy string
+
+// The values of Policy.
+const (
+	PolicyEnforce Policy = "enforce"
+	PolicyReport  Policy = "report"
+)
+
+// UnmarshalText takes the values of Policy.
+func (p *Policy) UnmarshalText(text []byte) error { return oneOf(p, text, PolicyEnforce, PolicyReport) }
+
 func oneOf[T ~string](dst *T, text []byte, values ...T) error {
 	if !slices.Contains(values, T(text)) {
 		return fmt.Errorf("want one of %v", values)

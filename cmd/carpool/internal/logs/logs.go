@@ -1,6 +1,6 @@
 // Package logs is carpool's log: whoever logs never waits, even if the log is not read. Lines go into a queue of
-// bounded size that one goroutine writes out. A flood of one kind is cut to a few lines a second and a count. What got
-// lost either way is counted.
+// bounded size that one goroutine writes out. A flood of one kind is cut to a few lines a second and a count for each
+// origin. What got lost either way is counted.
 package logs
 
 import (
@@ -20,8 +20,13 @@ const (
 	lastWait = time.Second
 )
 
-// Request is the message of a line about one request.
-const Request = "request"
+// Messages of lines of which there may be many.
+const (
+	// Request is of a line about one request.
+	Request = "request"
+	// Reported is of a line about what a rule would have refused.
+	Reported = "let through by CARPOOL_POLICY=report"
+)
 
 // Log is where log lines go. It is safe for concurrent use.
 type Log struct {
@@ -47,8 +52,9 @@ func New(cfg config.Config, w io.Writer) *Log {
 	l := &Log{queue: newQueue(w, delay)}
 	core := zapcore.NewCore(encoder, l.queue, cfg.LogLevel)
 	uncut := zap.New(core)
-	l.flood = &flood{report: func(k kind, n uint64) {
-		uncut.Warn("more lines like this were left out", zap.String("of", k.message), zap.String("error", k.err), zap.Uint64("count", n))
+	l.flood = &flood{report: func(s pile, n uint64) {
+		uncut.Warn("more lines like this were left out", zap.String("of", s.message), zap.String("error", s.err),
+			zap.String("origin", s.origin), zap.Uint64("count", n))
 	}}
 	go l.queue.run(func(lost uint64) {
 		uncut.Warn("log lines were lost: what is written to stderr was not read in time", zap.Uint64("count", lost))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -226,6 +227,50 @@ func TestX23AFloodIsAFewLinesASecondAndACount(t *testing.T) {
 		}
 		if _, cut := l.Dropped(); cut != seconds*(each-few)+1 {
 			t.Errorf("%d lines are cut", cut)
+		}
+	})
+}
+
+// What is left out of a kind is counted by origin, so that a flood of one hides no other; and there are only so many
+// counts, for clients choose the hosts.
+func TestX23WhatIsLeftOutIsCountedByOrigin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := &reader{}
+		l := newLog(t, out)
+		fail := func(origin string) {
+			l.Warn(Request, zap.String("origin", origin), zap.String("error", "connection_refused"))
+		}
+		for range 100 {
+			fail("http://flood:80")
+		}
+		fail("http://rare:80")
+		time.Sleep(period)
+		synctest.Wait()
+		counts := func(told []map[string]any) map[string]float64 {
+			all := map[string]float64{}
+			for _, line := range told {
+				if line["of"] != Request || line["error"] != "connection_refused" {
+					t.Errorf("it says %v", line)
+				}
+				all[line["origin"].(string)] = line["count"].(float64)
+			}
+			return all
+		}
+		told := out.lines(t, "more lines like this were left out")
+		if got := counts(told); len(got) != 2 || got["http://flood:80"] != 100-few || got["http://rare:80"] != 1 {
+			t.Errorf("it says %v", got)
+		}
+		for i := range 1000 {
+			fail(fmt.Sprintf("http://h%d:80", i))
+		}
+		l.Error("accept") // a kind of its own passes
+		l.Close()
+		got := counts(out.lines(t, "more lines like this were left out")[len(told):])
+		if len(got) != most+1 || got[others] != 1000-few-most {
+			t.Errorf("it says %v", got)
+		}
+		if len(out.lines(t, "accept")) != 1 {
+			t.Error("another kind is left out")
 		}
 	})
 }

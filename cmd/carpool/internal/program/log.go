@@ -40,3 +40,13 @@ func accessLog(cfg config.Config, log *zap.Logger) func(*proxy.Record) {
 
 // statusClientGone is what proxy.Record says of a client that left early.
 const statusClientGone = 499
+
+// reportLog returns what writes a line for what a rule would have refused
+// (CARPOOL_POLICY=report).
+func reportLog(log *zap.Logger) func(proxy.Reported) {
+	return func(r proxy.Reported) {
+		if line := log.Check(zapcore.WarnLevel, logs.Reported); line != nil {
+			line.Write(zap.String("origin", logs.Text(r.Target)), zap.String("error", r.Rule), zap.String("detail", r.Detail))
+		}
+	}
+}

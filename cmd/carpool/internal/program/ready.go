@@ -6,10 +6,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"time"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/admin"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 )
 
@@ -45,14 +45,7 @@ func runReady(ctx context.Context, args, environ []string, stderr io.Writer) int
 // awaitReady asks once, and then again and again for as long as it may wait. It
 // returns the last answer.
 func awaitReady(ctx context.Context, adminListen string, wait time.Duration) error {
-	client := http.Client{Timeout: readyTimeout, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		// An address to listen on can be dialled: without a host, or with the unspecified one, it is this machine's.
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, network, adminListen)
-		},
-	}}
+	client := admin.Client(adminListen, readyTimeout)
 	ask := func() error {
 		response, err := client.Get("http://localhost/readyz")
 		if err != nil {

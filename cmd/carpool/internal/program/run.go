@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/check"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/demo"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/inject"
@@ -35,6 +36,7 @@ Usage:
                           take it out again
   carpool config          print the settings in force
   carpool config --table  print the table of settings, in Markdown
+  carpool check --seen    print the hosts that the app has asked for
   carpool ready           say by the exit code whether the carpool of this pod serves
                           (--wait 60s: wait that long for it)
   carpool preload         print the script that makes Node.js use HTTP_PROXY
@@ -59,6 +61,8 @@ func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		})
 	case command == "inject" || command == "uninject":
 		return inject.Run(command, args, os.Stdin, stdout, stderr)
+	case command == "check":
+		return check.Run(ctx, args, environ, stdout, stderr)
 	case command == "ready":
 		return runReady(ctx, args, environ, stderr)
 	case command == "serve" && len(args) == 0:

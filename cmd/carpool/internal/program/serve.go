@@ -21,10 +21,12 @@ import (
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/hot"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/logs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/seen"
 	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/pool/names"
 	"github.com/carpoolproxy/carpool/proxy"
+	"github.com/carpoolproxy/carpool/proxy/policy"
 )
 
 // sidecar is all of a running carpool.
@@ -108,6 +110,9 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	})
 	fault := func(what string, err error) { log.Error(what, zap.String("error", logs.Text(err.Error()))) }
 	own := []netip.AddrPort{addrPort(s.listener.Addr()), addrPort(s.admin.Addr())}
+	out := egress(cfg, own, log.Logger)
+	noReuse := policy.NewHostSet(cfg.NoReuseHosts)
+	var hosts seen.Origins
 	upstreams, clients, admins := budget()
 	if s.pool, err = pool.New(pool.Config{
 		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
@@ -117,13 +122,17 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		DNSTimeout: cfg.DNSTimeout, DNSMinTTL: max(cfg.DNSMinTTL, time.Second), DNSMaxTTL: cfg.DNSMaxTTL, DNSStale: cfg.DNSStale,
 		ResolvConf: cfg.ResolvConf, DNSNote: s.stale,
 		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
-		NoReuse:   func(k pool.Key) bool { return cfg.NoReuseHosts.Match(k.Host, k.Port) },
-		CheckAddr: proxy.Egress(own, own[0].Addr().IsLoopback()), Fault: fault,
+		NoReuse: func(k pool.Key) bool { // asked for each new origin
+			hosts.Note(k)
+			_, named := noReuse.Match([]byte(k.Host), k.Port)
+			return named
+		},
+		CheckAddr: out.CheckAddr, CheckWarm: out.CheckOrigin, Fault: fault,
 		Identity: identity(),
 	}); err != nil {
 		return nil, err
 	}
-	if s.proxy, err = proxy.New(proxyConfig(cfg, s.pool, guard, clients, log.Logger, fault)); err != nil {
+	if s.proxy, err = proxy.New(proxyConfig(cfg, s.pool, out, guard, clients, log.Logger, fault)); err != nil {
 		return nil, err
 	}
 	s.memory = guard
@@ -131,7 +140,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	sock.Ration(guard.AdmitBuffer)
 	s.admin.Serve(admin.Sources{
 		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts, s.pool.Ended), Memory: guard,
-		Log: log, Errors: log.Logger, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
+		Log: log, Errors: log.Logger, Seen: &hosts, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
 	})
 	go func() { _ = s.proxy.Serve(s.listener, proxy.Lane{}) }() // ends with proxy.Close
 	return s, nil
@@ -146,17 +155,35 @@ func identity() string {
 	return name
 }
 
-func proxyConfig(cfg config.Config, upstreams *pool.Pool, guard *memory.Guard, clients int, log *zap.Logger, fault func(string, error)) proxy.Config {
+func proxyConfig(cfg config.Config, upstreams *pool.Pool, out *proxy.Egress, guard *memory.Guard, clients int, log *zap.Logger, fault func(string, error)) proxy.Config {
 	return proxy.Config{
-		Upstreams: upstreams, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
+		Upstreams: upstreams, Egress: out, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
 		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout, BodyIdleTimeout: cfg.BodyIdleTimeout,
 		TunnelHalfClosedTimeout: cfg.TunnelHalfClosedTimeout, TunnelIdleTimeout: cfg.TunnelIdleTimeout,
 		MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
-		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectPorts: cfg.ConnectPorts, ConnectTunnelPorts: cfg.ConnectTunnelPorts,
+		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectTunnelPorts: cfg.ConnectTunnelPorts,
 		Admit: guard.AdmitRequest,
 		Log:   accessLog(cfg, log), LogAll: cfg.AccessLog == config.AccessAll,
 		Fault: fault,
 	}
+}
+
+// egress returns what decides where requests may go, for these listeners of
+// carpool's own, of which the first is the proxy's.
+func egress(cfg config.Config, own []netip.AddrPort, log *zap.Logger) *proxy.Egress {
+	rules := policy.Rules{
+		AllowHosts: policy.NewHostSet(cfg.AllowHosts), DenyHosts: policy.NewHostSet(cfg.DenyHosts),
+		AllowCIDRs: cfg.AllowCIDRs, DenyCIDRs: cfg.DenyCIDRs,
+		ConnectPorts: cfg.ConnectPorts, AllowMetadata: cfg.AllowMetadata,
+	}
+	if idle := rules.Idle(); len(idle) > 0 {
+		log.Warn("CARPOOL_ALLOW_CIDRS opens nothing here, and limits nothing either: CARPOOL_ALLOW_HOSTS does",
+			zap.String("ranges", config.CIDRs(idle).String()))
+	}
+	return proxy.NewEgress(proxy.EgressConfig{
+		Listeners: own, OnLoopback: own[0].Addr().IsLoopback(), Rules: rules,
+		Report: cfg.Policy == config.PolicyReport, Reported: reportLog(log),
+	})
 }
 
 func (s *sidecar) close() {
