@@ -3,6 +3,7 @@ package names
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -24,14 +25,20 @@ const (
 const (
 	// refreshAt is the share of its time after which an answer is asked for anew.
 	refreshAt = 0.8
+	// firstRefresh is the least time before a name's first answer is asked for anew,
+	// which is at any time before refreshAt: names that begin together would go on
+	// so.
+	firstRefresh = time.Second
 	// suspectAfter is the least time between look-ups for Suspect.
 	suspectAfter = time.Second
 	// firstRetry is after how long a look-up that has failed is made again. It
 	// doubles with each that fails, up to lastRetry, and up to maxDelay where a
-	// request waits for it.
+	// request waits for it. Where addresses are left it is not made before it would
+	// be if none had failed, of which no more than maxPeriod counts.
 	firstRetry = 250 * time.Millisecond
 	lastRetry  = 10 * time.Second
 	maxDelay   = time.Second
+	maxPeriod  = 30 * time.Second
 	// tiredAfter is after how long without use a name is no longer looked up while
 	// that fails.
 	tiredAfter = 30 * time.Second
@@ -60,27 +67,30 @@ type entry struct {
 
 	// mu guards what is below. Names.mu may be taken while it is held.
 	mu       sync.Mutex
-	last     *Set      // the last answer, nil if that was believed to be none
-	memory   memory    // makes sets of answers
-	fresh    time.Time // until when last stands
-	doubt    bool      // last stands although the name is said to have no addresses
-	full     string    // the full name that has answered; "" is none
-	answers  int       // since the search list was walked
-	err      error     // what the last look-up failed with
-	denied   time.Time // until when it is believed that there are no addresses
-	failures int       // in turn
-	retry    time.Time // not before that
-	began    time.Time // when the last look-up did
-	used     time.Time // before which there was a use
-	since    time.Time // when stale began
-	flight   *flight   // the look-up under way, or about to begin
-	suspect  bool      // make another when it has landed
+	last     *Set          // the last answer, nil if that was believed to be none
+	memory   memory        // makes sets of answers
+	fresh    time.Time     // until when last stands
+	doubt    bool          // last stands although the name is said to have no addresses
+	full     string        // the full name that has answered; "" is none
+	answers  int           // since the search list was walked
+	err      error         // what the last look-up failed with
+	denied   time.Time     // until when it is believed that there are no addresses
+	failures int           // in turn
+	retry    time.Time     // not before that
+	period   time.Duration // after which the last answer is asked for anew; 0 is none
+	due      time.Time     // when that is, or when the look-up that failed is made again
+	began    time.Time     // when the last look-up did
+	used     time.Time     // before which there was a use
+	since    time.Time     // when stale began
+	flight   *flight       // the look-up under way, or about to begin
+	suspect  bool          // make another when it has landed
 	timer    *time.Timer
 }
 
 // flight is a look-up. It answers, and lands when nothing more can come.
 type flight struct {
 	answered, landed chan struct{}
+	first            bool // there was no answer before
 	begun            bool // it is under way; guarded by the entry's mutex
 	set              *Set // these may be read once it has answered
 	err              error
@@ -153,8 +163,11 @@ func (e *entry) hasOld() bool {
 
 // oldLocked reports whether there are addresses that may be used past their time.
 func (e *entry) oldLocked(now time.Time) bool {
-	return e.last != nil && now.Before(e.fresh.Add(e.ns.cfg.Stale))
+	return e.last != nil && now.Before(e.endLocked())
 }
+
+// endLocked returns until when the addresses may be used.
+func (e *entry) endLocked() time.Time { return e.fresh.Add(e.ns.cfg.Stale) }
 
 // makeDo returns old addresses, which are used from now on, while a look-up does
 // not answer; nil if it has, or there are none.
@@ -164,7 +177,7 @@ func (e *entry) makeDo(f *flight) *Set {
 	var note *Note
 	if e.flight == f && !f.hasAnswered() && e.oldLocked(now) {
 		note = e.serveOldLocked(timedOut(e.host), now)
-		e.armLocked(e.fresh.Add(e.ns.cfg.Stale).Sub(now))
+		e.armByLocked(e.endLocked(), now)
 	}
 	s := e.set.Load()
 	e.mu.Unlock()
@@ -181,13 +194,14 @@ func (e *entry) under() *flight {
 
 // startLocked begins a look-up after a while, at once if that is not more than 0.
 func (e *entry) startLocked(after time.Duration) {
-	f := &flight{answered: make(chan struct{}), landed: make(chan struct{})}
+	f := &flight{answered: make(chan struct{}), landed: make(chan struct{}), first: e.period == 0}
 	e.flight = f
-	if e.stale.Load() && e.oldLocked(time.Now()) {
+	now := time.Now()
+	if e.stale.Load() && e.oldLocked(now) {
 		e.set.Store(e.last)
 	}
 	if e.set.Load() != nil {
-		e.armLocked(time.Until(e.fresh.Add(e.ns.cfg.Stale)))
+		e.armByLocked(e.endLocked(), now)
 	}
 	begin := func() {
 		if !e.ns.launch(e, f) {
@@ -277,7 +291,7 @@ func (e *entry) settle(f *flight, r *found, knows func(netip.Addr) bool) {
 	set, err := (*Set)(nil), r.err
 	switch {
 	case err == nil:
-		set, note = e.answeredLocked(r, knows, now)
+		set, note = e.answeredLocked(r, knows, f.first, now)
 	case isNotFound(err):
 		set, note = e.deniedLocked(err, now)
 	case e.ns.ctx.Err() == nil:
@@ -298,8 +312,8 @@ func (e *entry) settle(f *flight, r *found, knows func(netip.Addr) bool) {
 	e.note(note)
 }
 
-// answeredLocked takes addresses.
-func (e *entry) answeredLocked(r *found, knows func(netip.Addr) bool, now time.Time) (*Set, *Note) {
+// answeredLocked takes addresses, the first or later ones.
+func (e *entry) answeredLocked(r *found, knows func(netip.Addr) bool, first bool, now time.Time) (*Set, *Note) {
 	cfg := &e.ns.cfg
 	if e.set.Load() == nil {
 		e.memory.restart()
@@ -321,7 +335,13 @@ func (e *entry) answeredLocked(r *found, knows func(netip.Addr) bool, now time.T
 	} else {
 		e.set.Store(s)
 		e.use.Store(idle)
-		e.armLocked(time.Duration(refreshAt * float64(hold)))
+		e.period = time.Duration(refreshAt * float64(hold))
+		e.due = now.Add(e.period)
+		after := e.period
+		if least := min(after, firstRefresh); first {
+			after = least + time.Duration(rand.Float64()*float64(after-least))
+		}
+		e.armLocked(after)
 	}
 	return s, e.currentLocked(nil, now)
 }
@@ -333,6 +353,7 @@ func (e *entry) deniedLocked(err error, now time.Time) (*Set, *Note) {
 	e.err, e.failures, e.full, e.retry = err, 0, "", time.Time{}
 	if e.set.Load() != nil && !e.doubt && hold > 0 {
 		e.doubt, e.fresh = true, now.Add(hold)
+		e.period, e.due = hold, now.Add(hold)
 		e.use.Store(idle)
 		e.armLocked(hold)
 		return e.last, nil
@@ -353,7 +374,12 @@ func (e *entry) failedLocked(err error, now time.Time) (*Set, *Note) {
 	if e.use.Swap(idle) == inUse {
 		e.used = now
 	}
-	e.armLocked(min(after, e.fresh.Add(e.ns.cfg.Stale).Sub(now)))
+	// Unless they are given up before: then requests would wait.
+	if usual := min(e.period, maxPeriod); now.Add(usual).Before(e.endLocked()) {
+		after = max(after, usual)
+	}
+	e.due = now.Add(after)
+	e.armByLocked(e.due, now)
 	return e.last, e.serveOldLocked(err, now)
 }
 
@@ -385,6 +411,16 @@ func (e *entry) currentLocked(err error, now time.Time) *Note {
 	return &Note{Host: e.host, For: now.Sub(e.since), Err: err}
 }
 
+// armByLocked arms the timer for then, or for when the addresses are past their
+// time if look-ups fail, or given up, whichever comes first.
+func (e *entry) armByLocked(then, now time.Time) {
+	after := min(then.Sub(now), e.endLocked().Sub(now))
+	if e.failures > 0 && now.Before(e.fresh) {
+		after = min(after, e.fresh.Sub(now))
+	}
+	e.armLocked(after)
+}
+
 func (e *entry) armLocked(after time.Duration) {
 	if e.timer == nil {
 		e.timer = time.AfterFunc(max(after, 0), e.tick)
@@ -402,8 +438,8 @@ func (e *entry) halt() {
 	}
 }
 
-// tick does what time brings about: it asks again, gives old addresses up, or
-// lets an unused name sleep, or forgets it.
+// tick does what time brings about: it asks again, notes that addresses are old,
+// gives them up, or lets an unused name sleep, or forgets it.
 func (e *entry) tick() {
 	defer e.ns.contain("a look-up")
 	e.mu.Lock()
@@ -421,10 +457,21 @@ func (e *entry) tickLocked(now time.Time) (_ *Note, sleeps bool) {
 	case e.set.Load() == nil || e.ns.ctx.Err() != nil:
 	case !e.oldLocked(now) && (e.flight != nil || e.failures > 0):
 		return e.dropLocked(now), false
-	case e.flight != nil:
-		e.armLocked(e.fresh.Add(e.ns.cfg.Stale).Sub(now))
+	case e.flight != nil && e.flight.hasAnswered(): // it waits for the rest
+		e.armByLocked(now.Add(firstRefresh), now)
+	case e.flight != nil || e.failures > 0 && now.Before(e.due):
+		then := e.due
+		if e.flight != nil {
+			then = e.endLocked()
+		}
+		e.armByLocked(then, now)
+		if e.failures > 0 {
+			return e.serveOldLocked(e.err, now), false
+		}
 	case e.use.Load() == inUse || failing:
 		e.startLocked(0)
+	case now.Before(e.due): // the first time, which is early
+		e.armLocked(e.due.Sub(now))
 	case now.Before(e.fresh):
 		e.armLocked(e.fresh.Sub(now))
 	case e.use.CompareAndSwap(idle, asleep):

@@ -70,6 +70,13 @@ func TestAnAnswerIsAskedForAheadOfItsEndWhileInUse(t *testing.T) {
 		n := ns.Name("name.test", nil)
 		wait(t, n)
 		s.asked()
+		begin := time.Now()
+		for s.asked() == 0 { // the first is asked for at any time before that
+			pass(time.Second, n)
+		}
+		if d := time.Since(begin); d > 29*time.Second {
+			t.Errorf("first asked for after %v", d)
+		}
 		pass(18*time.Second, n) // 0.64 of the TTL with the least jitter is 19.2 s
 		if k := s.asked(); k != 0 {
 			t.Errorf("asked %d times, long before its end", k)
@@ -86,6 +93,62 @@ func TestAnAnswerIsAskedForAheadOfItsEndWhileInUse(t *testing.T) {
 			t.Errorf("%+v", st)
 		}
 	})
+}
+
+// Names that begin together are not asked for together from then on.
+func TestNamesThatBeginTogetherAreAskedForApart(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, s *script, ns *names.Names) {
+		all := make([]*names.Name, 200)
+		for i := range all {
+			all[i] = ns.Name(fmt.Sprintf("name-%d.test", i), nil)
+			n := all[i]
+			go n.Wait(t.Context())
+		}
+		pass(900*ms, all...)
+		if k := s.asked(); k != len(all) {
+			t.Fatalf("asked %d times", k)
+		}
+		// 19 s later all are asked for a second time at the earliest.
+		var each []int
+		for range 6 {
+			pass(3*time.Second, all...)
+			each = append(each, s.asked())
+		}
+		for _, k := range each { // of 200, 3 s of 18 to 28 s: about 26
+			if k < 8 || k > 60 {
+				t.Errorf("asked %v times in 3 s each", each)
+			}
+		}
+	})
+}
+
+// The first answer is not asked for at once, and later ones not before it is time,
+// whenever the first was.
+func TestOnlyTheFirstAnswerIsAskedForEarly(t *testing.T) {
+	for range 50 {
+		bubble(t, nil, func(t *testing.T, s *script, ns *names.Names) {
+			n := ns.Name("name.test", nil)
+			wait(t, n)
+			pass(90*time.Second, n)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			var times []time.Time
+			for i, q := range s.queries {
+				if strings.HasSuffix(q, " A") {
+					times = append(times, s.times[i])
+				}
+			}
+			for i := range times[1:] {
+				least := time.Second
+				if i > 0 {
+					least = 19200 * ms
+				}
+				if d := times[i+1].Sub(times[i]); d < least || d > 28900*ms {
+					t.Errorf("asked %v after the answer %d", d, i)
+				}
+			}
+		})
+	}
 }
 
 // No request waits for an answer that is being refreshed.
@@ -153,7 +216,7 @@ func TestTTLsAreClamped(t *testing.T) {
 	}{
 		"0":      {0, 100, 600 * 10 / 32},
 		"a day":  {24 * time.Hour, 2, 4},
-		"minute": {time.Minute, 600 / 58, 600 / 38},
+		"minute": {time.Minute, 600 / 58, 600/38 + 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, nil, func(t *testing.T, s *script, ns *names.Names) {
@@ -282,30 +345,68 @@ func TestX2WithoutAStaleTimeNothingOldIsUsed(t *testing.T) {
 	})
 }
 
-// X2: one that failed is looked up again soon, and more and more rarely.
+// X2: one that failed is looked up again when it would be otherwise, and more
+// rarely where that is often.
 func TestX2FailedLookUpsBackOffPerName(t *testing.T) {
-	bubble(t, func(c *names.Config) { c.Stale = time.Hour }, func(t *testing.T, s *script, ns *names.Names) {
-		n, other := ns.Name("name.test", nil), ns.Name("other.test", nil)
-		wait(t, n)
-		s.say(func(_ netip.AddrPort, name string, kind dnsmessage.Type) names.Answer {
-			if name == "other.test." {
-				return answer(time.Minute, kind, four)
-			}
-			return names.Answer{Code: dnsmessage.RCodeServerFailure}
+	for name, c := range map[string]struct{ ttl, least, most time.Duration }{
+		"5 s":   {5 * time.Second, 8 * time.Second, 12 * time.Second}, // 10 s ± 20 %
+		"30 s":  {30 * time.Second, 19 * time.Second, 29 * time.Second},
+		"5 min": {5 * time.Minute, 29 * time.Second, 31 * time.Second},
+	} {
+		t.Run("X2 "+name, func(t *testing.T) {
+			bubble(t, func(c *names.Config) { c.Stale = time.Hour }, func(t *testing.T, s *script, ns *names.Names) {
+				s.sayAddrs(c.ttl, "192.0.2.1")
+				n, other := ns.Name("name.test", nil), ns.Name("other.test", nil)
+				wait(t, n)
+				s.say(func(_ netip.AddrPort, name string, kind dnsmessage.Type) names.Answer {
+					if name == "other.test." {
+						return answer(time.Minute, kind, four)
+					}
+					return names.Answer{Code: dnsmessage.RCodeServerFailure}
+				})
+				pass(c.ttl+time.Minute, n)
+				start := time.Now()
+				wait(t, other) // is not slowed down
+				if d := time.Since(start); d != ms {
+					t.Errorf("another name took %v", d)
+				}
+				s.asked()
+				pass(10*time.Minute, n)
+				has(t, n, "192.0.2.1")
+				const each = 6 // queries for A: two attempts at three servers
+				if k := s.asked() / each; k < int(10*time.Minute/c.most) || k > int(10*time.Minute/c.least)+1 {
+					t.Errorf("looked up %d times in ten minutes", k)
+				}
+			})
 		})
-		pass(time.Minute, n)
-		start := time.Now()
-		wait(t, other) // is not slowed down
-		if d := time.Since(start); d != ms {
-			t.Errorf("another name took %v", d)
-		}
-		s.asked()
-		pass(10*time.Minute, n)
-		each := 6                                             // queries for A: two attempts at three servers
-		if k := s.asked() / each; k < 600/12 || k > 600/8+1 { // 10 s ± 20 %
-			t.Errorf("looked up %d times in ten minutes", k)
-		}
-	})
+	}
+}
+
+// X2: addresses are old from when they are past their time, whether or not there
+// is a look-up then, and an answer is there when one would be otherwise.
+func TestX2OldAddressesBeginAndEndInTime(t *testing.T) {
+	for range 50 {
+		var told notes
+		bubble(t, func(c *names.Config) { c.Note = told.take }, func(t *testing.T, s *script, ns *names.Names) {
+			n := ns.Name("name.test", nil)
+			wait(t, n)
+			left := ns.Explain(t.Context(), "name.test").Left
+			s.sayCode(dnsmessage.RCodeServerFailure)
+			begin := time.Now()
+			pass(left-ms, n)
+			told.want(t)
+			if ns.Stats().Failed == 0 {
+				t.Error("not asked for ahead of its end")
+			}
+			pass(left - time.Since(begin) + ms)
+			told.want(t, "name.test begins")
+			has(t, n, "192.0.2.1")
+			s.sayAddrs(30*time.Second, "192.0.2.1")
+			pass(29*time.Second, n)
+			told.want(t, "name.test begins", "name.test ends")
+			has(t, n, "192.0.2.1")
+		})
+	}
 }
 
 // Requests for a name that cannot be looked up do not each ask, but none waits
@@ -464,7 +565,7 @@ func TestTheFullNameThatAnsweredIsAskedFirst(t *testing.T) {
 			t.Errorf("a failure of the full name leads elsewhere: %+v", x)
 		}
 		now("api.example.com.svc.cluster.local.", dnsmessage.RCodeNameError)
-		pass(15*time.Second, n) // by now that is known not to exist, which has the list walked at once
+		pass(29*time.Second, n) // by now that is known not to exist, which has the list walked at once
 		if x := ns.Explain(t.Context(), "api.example.com"); x.Full != "api.example.com.svc.cluster.local." {
 			t.Errorf("%+v", x)
 		}
@@ -764,7 +865,7 @@ func TestX2ForgottenNamesAreNotStale(t *testing.T) {
 		if st := ns.Stats(); st.StaleNames != 1 {
 			t.Errorf("%+v", st)
 		}
-		pass(time.Minute)
+		pass(90 * time.Second) // one look-up after its last use, and those of 30 s
 		if st := ns.Stats(); st.StaleNames != 0 || st.Names != 0 {
 			t.Errorf("%+v", st)
 		}
