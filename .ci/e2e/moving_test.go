@@ -30,7 +30,9 @@ func TestAnUpstreamThatMovesIsFollowedAndNoCallIsLost(t *testing.T) {
 		headless: load{Name: "headless", Image: image, URL: headless, Rate: 50, Pods: 1},
 		directly: load{Name: "directly", URL: clusterIP, Rate: 50, Pods: 1},
 	}
-	m.scene = newScene(t, "carpool-e2e-moving", drains, 2)
+	// The Service has forgotten a pod before that refuses connections, which
+	// would fail calls in any case.
+	m.scene = newScene(t, "carpool-e2e-moving", ending{End: "drains", PreStop: 3}, 2)
 	m.start(t, m.service, m.headless, m.directly)
 	for _, step := range []struct {
 		name string
@@ -117,8 +119,9 @@ func (m *moves) outage(t *testing.T) {
 	m.lost(t, from)
 }
 
-// shrink takes three of the six pods away. They take no new connection, and
-// have half a minute to end by themselves once the last one is gone.
+// shrink takes three of the six pods away. Soon they take no connection any
+// more. In half a minute they are to end by themselves, which they do when the
+// last connection is gone.
 func (m *moves) shrink(t *testing.T) {
 	from := time.Now()
 	m.scale(t, 3)
