@@ -58,7 +58,7 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 	o.times.used = now
 	l, due := o.pickLocked(t, now)
 	if l == nil {
-		l = o.idle.asNew(t, now)
+		l = o.asNewLocked(t, now)
 	}
 	if l != nil {
 		o.carryLocked(l, now)

@@ -103,7 +103,7 @@ func (s *endpoints) settle(l *Lease, whole bool, now time.Duration) {
 		if e.load.failed(now) {
 			e.bench.begin(benchFailing, now)
 		}
-	case whole:
+	case whole && r.began > 0: // or else nothing was sent
 		e.load.answered(r.took, now)
 		if e.bench.tried(now) {
 			e.bench.end()

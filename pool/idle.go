@@ -66,9 +66,35 @@ func (r *resting) put(l *Lease) {
 		r.enlist(l)
 	}
 	if l.inTurn {
+		r.queueUp(l)
+	} else {
+		stack(&r.spare, &l.node.own)
+	}
+}
+
+// queueUp puts a connection behind those that were used before it.
+func (r *resting) queueUp(l *Lease) {
+	next := (*list.Node[*Lease])(nil)
+	for n := r.turn.Back(); n != nil && n.Value.idleSince > l.idleSince; n = n.Prev() {
+		next = n
+	}
+	if next == nil {
 		r.turn.PushBack(&l.node.own)
 	} else {
-		r.spare.PushFront(&l.node.own)
+		r.turn.InsertBefore(&l.node.own, next)
+	}
+}
+
+// stack puts a connection in front of those that were used before it.
+func stack(in *list.List[*Lease], n *list.Node[*Lease]) {
+	next := in.Front()
+	for next != nil && next.Value.idleSince > n.Value.idleSince {
+		next = next.Next()
+	}
+	if next == nil {
+		in.PushBack(n)
+	} else {
+		in.InsertBefore(n, next)
 	}
 }
 
@@ -130,14 +156,15 @@ func (r *resting) pickSpare(q *request) *Lease {
 
 func (s *idleConns) len() int { return s.free.Len() + s.pinned.Len() }
 
-// put makes a connection idle.
-func (s *idleConns) put(l *Lease, now time.Duration) {
-	l.idleSince = now
+// put makes a connection idle that has been so since then. That is now, unless it
+// was lent meanwhile and not touched.
+func (s *idleConns) put(l *Lease, since time.Duration) {
+	l.idleSince = since
 	l.endpoint.idle.put(l)
 	if l.pinned {
 		s.pinned.PushFront(&l.node.all)
 	} else {
-		s.free.PushFront(&l.node.all)
+		stack(&s.free, &l.node.all)
 	}
 }
 

@@ -145,7 +145,12 @@ func (o *Origin) makesRoomLocked(l *Lease, now time.Duration) bool {
 		c.made(e, e.heard, now)
 		return true
 	}
-	most := c.bound(now)
+	return o.tooManyLocked(e, now)
+}
+
+// tooManyLocked reports whether an endpoint has more connections than it takes.
+func (o *Origin) tooManyLocked(e *endpoint, now time.Duration) bool {
+	most := o.manners.crowd.bound(now)
 	return most > 0 && e.leases.Len() > most
 }
 

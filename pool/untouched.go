@@ -14,7 +14,7 @@ func (l *Lease) Carried() bool { return l.requests > 0 }
 // sent on it. It goes on being idle since it was before, or since it was opened.
 func (l *Lease) Return() {
 	l.comeBack()
-	l.reused = false // not in this loan
+	l.reused, l.report = false, report{} // not in this loan, which says nothing of the endpoint
 	switch {
 	case l.pinned:
 		l.close(Pinned)
@@ -34,8 +34,9 @@ func (o *Origin) resume(l *Lease) bool {
 	now := o.pool.now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if l.hungUp || l.endpoint.leaving || o.queue.waiting.Len() > 0 || !o.manners.keeps(now) || o.pool.ctx.Err() != nil || o.gone.Load() ||
-		o.idle.free.Len() >= o.pool.cfg.MaxIdlePerHost {
+	if l.hungUp || o.queue.waiting.Len() > 0 || !o.manners.keeps(now) || o.pool.ctx.Err() != nil || o.gone.Load() ||
+		o.idle.free.Len() >= o.pool.cfg.MaxIdlePerHost || l.endpoint.leaving || l.endpoint.stalled != nil ||
+		o.tooManyLocked(l.endpoint, now) {
 		return false
 	}
 	since := l.idleSince
@@ -43,34 +44,32 @@ func (o *Origin) resume(l *Lease) bool {
 		since = now
 	}
 	o.carriedLocked(l, now)
-	o.idle.putSince(l, since)
+	o.idle.put(l, since)
 	return true
 }
 
-// putSince makes a connection idle that has been so since then.
-func (s *idleConns) putSince(l *Lease, since time.Duration) {
-	l.idleSince = since
-	next := s.free.Front()
-	for next != nil && next.Value.idleSince > since {
-		next = next.Next()
-	}
-	l.endpoint.idle.put(l)
-	if next == nil {
-		s.free.PushBack(&l.node.all)
-	} else {
-		s.free.InsertBefore(&l.node.all, next)
-	}
+// CarriesTunnel notes that what is carried on the connection from now on is no
+// request.
+func (l *Lease) CarriesTunnel() {
+	o := l.origin
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.carriedLocked(l, o.pool.now())
+	l.endpoint.idle.leave(l)
 }
 
-// asNew takes the connection in front for a request that asks for a new one, if it
-// has carried nothing and was opened, or given back, a moment ago: the CONNECT in
-// which the request comes has opened it. One that is sent again gets a new one.
-func (s *idleConns) asNew(t *Ticket, now time.Duration) *Lease {
-	n := s.free.Front()
+// asNewLocked takes the connection in front for a request that asks for a new one,
+// if it has carried nothing and was opened, or given back, a moment ago: the CONNECT
+// in which the request comes has opened it. One that is sent again gets a new one.
+func (o *Origin) asNewLocked(t *Ticket, now time.Duration) *Lease {
+	n := o.idle.free.Front()
 	if !t.Fresh || t.Virgin || t.Avoid.IsValid() || n == nil || n.Value.Carried() || now-n.Value.idleSince > brief {
 		return nil
 	}
 	l := n.Value
+	if q := o.requestLocked(t, now); !q.mayUse(l.endpoint) {
+		return nil
+	}
 	l.node.Leave()
 	l.idled, l.reused, l.report.began = now-l.idleSince, false, now
 	return l

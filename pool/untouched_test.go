@@ -9,7 +9,7 @@ import (
 
 func TestAConnectionThatWasNotTouchedGoesBackAsItWas(t *testing.T) {
 	u := newUpstream(t)
-	p := newPool(t, func(c *pool.Config) { c.Reuse = true })
+	p := newPool(t, reuse)
 	o := u.origin(p)
 	first, second := acquire(t, o, pool.Ticket{}), acquire(t, o, pool.Ticket{})
 	if first.Carried() {
@@ -53,7 +53,7 @@ func TestANewConnectionThatWasNotTouchedServesOthers(t *testing.T) {
 
 func TestANewConnectionIsIdleBehindThoseThatWereUsedSince(t *testing.T) {
 	u := newUpstream(t)
-	p := newPool(t)
+	p := newPool(t, reuse)
 	o := u.origin(p)
 	old := acquire(t, o, pool.Ticket{Virgin: true})
 	used := acquire(t, o, pool.Ticket{Fresh: true})
@@ -63,6 +63,27 @@ func TestANewConnectionIsIdleBehindThoseThatWereUsedSince(t *testing.T) {
 		t.Error("the one that was used last is not in front")
 	} else {
 		l.Release()
+	}
+}
+
+func TestAConnectionThatWasNotTouchedHasItsTurnAgain(t *testing.T) {
+	u := newUpstream(t)
+	p := newPool(t)
+	o := u.origin(p)
+	first, second := acquire(t, o, pool.Ticket{}), acquire(t, o, pool.Ticket{})
+	first.Release()
+	second.Release()
+	o.PassTime(30 * time.Second)
+	l := acquire(t, o, pool.Ticket{Replayable: true})
+	for range 3 {
+		l.Return()
+		if again := acquire(t, o, pool.Ticket{Replayable: true}); again != l {
+			t.Fatal("another has its turn")
+		}
+	}
+	l.Release()
+	if s := stats(t, p); s.Reused != 1 || s.Idle != 2 || s.Opened != 2 {
+		t.Errorf("%+v", s)
 	}
 }
 
@@ -133,6 +154,27 @@ func TestAnOriginRemembersWhatTunnelsCarried(t *testing.T) {
 	for _, is := range []bool{false, true, true, false} {
 		if o.SetOpaque(is); o.Opaque() != is {
 			t.Errorf("it is not %v", is)
+		}
+	}
+}
+
+func TestWhatBecomesATunnelCarriesNoRequests(t *testing.T) {
+	u := newUpstream(t)
+	p := newPool(t)
+	o := u.origin(p)
+	l := acquire(t, o, pool.Ticket{})
+	if n := p.Carrying(); n != 1 {
+		t.Errorf("%d carry requests", n)
+	}
+	l.CarriesTunnel()
+	if n := p.Carrying(); n != 0 {
+		t.Errorf("%d carry requests besides the tunnel", n)
+	}
+	l.Discard(pool.Tunnelled)
+	for _, k := range []pool.Ticket{{}, {Virgin: true}, {Fresh: true}} {
+		acquire(t, o, k).Return()
+		if n := p.Carrying(); n != 0 {
+			t.Errorf("%d carry requests after %+v went back", n, k)
 		}
 	}
 }

@@ -133,6 +133,7 @@ func (o *opening) run() (http, broken bool) {
 		rethrow(<-down)
 		return true, false
 	}
+	o.lease.CarriesTunnel()
 	if o.client.in.Len() > 0 { // known from now on, for a tunnel may last
 		o.x.origin.SetOpaque(true)
 	}

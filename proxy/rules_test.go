@@ -310,3 +310,31 @@ func TestS12ReportLetsThroughNothingThatIsRefusedByDefault(t *testing.T) {
 		t.Errorf("counted %+v", got)
 	}
 }
+
+// A request inside CONNECT is asked about like any other.
+func TestS12RequestsInATunnelAreToldOfToo(t *testing.T) {
+	t.Parallel()
+	o := newOrigin(t)
+	var mu sync.Mutex
+	told := map[string]int{}
+	r := start(t, func(s *settings) {
+		s.ruled(proxy.EgressConfig{Rules: rules("", "127.0.0.1", "", ""), Report: true, Reported: func(r proxy.Reported) {
+			mu.Lock()
+			defer mu.Unlock()
+			told[r.Rule+" "+r.Target]++
+		}})
+	})
+	client := r.inside(o)
+	up := o.getInside(client, nil)
+	o.getInside(client, up)
+	mu.Lock()
+	defer mu.Unlock()
+	for target, want := range map[string]int{o.addr: 1, "http://" + o.addr: 2} {
+		if n := told["deny_hosts "+target]; n != want {
+			t.Errorf("told %d times of %s, want %d: %v", n, target, want, told)
+		}
+	}
+	if got := r.refusals("deny_hosts"); got.Reported != 3 || got.Refused != 0 {
+		t.Errorf("counted %+v", got)
+	}
+}

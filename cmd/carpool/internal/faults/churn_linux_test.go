@@ -181,7 +181,7 @@ func TestX15IdleClientsAreServedAndCostLittle(t *testing.T) {
 		t.Skipf("may open %d files (of at most %d), and %d are needed", limit.Cur, limit.Max, need)
 	}
 	up := newPlain(t)
-	c := carpooltest.Start(t)
+	c := carpooltest.Start(t, "CARPOOL_BALANCE=reuse")
 	url := "http://" + up.Addr().String() + "/"
 	r, err := carpooltest.Once(c.Proxy, "GET", url)
 	carpooltest.Want(t, http.StatusOK, r, err)
