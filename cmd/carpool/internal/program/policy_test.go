@@ -39,7 +39,8 @@ func TestRulesOnWhereRequestsMayGo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			run := carpooltest.Run(t, c.settings...)
+			// Without age no connection is replaced: each dial counts.
+			run := carpooltest.Run(t, append([]string{"CARPOOL_MAX_CONN_AGE=0"}, c.settings...)...)
 			r, err := carpooltest.Once(run.Proxy, "GET", up.URL+"/")
 			if c.kind == "" {
 				carpooltest.Want(t, 200, r, err)
