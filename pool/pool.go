@@ -110,8 +110,11 @@ func (k Key) String() string {
 	if k.TLS {
 		scheme = "https://"
 	}
-	return scheme + net.JoinHostPort(k.Host, strconv.Itoa(int(k.Port)))
+	return scheme + k.Authority()
 }
+
+// Authority returns host:port.
+func (k Key) Authority() string { return net.JoinHostPort(k.Host, strconv.Itoa(int(k.Port))) }
 
 // Lookup is a Key as it is found in a request: its host is bytes, which are not
 // kept.

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"sync/atomic"
 
 	"github.com/carpoolproxy/carpool/pool"
@@ -199,8 +198,9 @@ func refused(denied *policy.Denied, target string) error {
 
 // targetOf returns what a request names as it is told of it.
 func targetOf(l pool.Lookup, connect bool) string {
+	k := pool.Key{TLS: l.TLS, Host: string(l.Host), Port: l.Port}
 	if connect {
-		return net.JoinHostPort(string(l.Host), strconv.Itoa(int(l.Port)))
+		return k.Authority()
 	}
-	return pool.Key{TLS: l.TLS, Host: string(l.Host), Port: l.Port}.String()
+	return k.String()
 }

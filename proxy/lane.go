@@ -2,9 +2,7 @@ package proxy
 
 import (
 	"bytes"
-	"net"
 	"net/netip"
-	"strconv"
 
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy/http1"
@@ -95,7 +93,7 @@ func LaneTo(origin pool.Key) Lane {
 	if origin.TLS {
 		t.scheme, port = []byte("https://"), 443
 	}
-	t.authority = []byte(net.JoinHostPort(origin.Host, strconv.Itoa(int(origin.Port))))
+	t.authority = []byte(origin.Authority())
 	if origin.Port == port { // RFC 9110 section 4.2.3
 		t.authority = t.authority[:bytes.LastIndexByte(t.authority, ':')]
 	}

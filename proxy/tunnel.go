@@ -1,10 +1,5 @@
 package proxy
 
-import (
-	"net"
-	"strconv"
-)
-
 // serveConnect serves a CONNECT (RFC 9110 section 9.3.6).
 func (s *session) serveConnect(x *exchange) bool {
 	x.connect, x.http10 = true, x.req.Minor == 0
@@ -29,10 +24,7 @@ func (s *session) serveConnect(x *exchange) bool {
 }
 
 // authority returns host:port of the request's origin.
-func (x *exchange) authority() string {
-	k := x.origin.Key()
-	return net.JoinHostPort(k.Host, strconv.Itoa(int(k.Port)))
-}
+func (x *exchange) authority() string { return x.origin.Key().Authority() }
 
 // switchProtocols passes a 101 on and relays what follows, both ways (RFC 9110
 // section 7.8).

@@ -3,10 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 
+	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy/policy"
 )
 
@@ -20,15 +20,8 @@ type WarmOrigin struct {
 	Conns int
 }
 
-// Origin is an upstream: scheme, host and port.
-type Origin struct {
-	// TLS is whether it is an https upstream.
-	TLS bool
-	// Host is a name in lower case, as apps write it, or an IP address without brackets.
-	Host string
-	// Port is never 0.
-	Port uint16
-}
+// Origin is an upstream, as text. Its Port is never 0.
+type Origin pool.Key
 
 // MaxWarm is the most connections that an entry of Warm asks for.
 const MaxWarm = 100
@@ -108,13 +101,7 @@ func cutPrefixFold(s *string, prefix string) bool {
 }
 
 // String writes scheme://host:port.
-func (o Origin) String() string {
-	scheme := "http://"
-	if o.TLS {
-		scheme = "https://"
-	}
-	return scheme + net.JoinHostPort(o.Host, strconv.Itoa(int(o.Port)))
-}
+func (o Origin) String() string { return pool.Key(o).String() }
 
 // MarshalText writes what String does.
 func (o Origin) MarshalText() ([]byte, error) { return []byte(o.String()), nil }

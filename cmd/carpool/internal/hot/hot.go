@@ -129,7 +129,7 @@ func (m *Memory) recall(ctx context.Context) {
 	var list []pool.Warmth
 	for _, e := range old {
 		m.seen = append(m.seen, seen{e, time.Now()})
-		list = append(list, pool.Warmth{Key: pool.Key{TLS: e.Origin.TLS, Host: e.Origin.Host, Port: e.Origin.Port}, Conns: e.Conns})
+		list = append(list, pool.Warmth{Key: pool.Key(e.Origin), Conns: e.Conns})
 	}
 	m.pool.Prime(ctx, list)
 }
@@ -159,7 +159,7 @@ func (m *Memory) entries() []entry {
 	now := time.Now()
 	var hot []seen
 	for _, w := range m.pool.Hottest(maxOrigins) {
-		hot = append(hot, seen{entry{config.Origin{TLS: w.TLS, Host: w.Host, Port: w.Port}, w.Conns}, now})
+		hot = append(hot, seen{entry{config.Origin(w.Key), w.Conns}, now})
 	}
 	for _, s := range m.seen {
 		if now.Sub(s.at) < keepFor && !slices.ContainsFunc(hot, func(h seen) bool { return h.Origin == s.Origin }) {

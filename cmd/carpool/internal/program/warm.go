@@ -30,7 +30,7 @@ func (s *sidecar) warmUp(ctx context.Context) {
 func (s *sidecar) warm(ctx context.Context) {
 	var list []pool.Warmth
 	for _, w := range s.cfg.Warm {
-		list = append(list, pool.Warmth{Key: pool.Key{TLS: w.TLS, Host: w.Host, Port: w.Port}, Conns: w.Conns})
+		list = append(list, pool.Warmth{Key: pool.Key(w.Origin), Conns: w.Conns})
 		s.warnOfLimits(list[len(list)-1])
 	}
 	ctx, cancel := context.WithTimeout(ctx, warmWait)
