@@ -119,8 +119,7 @@ func (o *Origin) strandedFor(t *Ticket, now time.Duration) *Lease {
 	q := request{replayable: t.Replayable, now: now, rest: o.manners.rest(t.Replayable, now), manners: &o.manners}
 	for n := o.idle.free.Front(); n != nil; n = n.Next() {
 		if l := n.Value; l.endpoint.leaving && q.fits(l) {
-			l.node.Leave()
-			l.idled, l.reused, l.report.began = now-l.idleSince, l.requests > 0, now
+			l.wake(now)
 			return l
 		}
 	}

@@ -115,38 +115,25 @@ func targets(bids []bid, port uint16) []netip.AddrPort {
 		return nil
 	}
 	slices.SortFunc(bids[1:], byRank)
-	var families [2][]netip.AddrPort
-	var last []netip.AddrPort
+	var alive, last []netip.AddrPort
 	for _, b := range bids {
 		t := netip.AddrPortFrom(b.addr, port)
-		switch {
-		case b.last > 1:
+		if b.last > 1 {
 			last = append(last, t)
-		case b.addr.Is6() == bids[0].addr.Is6():
-			families[0] = append(families[0], t)
-		default:
-			families[1] = append(families[1], t)
+		} else {
+			alive = append(alive, t)
 		}
 	}
-	all := append(inTurn(families[0], families[1]), last...)
+	all := append(inTurn(alive, bids[0].addr.Is6()), last...)
 	return all[:min(len(all), maxTargets)]
 }
 
 // order returns the addresses of a host in the order of the answer, with the two
 // families taking turns, and last those that were dead a moment ago or have left.
 func (s *endpoints) order(addrs []netip.Addr, port uint16, now time.Duration) []netip.AddrPort {
-	var families [2][]netip.AddrPort
-	var dead, left []netip.AddrPort
-	first := 0
-	for i, a := range addrs {
+	var alive, dead, left []netip.AddrPort
+	for _, a := range addrs {
 		a = a.Unmap()
-		f := 0
-		if a.Is6() {
-			f = 1
-		}
-		if i == 0 {
-			first = f
-		}
 		t := netip.AddrPortFrom(a, port)
 		switch {
 		case s.left(a):
@@ -154,15 +141,25 @@ func (s *endpoints) order(addrs []netip.Addr, port uint16, now time.Duration) []
 		case s.sits(a, now):
 			dead = append(dead, t)
 		default:
-			families[f] = append(families[f], t)
+			alive = append(alive, t)
 		}
 	}
-	return slices.Concat(inTurn(families[first], families[1-first]), dead, left)
+	v6 := len(addrs) > 0 && addrs[0].Unmap().Is6()
+	return slices.Concat(inTurn(alive, v6), dead, left)
 }
 
-// inTurn returns the elements of both, taking turns as long as there are of each.
-func inTurn(a, b []netip.AddrPort) []netip.AddrPort {
-	out := make([]netip.AddrPort, 0, len(a)+len(b))
+// inTurn returns a list with the two families taking turns as long as there are of
+// each, beginning with IPv6 or not.
+func inTurn(list []netip.AddrPort, v6 bool) []netip.AddrPort {
+	var a, b []netip.AddrPort
+	for _, t := range list {
+		if t.Addr().Is6() == v6 {
+			a = append(a, t)
+		} else {
+			b = append(b, t)
+		}
+	}
+	out := make([]netip.AddrPort, 0, len(list))
 	for len(a)+len(b) > 0 {
 		if len(a) > 0 {
 			out, a = append(out, a[0]), a[1:]

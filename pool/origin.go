@@ -113,7 +113,7 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 		}
 		heir, inTheWay := o.queue.heir(&o.manners, now)
 		if heir != nil {
-			l.idled, l.reused, l.report.began = 0, l.requests > 0, now
+			l.begin(0, now)
 			o.carryLocked(l, now)
 			o.queue.grant(heir, grant{lease: l})
 			return nil, ""

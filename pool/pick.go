@@ -54,10 +54,20 @@ func (o *Origin) pickLocked(t *Ticket, now time.Duration) (l *Lease, due bool) {
 		l = o.idle.pick(&q)
 	}
 	if l != nil {
-		l.node.Leave()
-		l.idled, l.reused, l.report.began = now-l.idleSince, l.requests > 0, now
+		l.wake(now)
 	}
 	return l, due
+}
+
+// wake takes an idle connection for an exchange.
+func (l *Lease) wake(now time.Duration) {
+	l.node.Leave()
+	l.begin(now-l.idleSince, now)
+}
+
+// begin notes that an exchange begins on a connection that was idle for so long.
+func (l *Lease) begin(idled, now time.Duration) {
+	l.idled, l.reused, l.report.began = idled, l.requests > 0, now
 }
 
 func (o *Origin) requestLocked(t *Ticket, now time.Duration) request {

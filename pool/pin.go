@@ -124,6 +124,6 @@ func (o *Origin) mayUse(l *Lease, t *Ticket, now time.Duration) bool {
 	}
 	o.times.used = now
 	o.carryLocked(l, now)
-	l.idled, l.reused, l.report.began = now-l.idleSince, true, now
+	l.begin(now-l.idleSince, now)
 	return true
 }

@@ -125,7 +125,7 @@ func (o *Origin) snapshot() (Stats, []AddrStats) {
 	s.Idle, s.Waiting = o.idle.len(), o.queue.waiting.Len()
 	s.InUse = o.open - s.Idle
 	s.Warm = o.warmth.want
-	s.WarmOpen = min(s.Warm, o.carrying+o.idle.free.Len())
+	s.WarmOpen = min(s.Warm, o.openLocked())
 	s.IdleLimit, s.Handshake = o.manners.limit.learned, o.setup.value
 	for i := range s.Tally {
 		s.Tally[i] = o.tally[i].Load()

@@ -70,8 +70,7 @@ func (o *Origin) asNewLocked(t *Ticket, now time.Duration) *Lease {
 	if q := o.requestLocked(t, now); !q.mayUse(l.endpoint) {
 		return nil
 	}
-	l.node.Leave()
-	l.idled, l.reused, l.report.began = now-l.idleSince, false, now
+	l.wake(now)
 	return l
 }
 
