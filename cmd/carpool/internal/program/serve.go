@@ -39,6 +39,7 @@ type sidecar struct {
 	listener *sock.Listener
 	memory   *memory.Guard
 	hot      *hot.Memory
+	noReuse  policy.HostSet // of NO_REUSE_HOSTS
 }
 
 // serve runs carpool with the settings of an environment until ctx ends, and
@@ -111,7 +112,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	fault := func(what string, err error) { log.Error(what, zap.String("error", logs.Text(err.Error()))) }
 	own := []netip.AddrPort{addrPort(s.listener.Addr()), addrPort(s.admin.Addr())}
 	out := egress(cfg, own, log.Logger)
-	noReuse := policy.NewHostSet(cfg.NoReuseHosts)
+	s.noReuse = policy.NewHostSet(cfg.NoReuseHosts)
 	var hosts seen.Origins
 	upstreams, clients, admins := budget()
 	if s.pool, err = pool.New(pool.Config{
@@ -124,7 +125,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
 		NoReuse: func(k pool.Key) bool { // asked for each new origin
 			hosts.Note(k)
-			_, named := noReuse.Match([]byte(k.Host), k.Port)
+			_, named := s.noReuse.Match([]byte(k.Host), k.Port)
 			return named
 		},
 		CheckAddr: out.CheckAddr, CheckWarm: out.CheckOrigin, Fault: fault,

@@ -8,7 +8,6 @@ import (
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/hot"
 	"github.com/carpoolproxy/carpool/pool"
-	"github.com/carpoolproxy/carpool/proxy/policy"
 )
 
 // warmWait is how long carpool is not ready for want of warm connections. An
@@ -57,7 +56,7 @@ func (s *sidecar) warnOfLimits(w pool.Warmth) {
 	if s.cfg.MaxConnsPerHost > 0 {
 		limit("MAX_CONNS_PER_HOST", s.cfg.MaxConnsPerHost)
 	}
-	if _, named := policy.NewHostSet(s.cfg.NoReuseHosts).Match([]byte(w.Host), w.Port); named {
+	if _, named := s.noReuse.Match([]byte(w.Host), w.Port); named {
 		limit("NO_REUSE_HOSTS", 0)
 	}
 }
