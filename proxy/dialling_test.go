@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// namesOf is a resolver that knows one name, retry.test.
+// namesOf is a resolver that has the same addresses for each name.
 type namesOf []netip.Addr
 
 func (n namesOf) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) { return n, nil }
