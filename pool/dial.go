@@ -199,23 +199,30 @@ func (o *Origin) failed(d *opening, err error) {
 type making struct {
 	origin *Origin
 	aim    aim
+	tls    *tls.Config // nil: none
 	began  time.Duration
 	to     *names.Set
 	lease  *Lease // from the step on that connects
+	trial  *Trial // is told of each step; nil: none
 }
 
 // connect opens one connection.
 func (o *Origin) connect(a aim) (*Lease, error) {
-	m := &making{origin: o, aim: a, began: o.pool.now()}
+	m := &making{origin: o, aim: a, tls: o.tls, began: o.pool.now()}
 	if err := m.walk(o.pool.ctx); err != nil {
-		if m.lease != nil {
-			o.pool.delist(m.lease)
-			o.giveUp(m.lease)
-			_ = m.lease.conn.Close()
-		}
+		m.undo()
 		return nil, err
 	}
 	return m.lease, nil
+}
+
+// undo closes what is there of the connection.
+func (m *making) undo() {
+	if l := m.lease; l != nil {
+		m.origin.pool.delist(l)
+		m.origin.giveUp(l)
+		_ = l.conn.Close()
+	}
 }
 
 // walk goes through the steps, or to the first that fails. Finding addresses has a
@@ -240,7 +247,10 @@ func (m *making) walk(ctx context.Context) (err error) {
 		{StageTLS, (*making).secure},
 		{StageConnect, (*making).enlist},
 	} {
-		if err := step.take(m, ctx); err != nil {
+		begun := p.now()
+		err := step.take(m, ctx)
+		m.trial.passed(step.stage, p.now()-begun)
+		if err != nil {
 			return failedAt(step.stage, err)
 		}
 	}
@@ -292,7 +302,7 @@ func (m *making) race(ctx context.Context) error {
 
 // secure makes the TLS handshake, if the origin is spoken to in TLS.
 func (m *making) secure(ctx context.Context) error {
-	l, config := m.lease, m.origin.tls
+	l, config := m.lease, m.tls
 	if config == nil {
 		return nil
 	}

@@ -229,17 +229,17 @@ func (r *route) to(t target) (*pool.Origin, error) {
 	return o, nil
 }
 
-// tunnelTo returns the origin that a CONNECT names. The error is as that of to.
-func (r *route) tunnelTo(authority []byte) (*pool.Origin, error) {
+// tunnelTo returns the origin that a CONNECT names, and what a rule has against it, if
+// it is let through nevertheless. The error is as that of to.
+func (r *route) tunnelTo(authority []byte) (_ *pool.Origin, let *policy.Denied, _ error) {
 	host, port, bad := splitAuthority(authority)
 	switch {
 	case bad != nil:
-		return nil, bad
+		return nil, nil, bad
 	case port == 0:
-		return nil, &problemAuthority
+		return nil, nil, &problemAuthority
 	}
-	o, _, err := r.find(false, host, port, true)
-	return o, err
+	return r.find(false, host, port, true)
 }
 
 // find returns the origin at a host, if it may be asked for, and what a rule has
