@@ -26,8 +26,8 @@ const (
 	patience = 30 * time.Second
 	bodyTime = 3 * time.Second
 	// maxBody is how much of a body is read, and maxHead of all before it.
-	maxBody  = 1 << 20
-	maxHead  = 2 << 20
+	maxBody = 1 << 20
+	maxHead = 2 << 20
 	// maxFields is how many header fields are shown.
 	maxFields = 30
 )
