@@ -69,6 +69,9 @@ func (t *trip) connect(ctx context.Context) found {
 	c := Connect{Took: ms(t.trial.Connect), Tried: []Try{}}
 	var lines []string
 	for _, a := range t.trial.Tried {
+		if a.Err != nil && stage(a.Err) == pool.StagePolicy {
+			continue // the leg before has told that
+		}
 		try := Try{Addr: a.Addr, Took: ms(a.Took)}
 		if a.Err != nil {
 			try.Error = logs.Text(reason(a.Err))

@@ -128,7 +128,7 @@ func (t *trip) policy(context.Context) found {
 	p := Policy{Allowed: true}
 	if let := t.aim.Let; let != nil {
 		p.Rule, p.Reported = let.Reason, let.Message
-		return found{Warning, []string{"let through by CARPOOL_POLICY=report: " + let.Message}, p, nil, "", ""}
+		return found{state: Warning, lines: []string{"let through by CARPOOL_POLICY=report: " + let.Message}, facts: p}
 	}
 	k := t.origin.Key()
 	addr, _ := netip.ParseAddr(k.Host) // a name is no address

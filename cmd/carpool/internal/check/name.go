@@ -67,7 +67,7 @@ func (t *trip) name(context.Context) found {
 		n.Asked = append(n.Asked, newQuestion(a))
 	}
 	if len(x.Addrs) == 0 {
-		n.Error = logs.Text(x.Err.Error())
+		n.Error = logs.Text(strings.TrimPrefix(x.Err.Error(), "lookup "))
 		a := proxy.DialAnswer(&pool.DialError{Stage: pool.StageDNS, Err: x.Err})
 		lines := append([]string{n.Error}, bounded(questions(asked), mostQuestions)...)
 		return failed(n, a, t.mendName(), append(lines, t.servers())...)

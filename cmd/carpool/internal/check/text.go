@@ -8,11 +8,11 @@ import (
 	"unicode/utf8"
 )
 
-const (
-	// column is where the lines of a step begin, width how long lines are at most where they have spaces.
-	column = 14
-	width  = 110
-)
+// column is where the lines of a step begin.
+const column = 14
+
+// width is how long lines are at most where they have spaces.
+var width = 110
 
 // marks stand before a step's name.
 var marks = map[State]string{OK: " ", Unknown: " ", Warning: "!", Failed: "✗"}

@@ -93,41 +93,45 @@ func (s *TLS) trust() string {
 // untrusted tells of a handshake that has failed.
 func (t *trip) untrusted(s TLS, err error) found {
 	s.Error = logs.Text(cause(err).Error())
-	lines, do := []string{s.Error}, ""
+	lines, why, do := []string{s.Error}, "", ""
 	if verify, ok := errors.AsType[*tls.CertificateVerificationError](err); ok && len(verify.UnverifiedCertificates) > 0 {
 		s.Chain = chain(verify.UnverifiedCertificates)
-		s.Cause, do = t.distrust(verify)
+		s.Cause, why, do = t.distrust(verify)
 		leaf := s.Chain[0]
 		lines = append(lines, "certificate for "+listed(leaf.Names)+", "+lasts(leaf, time.Now()), "signed by "+leaf.Issuer)
 	}
 	f := failed(s, proxy.DialAnswer(err), do, lines...)
-	f.but = tlsBut
+	f.why, f.but = why, tlsBut
 	return f
 }
 
 // distrust names what is wrong with a certificate, and what to do.
-func (t *trip) distrust(err *tls.CertificateVerificationError) (cause, do string) {
-	leaf := err.UnverifiedCertificates[0]
-	host := t.origin.Key().Host
+func (t *trip) distrust(err *tls.CertificateVerificationError) (cause, why, do string) {
+	leaf, host := err.UnverifiedCertificates[0], t.origin.Key().Host
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return "wrong_host", fmt.Sprintf("the certificate is not for %s: ask for a host that it is for, or have it renewed with that name", host)
+		return "wrong_host", "the upstream's certificate is not for " + host, "ask for a host that the certificate is for, or have it renewed with this one in it"
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
-		if time.Now().Before(invalid.Cert.NotBefore) {
-			return "not_yet_valid", "check the clock of this machine, or wait for the certificate to be valid"
+		which := "the upstream's certificate"
+		if !invalid.Cert.Equal(leaf) {
+			which = "the certificate of " + text(invalid.Cert.Subject.String()) + ", on which the upstream's rests,"
 		}
-		return "expired", "have the certificate renewed: " + text(invalid.Cert.Subject.String()) + " ended on " + day(invalid.Cert.NotAfter)
+		if time.Now().Before(invalid.Cert.NotBefore) {
+			return "not_yet_valid", which + " holds from " + day(invalid.Cert.NotBefore) + " on", "check the clock of this machine, or wait"
+		}
+		return "expired", which + " has expired on " + day(invalid.Cert.NotAfter), "have it renewed, or check the clock of this machine"
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
-		return "other", ""
+		return "other", "", ""
 	}
+	const unknown = "the upstream's certificate is signed by an authority that carpool does not know"
 	switch {
 	case slices.Equal(leaf.RawSubject, leaf.RawIssuer):
-		return "unknown_authority", "the certificate is self-signed: if that is meant, name its PEM file in CARPOOL_CA_FILE"
+		return "unknown_authority", "the upstream's certificate is self-signed", "if that is meant, name its PEM file in CARPOOL_CA_FILE"
 	case len(err.UnverifiedCertificates) == 1:
-		return "unknown_authority", "name a PEM file with its authority in CARPOOL_CA_FILE. If the authority is a public one, the upstream does not send the intermediate certificate: have it send the whole chain"
+		return "unknown_authority", unknown, "name a PEM file with that authority in CARPOOL_CA_FILE. If it is a public one, the upstream does not send the intermediate certificate: have it send the whole chain"
 	}
-	return "unknown_authority", "name a PEM file with its authority in CARPOOL_CA_FILE"
+	return "unknown_authority", unknown, "name a PEM file with that authority in CARPOOL_CA_FILE"
 }
 
 // chain is what an upstream has sent.

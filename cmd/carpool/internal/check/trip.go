@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
-	"strings"
 	"sync"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
@@ -45,6 +44,8 @@ type found struct {
 	// answer is what the app gets if the leg has failed, and do what to do about it, "" if the answer says so.
 	answer *proxy.Answer
 	do     string
+	// why is the reason where that is known better than the answer says it.
+	why string
 	// but are those who would not notice; "" is nobody.
 	but string
 }
@@ -130,7 +131,7 @@ func (t *trip) take(ctx context.Context) Report {
 func (r *Report) fail(f found) {
 	r.Works = false
 	r.Answer = &Answer{f.answer.Status, f.answer.Error, f.answer.Text, f.answer.Rule}
-	text, _, _ := strings.Cut(f.answer.Text, "; carpool check ") // this is it
+	text := cmp.Or(f.why, f.answer.Text)
 	r.Conclusion = fmt.Sprintf("would fail: %d %s, %s", f.answer.Status, f.answer.Error, text)
 	if f.answer.Status == 0 {
 		r.Answer, r.Conclusion = nil, "would fail: "+text
