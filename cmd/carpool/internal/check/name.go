@@ -69,7 +69,7 @@ func (t *trip) name(context.Context) found {
 	if len(x.Addrs) == 0 {
 		n.Error = logs.Text(strings.TrimPrefix(x.Err.Error(), "lookup "))
 		a := proxy.DialAnswer(&pool.DialError{Stage: pool.StageDNS, Err: x.Err})
-		lines := append([]string{n.Error}, bounded(questions(asked), mostQuestions)...)
+		lines := append([]string{n.Error}, bounded(questions(asked, x.Asked), mostQuestions)...)
 		return failed(n, a, t.mendName(), append(lines, t.servers())...)
 	}
 	return found{lines: t.nameLines(&n, asked), facts: n}
@@ -111,16 +111,18 @@ func (t *trip) nameLines(n *Name, asked []names.Asked) []string {
 		return []string{fmt.Sprintf("%s is %s, by %s", x.Host, join(x.Addrs), x.File)}
 	}
 	lines := []string{fmt.Sprintf("%s is %s; found in %.1f ms, remembered for %s", x.Full, join(x.Addrs), n.Took, seconds(x.Left))}
-	lines = append(lines, bounded(questions(asked), mostQuestions)...)
+	lines = append(lines, bounded(questions(asked, x.Asked), mostQuestions)...)
 	if i := slices.Index(x.Asked, x.Full); i > 0 {
 		lines = append(lines, fmt.Sprintf("the search list has %s asked for first: write %s to spare that", strings.Join(x.Asked[:i], ", "), x.Full))
 	}
 	return lines
 }
 
-// questions are lines of what was asked, one for each server and name.
-func questions(asked []names.Asked) (lines []string) {
-	slices.SortStableFunc(asked, func(a, b names.Asked) int { return cmp.Compare(a.Type, b.Type) })
+// questions are lines of what was asked, one for each server and name, in the order of the search list.
+func questions(asked []names.Asked, search []string) (lines []string) {
+	slices.SortStableFunc(asked, func(a, b names.Asked) int {
+		return cmp.Or(cmp.Compare(slices.Index(search, a.Name), slices.Index(search, b.Name)), cmp.Compare(a.Type, b.Type))
+	})
 	type pair struct {
 		server netip.AddrPort
 		name   string

@@ -119,7 +119,7 @@ func (t *trip) distrust(err *tls.CertificateVerificationError) (cause, why, do s
 		if time.Now().Before(invalid.Cert.NotBefore) {
 			return "not_yet_valid", which + " holds from " + day(invalid.Cert.NotBefore) + " on", "check the clock of this machine, or wait"
 		}
-		return "expired", which + " has expired on " + day(invalid.Cert.NotAfter), "have it renewed, or check the clock of this machine"
+		return "expired", which + " expired on " + day(invalid.Cert.NotAfter), "have it renewed, or check the clock of this machine"
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
 		return "other", "", ""

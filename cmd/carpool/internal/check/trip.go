@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
@@ -131,7 +132,7 @@ func (t *trip) take(ctx context.Context) Report {
 func (r *Report) fail(f found) {
 	r.Works = false
 	r.Answer = &Answer{f.answer.Status, f.answer.Error, f.answer.Text, f.answer.Rule}
-	text := cmp.Or(f.why, f.answer.Text)
+	text, _, _ := strings.Cut(cmp.Or(f.why, f.answer.Text), "; carpool check ") // this is it
 	r.Conclusion = fmt.Sprintf("would fail: %d %s, %s", f.answer.Status, f.answer.Error, text)
 	if f.answer.Status == 0 {
 		r.Answer, r.Conclusion = nil, "would fail: "+text
