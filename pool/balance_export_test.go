@@ -37,5 +37,8 @@ func (b *Balance) Lifetime(jitter, random float64) time.Duration {
 	return b.b.lifetime(jitter, random)
 }
 
+// TurnLasts is how long a connection is preferred once its turn has come.
+const TurnLasts = turnLasts
+
 // Widest is how many connections are used in turn at most.
 const Widest = widest

@@ -150,6 +150,9 @@ func (o *Origin) PassTime(d time.Duration) {
 			n.Value.idleSince -= d
 			n.Value.halfSince -= d
 			n.Value.born -= d
+			if n.Value.turnBegan != 0 {
+				n.Value.turnBegan -= d
+			}
 		}
 	}
 	o.times.failed = max(o.times.failed-d, 0)

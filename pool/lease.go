@@ -73,9 +73,10 @@ type Lease struct {
 	shutting atomic.Bool   // it is about to be accounted for as closed
 
 	// Guarded by the origin's mutex.
-	node      place // among idle connections
-	inTurn    bool  // it is used in turn with others of its endpoint
-	replaced  bool  // another was opened in its place
+	node      place         // among idle connections
+	inTurn    bool          // it is used in turn with others of its endpoint
+	turnBegan time.Duration // when its turn began; 0: it waits for it
+	replaced  bool          // another was opened in its place
 	idleSince time.Duration
 	carries   bool              // requests are carried on it now
 	hungUp    bool              // the peer has closed it while it was in use

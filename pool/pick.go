@@ -62,6 +62,9 @@ func (o *Origin) pickLocked(t *Ticket, now time.Duration) (l *Lease, due bool) {
 // wake takes an idle connection for an exchange.
 func (l *Lease) wake(now time.Duration) {
 	l.node.Leave()
+	if l.turnBegan == 0 {
+		l.turnBegan = now
+	}
 	l.begin(now-l.idleSince, now)
 }
 
