@@ -39,6 +39,7 @@ func (o *Origin) Acquire(t *Ticket) (*Lease, error) {
 	}
 	if err == nil {
 		l.lent.Store(true)
+		t.recognize(l)
 		if !l.heard.Load() {
 			l.since = o.pool.now()
 		}

@@ -21,6 +21,9 @@ type Ticket struct {
 	// is opened for it, and not needed when it is there, is closed: it is no use to
 	// requests, for what speaks there may speak first.
 	Virgin bool
+	// Connect says that the loan is for a CONNECT. It is no request: those that come
+	// in it borrow for themselves.
+	Connect bool
 	// Avoid, if valid, is an address that a connection opened for this request
 	// leads to only if there is no other.
 	Avoid netip.Addr
@@ -29,6 +32,7 @@ type Ticket struct {
 	node   list.Node[*Ticket]
 	dial   *opening // begun for this request; guarded by the origin's mutex
 	own    *Lease   // pinned for this ticket; it may have been closed since
+	opened uint64   // the id of the new connection that was lent for its last CONNECT; 0: there was none
 	since  time.Duration
 	waited bool // in this Acquire
 }

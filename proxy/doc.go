@@ -70,6 +70,10 @@ Requests with Upgrade take a new connection from the start.
 
 A dial that is refused is made once more, whatever it is for: nothing was sent.
 
+The connection that a CONNECT has opened is none of the kept ones for the first
+request in the tunnel, if that comes within a second: the client would have dialled
+it just so. The pool looks at it all the same before it is used.
+
 Two things that come on a kept connection are no answer for this rule: bytes
 that do not begin like one, which are late ones of an answer before; and a 408,
 which servers send as they close what was idle.

@@ -110,6 +110,7 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	// A handshake has to get through: the other protocol is spoken for long.
 	// A CONNECT sends nothing on a connection that was used.
 	s.ticket.Replayable, s.ticket.Fresh = x.connect || x.replayable && x.up.keep, x.retried || x.upgrade && !s.ticket.Kept()
+	s.ticket.Connect = x.connect
 	if !x.retried {
 		s.ticket.Avoid = netip.Addr{}
 	} else {
