@@ -78,6 +78,16 @@ Two things that come on a kept connection are no answer for this rule: bytes
 that do not begin like one, which are late ones of an answer before; and a 408,
 which servers send as they close what was idle.
 
+# Where the time goes (phases.go)
+
+Each exchange is divided into phases that add up to its duration. It costs one look
+at the clock, as the exchange ends: the pool reads it as a connection is asked for
+and as the answer begins, and the session as a request begins. The pool divides a wait
+by the steps of the dial that ended it (pool/waited.go). Of an exchange that is
+sent twice the waits add up, the time to the first byte is the second's, and the
+first attempt counts as the rest. Histograms are of what asked for a connection,
+but for what became a tunnel.
+
 # Bytes that no request asked for
 
 A server can send more than its answer: a body behind a 204 or HEAD, one chunk

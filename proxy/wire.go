@@ -36,6 +36,9 @@ type wire interface {
 	// head waits for the next head of an answer, of which the last is the first that
 	// is final: a 101, or no 1xx. It is valid until the next call of head or body.
 	head() (*http1.Response, error)
+	// firstByte returns how long after the lease was lent the answer began, or, if it
+	// has not, how long ago that is.
+	firstByte() time.Duration
 	// frame says how the final answer is delimited for the client: isHead, of a request
 	// for the head alone; unwrap, for one that knows no chunks. It comes before body.
 	frame(isHead, unwrap bool) framing
@@ -174,6 +177,8 @@ func (w *wire1) head() (*http1.Response, error) {
 		}
 	}
 }
+
+func (w *wire1) firstByte() time.Duration { return w.lease.FirstByte() }
 
 // headCame notes what kind of head has come.
 func (w *wire1) headCame() error {
