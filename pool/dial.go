@@ -228,30 +228,26 @@ func (m *making) walk(ctx context.Context) (err error) {
 			err = &DialError{StageConnect, p.caught("a dial", r)}
 		}
 	}()
-	err = m.resolve(ctx)
-	m.course.through[StageDNS] = p.now()
-	if err != nil {
-		return failedAt(StageDNS, err)
+	if err := m.take(ctx, StageDNS, (*making).resolve); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
-	for _, step := range [...]struct {
-		stage Stage
-		take  func(*making, context.Context) error
-	}{
-		{StageConnect, (*making).race},
-		{StageTLS, (*making).secure},
-	} {
-		if m.origin.tls == nil && step.stage == StageTLS {
-			break
-		}
-		err := step.take(m, ctx)
-		m.course.through[step.stage] = p.now()
-		if err != nil {
-			return failedAt(step.stage, err)
-		}
+	err = m.take(ctx, StageConnect, (*making).race)
+	if err == nil && m.origin.tls != nil {
+		err = m.take(ctx, StageTLS, (*making).secure)
 	}
-	return failedAt(StageConnect, m.enlist())
+	if err == nil {
+		err = failedAt(StageConnect, m.enlist())
+	}
+	return err
+}
+
+// take takes a step, and notes when it is over.
+func (m *making) take(ctx context.Context, s Stage, step func(*making, context.Context) error) error {
+	err := step(m, ctx)
+	m.course.through[s] = m.origin.pool.now()
+	return failedAt(s, err)
 }
 
 // resolve finds the addresses.
