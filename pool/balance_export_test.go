@@ -42,3 +42,11 @@ const TurnLasts = turnLasts
 
 // Widest is how many connections are used in turn at most.
 const Widest = widest
+
+// Asked returns how many requests count in the origin's rate.
+func (o *Origin) Asked() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	m := &o.endpoints.balance.asks
+	return m.n + m.before
+}

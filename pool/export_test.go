@@ -519,3 +519,10 @@ func (l *Lease) WaitedSince(d time.Duration) { l.since -= d }
 
 // RoomFor asks for room for a handshake to an address.
 func (o *Origin) RoomFor(a netip.AddrPort) { o.hurry(&Lease{origin: o, addr: a}) }
+
+// WaitedOf divides a wait by the steps of a dial.
+func WaitedOf(began, resolved, connected, secured, since, until time.Duration) Waited {
+	c := course{began: began}
+	c.through[StageDNS], c.through[StageConnect], c.through[StageTLS] = resolved, connected, secured
+	return c.of(since, until)
+}

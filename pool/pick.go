@@ -36,7 +36,7 @@ func (q *request) mayUse(e *endpoint) bool {
 func (o *Origin) pickLocked(t *Ticket, now time.Duration) (l *Lease, due bool) {
 	s := &o.endpoints
 	if !s.balance.reuse {
-		if !t.Virgin {
+		if !t.Virgin && !t.Connect {
 			s.balance.asked(now)
 		}
 		if now >= s.revised {
