@@ -36,13 +36,17 @@ type Attempt struct {
 // if there are any, are the protocols that TLS offers (ALPN) instead of the usual.
 // It must have returned before Close is called.
 func (o *Origin) Try(ctx context.Context, offer ...string) Trial {
-	t := &Trial{}
-	m := &making{origin: o, aim: aim{trial: true}, tls: o.tls, began: o.pool.now(), trial: t}
+	t, c := &Trial{}, &course{began: o.pool.now()}
+	m := &making{origin: o, aim: aim{trial: true}, tls: o.tls, course: c, trial: t}
 	if m.tls != nil && len(offer) > 0 {
 		m.tls = m.tls.Clone()
 		m.tls.NextProtos = offer
 	}
 	t.Err = m.walk(ctx)
+	if through := &c.through; through[StageConnect] > 0 {
+		t.Connect = through[StageConnect] - through[StageDNS]
+		t.TLS = max(through[StageTLS]-through[StageConnect], 0)
+	}
 	if l := m.lease; l != nil {
 		t.Addr = l.addr
 		if l.tls != nil {
@@ -50,24 +54,11 @@ func (o *Origin) Try(ctx context.Context, offer ...string) Trial {
 			t.State = &state
 		}
 	}
-	if m.tls == nil {
-		t.TLS = 0
-	}
 	m.undo()
 	return *t
 }
 
-// passed notes what a step took.
-func (t *Trial) passed(s Stage, took time.Duration) {
-	switch {
-	case t == nil:
-	case s == StageConnect:
-		t.Connect += took
-	case s == StageTLS:
-		t.TLS += took
-	}
-}
-
+// tried notes what has come of dialling an address.
 func (t *Trial) tried(a attempt) {
 	if t != nil {
 		t.Tried = append(t.Tried, Attempt{a.addr, a.took, a.err})

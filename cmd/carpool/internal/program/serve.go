@@ -132,7 +132,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 func proxyConfig(cfg config.Config, upstreams *pool.Pool, out *proxy.Egress, guard *memory.Guard, clients int, log *zap.Logger, fault func(string, error)) proxy.Config {
 	c := outbound.Proxy(cfg, upstreams, out)
 	c.MaxClients, c.Admit, c.Fault = clients, guard.AdmitRequest, fault
-	c.Log, c.LogAll = accessLog(cfg, log), cfg.AccessLog == config.AccessAll
+	c.Log, c.LogAll, c.ServerTiming = accessLog(cfg, log), cfg.AccessLog.All(), cfg.AccessLog == config.AccessDebug
 	return c
 }
 
