@@ -91,7 +91,7 @@ func (o *Origin) dial(d *opening) {
 	p := o.pool
 	defer p.work.Done()
 	defer p.contain("a dial")
-	l, err := o.connect(aim{avoid: d.avoid, first: d.first, trial: d.trial, ahead: d.ahead})
+	l, err := o.connect(d)
 	if err != nil {
 		p.unreserve()
 		o.failed(d, err)
@@ -198,6 +198,7 @@ func (o *Origin) failed(d *opening, err error) {
 // further.
 type making struct {
 	origin *Origin
+	dial   *opening
 	aim    aim
 	began  time.Duration
 	to     *names.Set
@@ -205,8 +206,8 @@ type making struct {
 }
 
 // connect opens one connection.
-func (o *Origin) connect(a aim) (*Lease, error) {
-	m := &making{origin: o, aim: a, began: o.pool.now()}
+func (o *Origin) connect(d *opening) (*Lease, error) {
+	m := &making{origin: o, dial: d, aim: d.aim(), began: o.pool.now()}
 	if err := m.walk(o.pool.ctx); err != nil {
 		if m.lease != nil {
 			o.pool.delist(m.lease)
@@ -268,10 +269,8 @@ func (m *making) race(ctx context.Context) error {
 			release()
 		}
 	}
-	if errors.Is(err, syscall.ECONNREFUSED) && !over(ctx) {
-		// Nothing was sent, and behind the address of a Service it may be another
-		// pod that is asked next.
-		c, addr, err = m.tryAll(ctx, targets)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		c, addr, err = m.insist(ctx, targets, err)
 	}
 	if err != nil {
 		return err
