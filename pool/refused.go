@@ -81,6 +81,6 @@ func (o *Origin) makeDoLocked(t *Ticket) (given bool) {
 	}
 	l.wake(now)
 	o.carryLocked(l, now)
-	o.queue.grant(t, grant{lease: l})
+	o.queue.grant(t, grant{lease: l, course: t.dial.course})
 	return true
 }
