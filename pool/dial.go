@@ -91,7 +91,7 @@ func (o *Origin) dial(d *opening) {
 	p := o.pool
 	defer p.work.Done()
 	defer p.contain("a dial")
-	l, err := o.connect(aim{avoid: d.avoid, first: d.first, trial: d.trial, ahead: d.ahead}, &d.course)
+	l, err := o.connect(d)
 	if err != nil {
 		p.unreserve()
 		o.failed(d, err)
@@ -198,6 +198,7 @@ func (o *Origin) failed(d *opening, err error) {
 // further.
 type making struct {
 	origin *Origin
+	dial   *opening
 	aim    aim
 	tls    *tls.Config // nil: none
 	course *course
@@ -206,10 +207,10 @@ type making struct {
 	trial  *Trial // is told of each address that is dialled; nil: none
 }
 
-// connect opens one connection, and notes in c how that goes.
-func (o *Origin) connect(a aim, c *course) (*Lease, error) {
-	m := &making{origin: o, aim: a, tls: o.tls, course: c}
-	c.began = o.pool.now()
+// connect opens one connection, and notes in the dial's course how that goes.
+func (o *Origin) connect(d *opening) (*Lease, error) {
+	m := &making{origin: o, dial: d, aim: d.aim(), tls: o.tls, course: &d.course}
+	m.course.began = o.pool.now()
 	if err := m.walk(o.pool.ctx); err != nil {
 		m.undo()
 		return nil, err
@@ -278,10 +279,8 @@ func (m *making) race(ctx context.Context) error {
 			release()
 		}
 	}
-	if errors.Is(err, syscall.ECONNREFUSED) && !over(ctx) {
-		// Nothing was sent, and behind the address of a Service it may be another
-		// pod that is asked next.
-		c, addr, err = m.tryAll(ctx, targets)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		c, addr, err = m.insist(ctx, targets, err)
 	}
 	if err != nil {
 		return err

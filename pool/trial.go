@@ -36,14 +36,15 @@ type Attempt struct {
 // if there are any, are the protocols that TLS offers (ALPN) instead of the usual.
 // It must have returned before Close is called.
 func (o *Origin) Try(ctx context.Context, offer ...string) Trial {
-	t, c := &Trial{}, &course{began: o.pool.now()}
-	m := &making{origin: o, aim: aim{trial: true}, tls: o.tls, course: c, trial: t}
+	t, d := &Trial{}, &opening{trial: true} // which nobody waits for
+	m := &making{origin: o, dial: d, aim: d.aim(), tls: o.tls, course: &d.course, trial: t}
+	m.course.began = o.pool.now()
 	if m.tls != nil && len(offer) > 0 {
 		m.tls = m.tls.Clone()
 		m.tls.NextProtos = offer
 	}
 	t.Err = m.walk(ctx)
-	if through := &c.through; through[StageConnect] > 0 {
+	if through := &d.course.through; through[StageConnect] > 0 {
 		t.Connect = through[StageConnect] - through[StageDNS]
 		t.TLS = max(through[StageTLS]-through[StageConnect], 0)
 	}
