@@ -21,11 +21,12 @@ const (
 	StagePolicy                   // whether the address may be connected to
 	StageConnect                  // TCP
 	StageTLS                      // the handshake
+	StageHop                      // the next hop's own connection to the origin
 )
 
 // String returns the stage in one word.
 func (s Stage) String() string {
-	return [...]string{"none", "dns", "policy", "connect", "tls"}[s]
+	return [...]string{"none", "dns", "policy", "connect", "tls", "hop"}[s]
 }
 
 // DialError is why no connection could be opened. Nothing has been sent.
@@ -33,6 +34,8 @@ type DialError struct {
 	// Stage is what failed.
 	Stage Stage
 	Err   error
+	// Hop says that it is the next hop that failed, or could not be reached.
+	Hop bool
 }
 
 func (e *DialError) Error() string { return e.Stage.String() + ": " + e.Err.Error() }
@@ -44,7 +47,7 @@ func failedAt(s Stage, err error) error {
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
-	return &DialError{s, err}
+	return &DialError{Stage: s, Err: err}
 }
 
 func (o *Origin) mayDialLocked() bool {
@@ -202,6 +205,8 @@ type making struct {
 	began  time.Duration
 	to     *names.Set
 	lease  *Lease // from the step on that connects
+	// through says that the next hop has made its connection to the origin.
+	through bool
 }
 
 // connect opens one connection.
@@ -224,11 +229,11 @@ func (m *making) walk(ctx context.Context) (err error) {
 	p := m.origin.pool
 	defer func() {
 		if r := recover(); r != nil {
-			err = &DialError{StageConnect, p.caught("a dial", r)}
+			err = &DialError{Stage: StageConnect, Err: p.caught("a dial", r)}
 		}
 	}()
 	if err := m.resolve(ctx); err != nil {
-		return failedAt(StageDNS, err)
+		return m.failed(StageDNS, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
@@ -237,11 +242,13 @@ func (m *making) walk(ctx context.Context) (err error) {
 		take  func(*making, context.Context) error
 	}{
 		{StageConnect, (*making).race},
+		{StageTLS, (*making).secureHop},
+		{StageHop, (*making).pass},
 		{StageTLS, (*making).secure},
 		{StageConnect, (*making).enlist},
 	} {
 		if err := step.take(m, ctx); err != nil {
-			return failedAt(step.stage, err)
+			return m.failed(step.stage, err)
 		}
 	}
 	return nil
@@ -292,19 +299,23 @@ func (m *making) race(ctx context.Context) error {
 
 // secure makes the TLS handshake, if the origin is spoken to in TLS.
 func (m *making) secure(ctx context.Context) error {
-	l, config := m.lease, m.origin.tls
-	if config == nil {
+	if m.origin.tls == nil {
 		return nil
 	}
-	g := &gate{Conn: l.conn}
-	t := tls.Client(g, config)
+	return m.handshake(ctx, m.origin.tls)
+}
+
+// handshake lays TLS over the connection, as it is by then.
+func (m *making) handshake(ctx context.Context, config *tls.Config) error {
+	l := m.lease
+	q := l.tls.over(l.conn, config)
 	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
 	defer stalled.Stop()
-	if err := t.HandshakeContext(ctx); err != nil {
+	if err := q.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	l.tls = &quietTLS{Conn: t, gate: g}
-	l.Stream = sock.Over(t)
+	l.tls = q
+	l.Stream = sock.Over(q.Conn)
 	return nil
 }
 
