@@ -28,9 +28,10 @@ type Hop struct {
 	// Key says where it is. Its Way is ToHop.
 	Key
 	// Connect asks the hop, on a fresh connection to it, to connect to an origin, and
-	// returns when it has. early is what has come through the connection by then. It
-	// runs on any goroutine, and within Config.DialTimeout, after which c fails. The
-	// error is a DialError's at StageHop.
+	// returns when it has. early is what has come through the connection by then; an
+	// origin that is spoken to in TLS has nothing to say. It may be called from any
+	// goroutine. c fails after Config.DialTimeout. The error is a DialError's at
+	// StageHop.
 	Connect func(c net.Conn, to Key) (early []byte, err error)
 }
 
@@ -88,7 +89,8 @@ func (m *making) pass(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if err == nil && len(early) > 0 {
-		err = l.putBack(early, o.tls != nil)
+		l.early = &earlyBytes{Conn: l.layer(), rest: early}
+		l.Stream = sock.Over(l.early)
 	}
 	m.through = err == nil
 	return err
@@ -100,19 +102,6 @@ func (l *Lease) layer() net.Conn {
 		return l.tls.Conn
 	}
 	return l.conn
-}
-
-// errEarly means that somebody has spoken where a TLS server has to listen.
-var errEarly = errors.New("pool: bytes came through the hop before the TLS handshake had begun")
-
-// putBack makes what has come through a connection the first that is read from it.
-func (l *Lease) putBack(early []byte, secured bool) error {
-	if secured {
-		return errEarly
-	}
-	l.early = &earlyBytes{Conn: l.layer(), rest: early}
-	l.Stream = sock.Over(l.early)
-	return nil
 }
 
 // earlyBytes is a connection of which something was read already.
