@@ -147,7 +147,7 @@ func said(r *http1.Response, early []byte, to pool.Key) error {
 		a.problem = problemHopSpeaks
 	case s/100 == 2:
 		return nil
-	case s == 407:
+	case s == 407, s == 401: // tinyproxy says this of a wrong password
 		a.problem = problemHopCredentials
 	case s == 403:
 		a.problem = problem{403, kindHTTPRequestDenied, "the next hop does not let this host and port be reached (CARPOOL_NEXT_PROXY):" + answered}

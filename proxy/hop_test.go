@@ -373,6 +373,7 @@ func TestC35WhatTheHopAnswersToCONNECT(t *testing.T) {
 		text     string
 	}{
 		"C34 407":                    {"HTTP/1.1 407 Who\r\nProxy-Authenticate: Basic realm=x\r\nContent-Length: 6\r\n\r\ns3cret", false, 502, "proxy_configuration_error", 407, "CARPOOL_NEXT_PROXY_AUTH_FILE"},
+		"C34 401":                    {"HTTP/1.1 401 Who\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 6\r\n\r\ns3cret", false, 502, "proxy_configuration_error", 401, "CARPOOL_NEXT_PROXY_AUTH_FILE"},
 		"C35 502":                    {"HTTP/1.1 502 Bad\r\nContent-Length: 6\r\n\r\ns3cret", true, 502, "destination_unavailable", 502, "the next hop could not connect to the upstream: it answered CONNECT with 502"},
 		"C35 503":                    {"HTTP/1.0 503 Bad\r\n\r\ns3cret", true, 502, "destination_unavailable", 503, "it answered CONNECT with 503"},
 		"C35 504":                    {"HTTP/1.1 504 Slow\r\n\r\n", true, 504, "destination_unavailable", 504, "in time"},
