@@ -28,7 +28,10 @@
 // programs agents.js and cost.js are for that script alone; each says how it is
 // called. TestPreloadCost, a measurement, is run by make bench-preload only.
 //
-// What the tests need beyond Go: nginx, Apache, Puma, curl, ruby, a JDK, python3 with venv,
+// Real proxies stand between carpool and upstreams in hop_test.go: Squid,
+// tinyproxy, and another carpool.
+//
+// What the tests need beyond Go: nginx, Apache, Puma, Squid, tinyproxy, curl, ruby, a JDK, python3 with venv,
 // and npm 7 or later; install.sh installs them on Debian. A test whose tool is
 // missing is skipped, or fails if CARPOOL_CLIENTS_REQUIRED is set. Node.js in
 // all its versions and the client libraries are installed on first use (about
