@@ -117,7 +117,9 @@ func TestC33WhoseFaultADialErrorIs(t *testing.T) {
 			context.DeadlineExceeded},
 		"C33 the hop may not be dialled": {nil, func(c *pool.Config) { c.CheckAddr = func(netip.AddrPort) error { return errNo } },
 			far(pool.ByHop, false), pool.StagePolicy, true, errNo},
-		"C33 TLS behind the hop": {func(c net.Conn, _ pool.Key) ([]byte, error) { return nil, c.(interface{ CloseWrite() error }).CloseWrite() },
+		"C33 TLS behind the hop": {func(c net.Conn, _ pool.Key) ([]byte, error) {
+			return nil, c.(interface{ CloseWrite() error }).CloseWrite()
+		},
 			func(c *pool.Config) { c.DialTimeout = 50 * time.Millisecond }, far(pool.ByHop, true), pool.StageTLS, false, nil},
 		"C33 without a hop": {nil, func(c *pool.Config) { c.CheckAddr = func(netip.AddrPort) error { return errNo } },
 			pool.Key{Host: "127.0.0.1", Port: 1}, pool.StagePolicy, false, errNo},
