@@ -62,22 +62,24 @@ func (m *making) failed(s Stage, err error) error {
 	return err
 }
 
-// secureHop makes the TLS handshake with the hop that leads to the origin, if it is
-// spoken to in TLS.
-func (m *making) secureHop(ctx context.Context) error {
-	p := m.origin.pool
-	if m.origin.key.Way != ByHop || p.hopTLS == nil {
-		return nil
+// takeHop takes the steps from the hop to the origin: the TLS handshake with the hop, if
+// it is spoken to in TLS, and its own connection. The time they take is that of
+// connecting.
+func (m *making) takeHop(ctx context.Context) (err error) {
+	p, stage := m.origin.pool, StageTLS
+	if p.hopTLS != nil {
+		err = m.handshake(ctx, p.hopTLS)
 	}
-	return m.handshake(ctx, p.hopTLS)
+	if err == nil {
+		stage, err = StageHop, m.pass(ctx)
+	}
+	m.course.through[StageConnect] = p.now()
+	return m.failed(stage, err)
 }
 
 // pass has the hop connect to the origin.
 func (m *making) pass(ctx context.Context) error {
 	o, l := m.origin, m.lease
-	if o.key.Way != ByHop {
-		return nil
-	}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		l.conn.Interrupt()

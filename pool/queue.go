@@ -21,6 +21,9 @@ type Ticket struct {
 	// is opened for it, and not needed when it is there, is closed: it is no use to
 	// requests, for what speaks there may speak first.
 	Virgin bool
+	// Connect says that the loan is for a CONNECT. It is no request: those that come
+	// in it borrow for themselves.
+	Connect bool
 	// Avoid, if valid, is an address that a connection opened for this request
 	// leads to only if there is no other.
 	Avoid netip.Addr
@@ -29,8 +32,10 @@ type Ticket struct {
 	node   list.Node[*Ticket]
 	dial   *opening // begun for this request; guarded by the origin's mutex
 	own    *Lease   // pinned for this ticket; it may have been closed since
+	opened uint64   // the id of the new connection that was lent for its last CONNECT; 0: there was none
 	since  time.Duration
-	waited bool // in this Acquire
+	waited bool   // in this Acquire
+	spent  Waited // likewise
 }
 
 // takesUsed reports whether a connection that was used will do.
@@ -47,14 +52,16 @@ type opening struct {
 	virgin bool       // begun for something other than HTTP
 	trial  bool       // it may lead to an endpoint that is on trial
 	ahead  bool       // no request waited for it
+	course course
 	// replaces is what has come of age when this one is there; nil: nothing.
 	replaces *Lease
 }
 
 // grant is what ends a wait.
 type grant struct {
-	lease *Lease
-	err   error
+	lease  *Lease
+	err    error
+	course course // of the dial that has led to it, if one has
 }
 
 // queue is the requests that wait for a connection of an origin, and the dials
@@ -117,7 +124,7 @@ func (q *queue) firstUndialled() *Ticket {
 func (q *queue) failed(d *opening, err error) {
 	q.dialing--
 	if d.by != nil {
-		q.grant(d.by, grant{err: err})
+		q.grant(d.by, grant{err: err, course: d.course})
 	}
 }
 
@@ -125,7 +132,7 @@ func (q *queue) failed(d *opening, err error) {
 // connection instead.
 func (q *queue) served(d *opening, l *Lease) {
 	q.dialing--
-	q.grant(d.by, grant{lease: l})
+	q.grant(d.by, grant{lease: l, course: d.course})
 }
 
 // wasted notes the end of a dial that has brought what nobody is to have.
@@ -145,7 +152,7 @@ func (q *queue) succeeded(d *opening, l *Lease) bool {
 	}
 	first := q.waiting.Front()
 	if first != nil {
-		q.grant(first.Value, grant{lease: l})
+		q.grant(first.Value, grant{lease: l, course: d.course})
 	}
 	return first != nil
 }

@@ -179,7 +179,7 @@ func (s *sidecar) proxyConfig(out *proxy.Egress, guard *memory.Guard, clients in
 		MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
 		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectTunnelPorts: cfg.ConnectTunnelPorts,
 		Admit: guard.AdmitRequest,
-		Log:   accessLog(cfg, s.log.Logger), LogAll: cfg.AccessLog == config.AccessAll,
+		Log:   accessLog(cfg, s.log.Logger), LogAll: cfg.AccessLog.All(), ServerTiming: cfg.AccessLog == config.AccessDebug,
 		Fault: fault,
 	}
 }
