@@ -22,7 +22,7 @@ var (
 // Acquire borrows a connection: an idle one, or the next that comes free or
 // has been opened. It must be given back by Release or Discard.
 func (o *Origin) Acquire(t *Ticket) (*Lease, error) {
-	t.waited, t.spent = false, Waited{}
+	t.waited, t.makesDo, t.spent = false, false, Waited{}
 	o.name.Use()
 	l, err := o.takeOwn(t), error(nil)
 	if l == nil {

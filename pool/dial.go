@@ -94,7 +94,7 @@ func (o *Origin) dial(d *opening) {
 	p := o.pool
 	defer p.work.Done()
 	defer p.contain("a dial")
-	l, err := o.connect(aim{avoid: d.avoid, first: d.first, trial: d.trial, ahead: d.ahead}, &d.course)
+	l, err := o.connect(d)
 	if err != nil {
 		p.unreserve()
 		o.failed(d, err)
@@ -201,6 +201,7 @@ func (o *Origin) failed(d *opening, err error) {
 // further.
 type making struct {
 	origin *Origin
+	dial   *opening
 	aim    aim
 	course *course
 	to     *names.Set
@@ -209,10 +210,10 @@ type making struct {
 	through bool
 }
 
-// connect opens one connection, and notes in c how that goes.
-func (o *Origin) connect(a aim, c *course) (*Lease, error) {
-	m := &making{origin: o, aim: a, course: c}
-	c.began = o.pool.now()
+// connect opens one connection, and notes in the dial's course how that goes.
+func (o *Origin) connect(d *opening) (*Lease, error) {
+	m := &making{origin: o, dial: d, aim: d.aim(), course: &d.course}
+	m.course.began = o.pool.now()
 	if err := m.walk(o.pool.ctx); err != nil {
 		if m.lease != nil {
 			o.pool.delist(m.lease)
@@ -279,10 +280,8 @@ func (m *making) race(ctx context.Context) error {
 			release()
 		}
 	}
-	if errors.Is(err, syscall.ECONNREFUSED) && !over(ctx) {
-		// Nothing was sent, and behind the address of a Service it may be another
-		// pod that is asked next.
-		c, addr, err = m.tryAll(ctx, targets)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		c, addr, err = m.insist(ctx, targets, err)
 	}
 	if err != nil {
 		return err

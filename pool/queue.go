@@ -25,21 +25,23 @@ type Ticket struct {
 	// in it borrow for themselves.
 	Connect bool
 	// Avoid, if valid, is an address that a connection opened for this request
-	// leads to only if there is no other.
+	// leads to only if there is no other: the request has failed there, and is sent
+	// again. With Fresh a connection that was used will do where dials are refused.
 	Avoid netip.Addr
 
-	ch     chan grant // made when first needed; holds one
-	node   list.Node[*Ticket]
-	dial   *opening // begun for this request; guarded by the origin's mutex
-	own    *Lease   // pinned for this ticket; it may have been closed since
-	opened uint64   // the id of the new connection that was lent for its last CONNECT; 0: there was none
-	since  time.Duration
-	waited bool   // in this Acquire
-	spent  Waited // likewise
+	ch      chan grant // made when first needed; holds one
+	node    list.Node[*Ticket]
+	dial    *opening // begun for this request; guarded by the origin's mutex
+	own     *Lease   // pinned for this ticket; it may have been closed since
+	opened  uint64   // the id of the new connection that was lent for its last CONNECT; 0: there was none
+	since   time.Duration
+	waited  bool   // in this Acquire
+	spent   Waited // likewise
+	makesDo bool   // in this Acquire a connection that was used will do after all; guarded as dial is
 }
 
 // takesUsed reports whether a connection that was used will do.
-func (t *Ticket) takesUsed() bool { return !t.Fresh && !t.Virgin }
+func (t *Ticket) takesUsed() bool { return !t.Virgin && (!t.Fresh || t.makesDo) }
 
 // opening is a dial under way. Whatever it brings is for who waits first by
 // then, but if it fails that says something only to the request that it was
@@ -55,6 +57,22 @@ type opening struct {
 	course course
 	// replaces is what has come of age when this one is there; nil: nothing.
 	replaces *Lease
+	// over is closed when its request has got another connection, or is given up.
+	over chan struct{} // nil if the dial does not wait for that; guarded as by is
+}
+
+// aim is what the dial prefers.
+func (d *opening) aim() aim {
+	return aim{avoid: d.avoid, first: d.first, trial: d.trial, ahead: d.ahead}
+}
+
+// letGo notes that the dial is for its request no more.
+func (d *opening) letGo() {
+	d.by.dial, d.by = nil, nil
+	if d.over != nil {
+		close(d.over)
+		d.over = nil
+	}
 }
 
 // grant is what ends a wait.
@@ -139,7 +157,7 @@ func (q *queue) served(d *opening, l *Lease) {
 func (q *queue) wasted(d *opening) {
 	q.dialing--
 	if d.by != nil {
-		d.by.dial, d.by = nil, nil
+		d.letGo()
 	}
 }
 
@@ -184,7 +202,7 @@ func (q *queue) heir(m *manners, now time.Duration) (t *Ticket, inTheWay bool) {
 func (q *queue) grant(t *Ticket, g grant) {
 	q.waiting.Remove(&t.node)
 	if t.dial != nil {
-		t.dial.by, t.dial = nil, nil
+		t.dial.letGo()
 	}
 	t.ch <- g
 }

@@ -69,6 +69,10 @@ and Upgrade. The fresh connection leads to another address where there is one.
 Requests with Upgrade take a new connection from the start.
 
 A dial that is refused is made once more, whatever it is for: nothing was sent.
+As long as connections to the origin are open it is made a few times more, for
+half a second, and meanwhile the request takes what comes free. One that is sent
+again then takes a connection that was used: behind the address of a Service it
+leads to a pod that lives, while new ones are led to one that has ended.
 
 The connection that a CONNECT has opened is none of the kept ones for the first
 request in the tunnel, if that comes within a second: the client would have dialled
