@@ -21,12 +21,18 @@ type Answer struct {
 // DialAnswer returns the answer to a request for which no connection can be had, by
 // the error of the pool.
 func DialAnswer(err error) Answer {
-	a := dialProblem(err).answer()
-	var denied *policy.Denied
-	if errors.As(err, &denied) {
-		a.Rule = denied.Reason
-	}
+	p, _, _ := leaseProblem(err)
+	a := p.answer()
+	a.Rule = ruleOf(err)
 	return a
+}
+
+// ruleOf returns the rule that refuses, "" if none does.
+func ruleOf(err error) string {
+	if denied, ok := errors.AsType[*policy.Denied](err); ok {
+		return denied.Reason
+	}
+	return ""
 }
 
 func (p *problem) answer() Answer {
@@ -49,7 +55,7 @@ type Aim struct {
 // one in absolute-form, or that of a CONNECT. It asks Egress, as the request would, and
 // sends nothing.
 func (p *Proxy) Aim(target string, connect bool) Aim {
-	r := route{upstreams: p.cfg.Upstreams, egress: p.cfg.Egress}
+	r := route{upstreams: p.cfg.Upstreams, egress: p.cfg.Egress, hop: p.cfg.Hop}
 	var aim Aim
 	var err error
 	if connect {
@@ -68,5 +74,8 @@ func (p *Proxy) Aim(target string, connect bool) Aim {
 		return Aim{Refused: &answer}
 	}
 	aim.Tunnel = connect && p.decider.decide(target, nil) == tunnelled
+	if h := p.cfg.Hop; connect && !aim.Tunnel && h.plain(aim.Origin.Key()) { // as opening.borrow has it
+		aim.Origin = p.cfg.Upstreams.Origin(h.relay())
+	}
 	return aim
 }

@@ -93,6 +93,8 @@ type Sources struct {
 	MaxConns int
 	// Room, if not nil, frees a descriptor of the process when there is none left, and reports whether it did.
 	Room func() bool
+	// Route returns what requests to an origin lead to: the next hop, say. nil leaves origins as they are.
+	Route func(pool.Key) pool.Key
 	// ProxyPort is the port that the app is to be sent to.
 	ProxyPort uint16
 	// Quit makes carpool drain and exit, as SIGTERM does. It returns at once.
@@ -154,7 +156,7 @@ func (s *Server) handler(from Sources) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(from.Seen.List())
 	})
-	handle("GET /origin", large, func(w http.ResponseWriter, r *http.Request) { s.origin(w, r, from.Pool) })
+	handle("GET /origin", large, func(w http.ResponseWriter, r *http.Request) { s.origin(w, r, from) })
 	handle("GET /healthz", small, func(w http.ResponseWriter, _ *http.Request) { health(w, from) })
 	handle("POST /quitquitquit", small, func(w http.ResponseWriter, r *http.Request) { quit(w, r, from.Quit) })
 	handle("GET /readyz", small, func(w http.ResponseWriter, _ *http.Request) {

@@ -62,7 +62,7 @@ type AddrState struct {
 const maxAddrs = 16
 
 // origin answers with an OriginState.
-func (s *Server) origin(w http.ResponseWriter, r *http.Request, from Pool) {
+func (s *Server) origin(w http.ResponseWriter, r *http.Request, from Sources) {
 	if reason := whyNot(r, "/origin?url=http://orders/"); reason != "" {
 		http.Error(w, reason, http.StatusForbidden)
 		return
@@ -73,7 +73,11 @@ func (s *Server) origin(w http.ResponseWriter, r *http.Request, from Pool) {
 		return
 	}
 	state := OriginState{State: s.stateName(), Origin: o.String()}
-	if x, ok := from.Inspect(pool.Key(o)); ok {
+	key := pool.Key(o)
+	if from.Route != nil {
+		key = from.Route(key)
+	}
+	if x, ok := from.Pool.Inspect(key); ok {
 		state.fill(&x)
 	}
 	w.Header().Set("Content-Type", "application/json")

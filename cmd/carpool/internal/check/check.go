@@ -81,13 +81,15 @@ func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return exitOK
 	}
 	roots, err := outbound.Files(cfg)
-	if err != nil {
+	userinfo, unread := outbound.Credentials(cfg)
+	if err := errors.Join(err, unread); err != nil {
 		complain(err)
 		return exitUsage
 	}
+	with := wiring{cfg: cfg, roots: roots, userinfo: userinfo}
 	all := Reports{Works: true}
 	for _, target := range o.targets {
-		report, err := check(ctx, target, cfg, roots, o.verbose)
+		report, err := with.check(ctx, target, o.verbose)
 		if err != nil {
 			complain(err)
 			return exitFault

@@ -27,7 +27,7 @@ func (t *trip) endpoint(ctx context.Context) found {
 	if err != nil || !x.Addr.IsValid() {
 		return found{} // the next leg tells
 	}
-	e := Endpoint{Addr: x.Addr, Port: t.origin.Key().Port, Total: x.Total}
+	e := Endpoint{Addr: x.Addr, Port: t.origin.LeadsTo().Port, Total: x.Total}
 	for _, a := range x.Addrs {
 		if a.Chosen {
 			e.Used++
@@ -82,7 +82,7 @@ func (t *trip) connect(ctx context.Context) found {
 		}
 		c.Tried = append(c.Tried, try)
 	}
-	if err := t.trial.Err; err != nil && stage(err) != pool.StageTLS {
+	if err := t.trial.Err; err != nil && (stage(err) != pool.StageTLS || !t.origin.Key().TLS) { // the hop has TLS of its own
 		c.Error = logs.Text(err.Error())
 		if len(lines) == 0 {
 			lines = []string{c.Error}
@@ -99,6 +99,11 @@ func (t *trip) connect(ctx context.Context) found {
 	}
 	f.lines, f.facts = lines, c
 	return f
+}
+
+// dialError is what a dial would fail with.
+func (t *trip) dialError(s pool.Stage, err error) error {
+	return &pool.DialError{Stage: s, Err: err, Hop: t.origin.Key().Way != pool.Directly}
 }
 
 func stage(err error) pool.Stage {
@@ -129,7 +134,7 @@ func reason(err error) string {
 
 // mendConnect says what to do about an address that cannot be connected to.
 func (t *trip) mendConnect(err error) string {
-	port := t.origin.Key().Port
+	port := t.origin.LeadsTo().Port
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Sprintf("check that the upstream runs and listens on port %d; a Service without ready pods refuses too", port)

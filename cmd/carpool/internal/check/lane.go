@@ -131,6 +131,9 @@ func (t *trip) policy(context.Context) found {
 		return found{state: Warning, lines: []string{"let through by CARPOOL_POLICY=report: " + let.Message}, facts: p}
 	}
 	k := t.origin.Key()
+	if k.Way != pool.Directly { // which is the hop's
+		return found{lines: []string{"no rule refuses the host and port"}, facts: p}
+	}
 	addr, _ := netip.ParseAddr(k.Host) // a name is no address
 	rules := outbound.Rules(t.cfg)
 	line := "no rule refuses the host and port"
@@ -180,7 +183,7 @@ func (t *trip) addresses(context.Context) found {
 	}
 	switch {
 	case refused == len(verdicts):
-		a := proxy.DialAnswer(&pool.DialError{Stage: pool.StagePolicy, Err: first})
+		a := proxy.DialAnswer(t.dialError(pool.StagePolicy, first))
 		f = failed(verdicts, a, "", bounded(lines, 6)...)
 	case refused+let > 0:
 		f.state = Warning
@@ -191,8 +194,8 @@ func (t *trip) addresses(context.Context) found {
 // judge gives the verdict on an address. The error is that of the refusal.
 func (t *trip) judge(a netip.Addr) (Address, error) {
 	v, told := Address{Addr: a, Allowed: true}, len(t.notes.reported)
-	if err := t.egress.CheckAddr(netip.AddrPortFrom(a, t.origin.Key().Port)); err != nil {
-		answer := proxy.DialAnswer(&pool.DialError{Stage: pool.StagePolicy, Err: err})
+	if err := t.egress.CheckAddr(netip.AddrPortFrom(a, t.origin.LeadsTo().Port)); err != nil {
+		answer := proxy.DialAnswer(t.dialError(pool.StagePolicy, err))
 		return Address{Addr: a, Rule: answer.Rule, Text: "refused, " + answer.Text}, err
 	}
 	if r := t.notes.reported[told:]; len(r) > 0 {

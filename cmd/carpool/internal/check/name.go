@@ -53,7 +53,7 @@ const mostQuestions = 8
 
 func (t *trip) name(context.Context) found {
 	began := time.Now()
-	t.host = t.pool.ExplainName(t.origin.Key().Host)
+	t.host = t.pool.ExplainName(t.origin.LeadsTo().Host)
 	took := time.Since(began)
 	t.notes.mu.Lock()
 	asked := slices.Clone(t.notes.asked)
@@ -68,7 +68,7 @@ func (t *trip) name(context.Context) found {
 	}
 	if len(x.Addrs) == 0 {
 		n.Error = logs.Text(strings.TrimPrefix(x.Err.Error(), "lookup "))
-		a := proxy.DialAnswer(&pool.DialError{Stage: pool.StageDNS, Err: x.Err})
+		a := proxy.DialAnswer(t.dialError(pool.StageDNS, x.Err))
 		lines := append([]string{n.Error}, bounded(questions(asked, x.Asked), mostQuestions)...)
 		return failed(n, a, t.mendName(), append(lines, t.servers())...)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/admin"
@@ -31,13 +32,13 @@ func (t *trip) sidecar(ctx context.Context) found {
 	from := asked{t.cfg.AdminListen}
 	p := Pool{Listen: t.cfg.AdminListen, Origins: []admin.OriginState{}}
 	keys := []pool.Key{t.origin.Key()}
-	if k := t.origin.Key(); k.TLS { // tunnels have an origin of their own
+	if k := t.origin.Key(); k.TLS && k.Way == pool.Directly { // tunnels have an origin of their own
 		k.TLS = false
 		keys = append(keys, k)
 	}
 	for _, k := range keys {
 		var s admin.OriginState
-		if err := from.get(ctx, "/origin?url="+url.QueryEscape(k.String()), &s); err != nil {
+		if err := from.get(ctx, "/origin?url="+url.QueryEscape(strings.TrimPrefix(k.String(), "next hop ")), &s); err != nil {
 			p.Error = logs.Text(err.Error())
 			line := p.Error
 			if no, ok := errors.AsType[*net.OpError](err); ok && no.Op == "dial" {

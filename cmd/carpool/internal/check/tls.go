@@ -102,6 +102,9 @@ func (t *trip) untrusted(s TLS, err error) found {
 	}
 	f := failed(s, proxy.DialAnswer(err), do, lines...)
 	f.why, f.but = why, tlsBut
+	if t.relayed() { // it is the hop's certificate
+		f.why, f.but = "", ""
+	}
 	return f
 }
 

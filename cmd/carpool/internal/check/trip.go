@@ -28,6 +28,7 @@ var way = []leg{
 	{"settings", (*trip).settings, true},
 	{"lane", (*trip).lane, false},
 	{"policy", (*trip).policy, false},
+	{"hop", (*trip).hop, false},
 	{"name", (*trip).name, false},
 	{"addresses", (*trip).addresses, false},
 	{"endpoint", (*trip).endpoint, false},
@@ -81,15 +82,23 @@ type notes struct {
 	reported []proxy.Reported
 }
 
+// wiring is what settings and the files that they name say.
+type wiring struct {
+	cfg      config.Config
+	roots    *x509.CertPool
+	userinfo string // for the next hop
+}
+
 // check takes all legs. The error means that there is no report: what carpool itself needs is short.
-func check(ctx context.Context, to target, cfg config.Config, roots *x509.CertPool, verbose bool) (Report, error) {
-	t := &trip{target: to, cfg: cfg, verbose: verbose}
-	t.egress = outbound.Egress(cfg, cfg.Listeners(), func(r proxy.Reported) {
+func (w wiring) check(ctx context.Context, to target, verbose bool) (Report, error) {
+	t := &trip{target: to, cfg: w.cfg, verbose: verbose}
+	t.egress = outbound.Egress(w.cfg, w.cfg.Listeners(), func(r proxy.Reported) {
 		t.notes.mu.Lock()
 		defer t.notes.mu.Unlock()
 		t.notes.reported = append(t.notes.reported, r)
 	})
-	pc := outbound.Pool(cfg, t.egress, roots)
+	hop := outbound.Hop(w.cfg, w.userinfo, nil)
+	pc := outbound.Pool(w.cfg, t.egress, hop, w.roots)
 	pc.DNSAsked = func(a names.Asked) {
 		t.notes.mu.Lock()
 		defer t.notes.mu.Unlock()
@@ -100,7 +109,7 @@ func check(ctx context.Context, to target, cfg config.Config, roots *x509.CertPo
 		return Report{}, err
 	}
 	defer t.pool.Close()
-	if t.proxy, err = proxy.New(outbound.Proxy(cfg, t.pool, t.egress)); err != nil {
+	if t.proxy, err = proxy.New(outbound.Proxy(w.cfg, t.pool, t.egress, hop)); err != nil {
 		return Report{}, err
 	}
 	defer t.proxy.Close()
@@ -148,6 +157,8 @@ func (t *trip) works() string {
 		how = "a tunnel, which carpool does not look into"
 	case t.isTunnel():
 		how = "a tunnel; plain HTTP in it is pooled"
+	case t.relayed() && !t.verbose:
+		how = "the next hop takes the request; -v asks it what becomes of that"
 	case !keeps:
 		how = "its connections are not kept"
 	case t.target.tls:

@@ -28,50 +28,52 @@ const (
 	withTLS  = "settings lane policy name addresses endpoint connect tls pool?"
 )
 
-// Each case is a URL with what would become of it. PORT is that of the upstream.
+// urls are URLs, each with what would become of it. PORT is that of the upstream.
+var urls = map[string]struct {
+	settings []string
+	url      string
+	answer   string // status, error and rule; "" if it would work
+	way      string
+	says     string // in the text
+	do       string
+}{
+	"an address":          {url: "http://127.0.0.1:PORT/path?q#part", way: toTheEnd, says: "an address: nothing is looked up"},
+	"a name":              {url: "http://api.example.test:PORT/", way: toTheEnd, says: "api.example.test. is 127.0.0.1"},
+	"S5 letter case":      {url: "HTTP://API.example.test:PORT", way: toTheEnd, says: "api.example.test. is 127.0.0.1"},
+	"a short name":        {url: "http://orders:PORT/", way: toTheEnd, says: "orders.shop.test. is 127.0.0.1"},
+	"further in the list": {url: "http://api.example:PORT/", settings: []string{"CARPOOL_ALLOW_HOSTS=api.example"}, way: "settings lane policy name✗ pool?", answer: "502 dns_error ", says: "A: NXDOMAIN", do: "record exists"},
+	"localhost":           {url: "http://localhost:PORT/", way: "settings lane policy name addresses endpoint connect! pool?", says: "localhost is ::1, 127.0.0.1"},
+	"user information":    {url: "http://user:secret@127.0.0.1:PORT/", way: toTheEnd},
+	"a tunnel":            {url: "api.example.test:PORT", way: toTheEnd, says: "CONNECT api.example.test:"},
+	"no such name":        {url: "http://nowhere/", answer: "502 dns_error ", way: "settings lane policy name✗ pool?", says: "nowhere.svc.test., A: NXDOMAIN", do: "NAME.NAMESPACE"},
+	"no such long name":   {url: "http://no.where.test/", answer: "502 dns_error ", way: "settings lane policy name✗ pool?", do: "record exists"},
+	"silent name servers": {url: "http://silent.test/", settings: []string{"CARPOOL_DNS_TIMEOUT=400ms"}, answer: "504 dns_timeout ", way: "settings lane policy name✗ pool?", says: "A: no answer in", do: "name servers run"},
+	"nobody listens":      {url: "http://dead.test:PORT/", answer: "502 connection_refused ", way: "settings lane policy name addresses endpoint connect✗ pool?", says: "127.0.0.9:PORT: connection refused", do: "listens on port PORT"},
+	"one of two is dead":  {url: "http://half.test:PORT/", settings: []string{"CARPOOL_BALANCE=reuse"}, way: "settings lane policy name addresses endpoint connect! pool?", says: "127.0.0.9:PORT: connection refused"},
+	"S1 metadata":         {url: "http://169.254.169.254/", answer: "403 destination_ip_prohibited metadata", way: "settings lane policy name addresses✗ pool?"},
+	"S1 metadata by name": {url: "http://metadata.test/", answer: "403 destination_ip_prohibited metadata", way: "settings lane policy name addresses✗ pool?", says: "169.254.169.254: refused by the rule metadata"},
+	"S3 loopback":         {url: "http://127.0.0.1:PORT/", settings: []string{"CARPOOL_LISTEN=0.0.0.0:1"}, answer: "403 destination_ip_prohibited loopback", way: "settings lane policy name addresses✗ pool?"},
+	"S1 opened":           {url: "http://127.0.0.1:PORT/", settings: []string{"CARPOOL_LISTEN=0.0.0.0:1", "CARPOOL_ALLOW_CIDRS=127.0.0.0/8"}, way: toTheEnd, says: "opened by CARPOOL_ALLOW_CIDRS=127.0.0.0/8"},
+	"S4 partly":           {url: "http://partly.test:PORT/", way: "settings lane policy name addresses! endpoint connect pool?", says: "169.254.1.1: refused by the rule link_local"},
+	"S9 denied host":      {url: "http://api.example.test:PORT/", settings: []string{"CARPOOL_DENY_HOSTS=.example.test"}, answer: "403 http_request_denied deny_hosts", way: "settings lane policy✗", says: "CARPOOL_DENY_HOSTS=.example.test (default empty)"},
+	"S9 not allowed":      {url: "http://api.example.test:PORT/", settings: []string{"CARPOOL_ALLOW_HOSTS=orders"}, answer: "403 http_request_denied allow_hosts", way: "settings lane policy✗"},
+	"S9 allowed":          {url: "http://api.example.test:PORT/", settings: []string{"CARPOOL_ALLOW_HOSTS=orders,.example.test"}, way: toTheEnd, says: "allowed by the entry .example.test of CARPOOL_ALLOW_HOSTS"},
+	"S10 denied range":    {url: "http://api.example.test:PORT/", settings: []string{"CARPOOL_DENY_CIDRS=127.0.0.0/8"}, answer: "403 destination_ip_prohibited deny_cidrs", way: "settings lane policy name addresses✗ pool?"},
+	"S12 reported host":   {url: "http://api.example.test:PORT/", settings: []string{"CARPOOL_ALLOW_HOSTS=orders", "CARPOOL_POLICY=report"}, way: "settings lane policy! name addresses endpoint connect pool?", says: "let through by CARPOOL_POLICY=report"},
+	"S12 reported range":  {url: "http://api.example.test:PORT/", settings: []string{"CARPOOL_DENY_CIDRS=127.0.0.0/8", "CARPOOL_POLICY=report"}, way: "settings lane policy name addresses! endpoint connect pool?", says: "127.0.0.1: let through by CARPOOL_POLICY=report"},
+	"CONNECT":             {url: "api.example.test:PORT", settings: []string{"CARPOOL_CONNECT_PORTS=443"}, answer: "403 http_request_denied connect_ports", way: "settings lane policy✗"},
+	"CONNECT for https":   {url: "https://api.example.test:PORT/", settings: []string{"CARPOOL_CONNECT_PORTS=443"}, answer: "403 http_request_denied connect_ports", way: "settings lane policy✗ pool?"},
+	"http otherwise":      {url: "http://api.example.test:PORT/", settings: []string{"CARPOOL_CONNECT_PORTS=443"}, way: "settings lane! policy name addresses endpoint connect pool?", says: "not by CONNECT: 403"},
+	"S6 a number":         {url: "http://127.1/", answer: "400 http_request_error ", way: "settings lane✗"},
+	"port":                {url: "http://orders:99999/", answer: "400 http_request_error ", way: "settings lane✗"},
+	"S7 carpool itself":   {url: "http://127.0.0.1:1/", answer: "508 proxy_loop_detected ", way: "settings lane policy name addresses✗ pool?"},
+	"not kept":            {url: "http://api.example.test:PORT/", settings: []string{"CARPOOL_NO_REUSE_HOSTS=api.example.test"}, way: toTheEnd, says: "CARPOOL_NO_REUSE_HOSTS=api.example.test"},
+}
+
 func TestWhatWouldBecomeOfAURL(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	for name, c := range map[string]struct {
-		settings []string
-		url      string
-		answer   string // status, error and rule; "" if it would work
-		way      string
-		says     string // in the text
-		do       string
-	}{
-		"an address":          {url: "http://127.0.0.1:PORT/path?q#part", way: toTheEnd, says: "an address: nothing is looked up"},
-		"a name":              {url: "http://api.example.test:PORT/", way: toTheEnd, says: "api.example.test. is 127.0.0.1"},
-		"S5 letter case":      {url: "HTTP://API.example.test:PORT", way: toTheEnd, says: "api.example.test. is 127.0.0.1"},
-		"a short name":        {url: "http://orders:PORT/", way: toTheEnd, says: "orders.shop.test. is 127.0.0.1"},
-		"further in the list": {url: "http://api.example:PORT/", settings: []string{"CARPOOL_ALLOW_HOSTS=api.example"}, way: "settings lane policy name✗ pool?", answer: "502 dns_error ", says: "A: NXDOMAIN", do: "record exists"},
-		"localhost":           {url: "http://localhost:PORT/", way: "settings lane policy name addresses endpoint connect! pool?", says: "localhost is ::1, 127.0.0.1"},
-		"user information":    {url: "http://user:secret@127.0.0.1:PORT/", way: toTheEnd},
-		"a tunnel":            {url: "api.example.test:PORT", way: toTheEnd, says: "CONNECT api.example.test:"},
-		"no such name":        {url: "http://nowhere/", answer: "502 dns_error ", way: "settings lane policy name✗ pool?", says: "nowhere.svc.test., A: NXDOMAIN", do: "NAME.NAMESPACE"},
-		"no such long name":   {url: "http://no.where.test/", answer: "502 dns_error ", way: "settings lane policy name✗ pool?", do: "record exists"},
-		"silent name servers": {url: "http://silent.test/", settings: []string{"CARPOOL_DNS_TIMEOUT=400ms"}, answer: "504 dns_timeout ", way: "settings lane policy name✗ pool?", says: "A: no answer in", do: "name servers run"},
-		"nobody listens":      {url: "http://dead.test:PORT/", answer: "502 connection_refused ", way: "settings lane policy name addresses endpoint connect✗ pool?", says: "127.0.0.9:PORT: connection refused", do: "listens on port PORT"},
-		"one of two is dead":  {url: "http://half.test:PORT/", settings: []string{"CARPOOL_BALANCE=reuse"}, way: "settings lane policy name addresses endpoint connect! pool?", says: "127.0.0.9:PORT: connection refused"},
-		"S1 metadata":         {url: "http://169.254.169.254/", answer: "403 destination_ip_prohibited metadata", way: "settings lane policy name addresses✗ pool?"},
-		"S1 metadata by name": {url: "http://metadata.test/", answer: "403 destination_ip_prohibited metadata", way: "settings lane policy name addresses✗ pool?", says: "169.254.169.254: refused by the rule metadata"},
-		"S3 loopback":         {url: "http://127.0.0.1:PORT/", settings: []string{"CARPOOL_LISTEN=0.0.0.0:1"}, answer: "403 destination_ip_prohibited loopback", way: "settings lane policy name addresses✗ pool?"},
-		"S1 opened":           {url: "http://127.0.0.1:PORT/", settings: []string{"CARPOOL_LISTEN=0.0.0.0:1", "CARPOOL_ALLOW_CIDRS=127.0.0.0/8"}, way: toTheEnd, says: "opened by CARPOOL_ALLOW_CIDRS=127.0.0.0/8"},
-		"S4 partly":           {url: "http://partly.test:PORT/", way: "settings lane policy name addresses! endpoint connect pool?", says: "169.254.1.1: refused by the rule link_local"},
-		"S9 denied host":      {url: "http://api.example.test:PORT/", settings: []string{"CARPOOL_DENY_HOSTS=.example.test"}, answer: "403 http_request_denied deny_hosts", way: "settings lane policy✗", says: "CARPOOL_DENY_HOSTS=.example.test (default empty)"},
-		"S9 not allowed":      {url: "http://api.example.test:PORT/", settings: []string{"CARPOOL_ALLOW_HOSTS=orders"}, answer: "403 http_request_denied allow_hosts", way: "settings lane policy✗"},
-		"S9 allowed":          {url: "http://api.example.test:PORT/", settings: []string{"CARPOOL_ALLOW_HOSTS=orders,.example.test"}, way: toTheEnd, says: "allowed by the entry .example.test of CARPOOL_ALLOW_HOSTS"},
-		"S10 denied range":    {url: "http://api.example.test:PORT/", settings: []string{"CARPOOL_DENY_CIDRS=127.0.0.0/8"}, answer: "403 destination_ip_prohibited deny_cidrs", way: "settings lane policy name addresses✗ pool?"},
-		"S12 reported host":   {url: "http://api.example.test:PORT/", settings: []string{"CARPOOL_ALLOW_HOSTS=orders", "CARPOOL_POLICY=report"}, way: "settings lane policy! name addresses endpoint connect pool?", says: "let through by CARPOOL_POLICY=report"},
-		"S12 reported range":  {url: "http://api.example.test:PORT/", settings: []string{"CARPOOL_DENY_CIDRS=127.0.0.0/8", "CARPOOL_POLICY=report"}, way: "settings lane policy name addresses! endpoint connect pool?", says: "127.0.0.1: let through by CARPOOL_POLICY=report"},
-		"CONNECT":             {url: "api.example.test:PORT", settings: []string{"CARPOOL_CONNECT_PORTS=443"}, answer: "403 http_request_denied connect_ports", way: "settings lane policy✗"},
-		"CONNECT for https":   {url: "https://api.example.test:PORT/", settings: []string{"CARPOOL_CONNECT_PORTS=443"}, answer: "403 http_request_denied connect_ports", way: "settings lane policy✗ pool?"},
-		"http otherwise":      {url: "http://api.example.test:PORT/", settings: []string{"CARPOOL_CONNECT_PORTS=443"}, way: "settings lane! policy name addresses endpoint connect pool?", says: "not by CONNECT: 403"},
-		"S6 a number":         {url: "http://127.1/", answer: "400 http_request_error ", way: "settings lane✗"},
-		"port":                {url: "http://orders:99999/", answer: "400 http_request_error ", way: "settings lane✗"},
-		"S7 carpool itself":   {url: "http://127.0.0.1:1/", answer: "508 proxy_loop_detected ", way: "settings lane policy name addresses✗ pool?"},
-		"not kept":            {url: "http://api.example.test:PORT/", settings: []string{"CARPOOL_NO_REUSE_HOSTS=api.example.test"}, way: toTheEnd, says: "CARPOOL_NO_REUSE_HOSTS=api.example.test"},
-	} {
+	for name, c := range urls {
 		t.Run(name, func(t *testing.T) {
 			port := func(s string) string { return strings.ReplaceAll(s, "PORT", portOf(l.upstream)) }
 			code, r := l.report(c.settings, port(c.url))
@@ -418,7 +420,7 @@ func TestEachFieldOfTheReportIsDocumented(t *testing.T) {
 	}
 	fields := map[string]bool{}
 	for _, v := range []any{
-		check.Reports{}, check.Settings{}, check.Lane{}, check.Policy{}, check.Name{}, check.Address{}, check.Endpoint{},
+		check.Reports{}, check.Settings{}, check.Lane{}, check.Policy{}, check.Hop{}, check.Name{}, check.Address{}, check.Endpoint{},
 		check.Connect{}, check.TLS{}, check.Response{}, check.Pool{},
 	} {
 		fieldsOf(reflect.TypeOf(v), fields)

@@ -73,9 +73,10 @@ func Egress(cfg config.Config, own []netip.AddrPort, reported func(proxy.Reporte
 }
 
 // Pool returns what a pool is held to. How many connections there may be in all is left to the caller.
-func Pool(cfg config.Config, out *proxy.Egress, roots *x509.CertPool) pool.Config {
+// hop is the next proxy, nil for none.
+func Pool(cfg config.Config, out *proxy.Egress, hop *proxy.Hop, roots *x509.CertPool) pool.Config {
 	noReuse := policy.NewHostSet(cfg.NoReuseHosts)
-	return pool.Config{
+	c := pool.Config{
 		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
 		Reuse: cfg.Balance == config.BalanceReuse, MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
 		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
@@ -89,6 +90,10 @@ func Pool(cfg config.Config, out *proxy.Egress, roots *x509.CertPool) pool.Confi
 		CheckAddr: out.CheckAddr, CheckWarm: out.CheckOrigin,
 		Identity: identity(),
 	}
+	if hop != nil {
+		c.Hop = hop.Pool(int(cfg.MaxHeaderBytes))
+	}
+	return c
 }
 
 // identity tells this pod from others: in a pod the host name is the pod's name.
@@ -101,9 +106,9 @@ func identity() string {
 }
 
 // Proxy returns what a proxy is held to. Memory, clients, log and faults are left to the caller.
-func Proxy(cfg config.Config, upstreams *pool.Pool, out *proxy.Egress) proxy.Config {
+func Proxy(cfg config.Config, upstreams *pool.Pool, out *proxy.Egress, hop *proxy.Hop) proxy.Config {
 	return proxy.Config{
-		Upstreams: upstreams, Egress: out, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
+		Upstreams: upstreams, Egress: out, Hop: hop, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
 		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout, BodyIdleTimeout: cfg.BodyIdleTimeout,
 		TunnelHalfClosedTimeout: cfg.TunnelHalfClosedTimeout, TunnelIdleTimeout: cfg.TunnelIdleTimeout,
 		MaxHeaderBytes: int(cfg.MaxHeaderBytes), Via: cfg.Via,

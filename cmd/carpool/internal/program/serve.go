@@ -39,6 +39,7 @@ type sidecar struct {
 	memory   *memory.Guard
 	hot      *hot.Memory
 	noReuse  func(pool.Key) bool // NO_REUSE_HOSTS
+	hop      *nextHop            // nil without NEXT_PROXY
 }
 
 // serve runs carpool with the settings of an environment until ctx ends, and
@@ -55,6 +56,7 @@ func serve(ctx context.Context, environ []string, stderr io.Writer) error {
 	for _, u := range unknown {
 		log.Warn(u.Warning())
 	}
+	warnOfProxies(cfg, environ, log.Logger)
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
 	s, err := start(ctx, cfg, log, !isSet(environ, "GOMEMLIMIT"), quit)
@@ -99,7 +101,8 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		}
 	}()
 	roots, err := outbound.Files(cfg)
-	if err := errors.Join(err, writePreload(cfg.PreloadDir)); err != nil {
+	userinfo, unread := outbound.Credentials(cfg)
+	if err := errors.Join(err, writePreload(cfg.PreloadDir), unread); err != nil {
 		return nil, settingsError{err}
 	}
 	if err := s.listen(ctx); err != nil {
@@ -111,37 +114,41 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	own := []netip.AddrPort{addrPort(s.listener.Addr()), addrPort(s.admin.Addr())}
 	out := egress(cfg, own, log.Logger)
 	var hosts seen.Origins
+	s.hop = startNextHop(cfg, userinfo, hosts.Note, log.Logger)
 	upstreams, clients, admins := budget()
-	if s.pool, err = pool.New(s.poolConfig(out, roots, &hosts, upstreams)); err != nil {
+	if s.pool, err = pool.New(s.poolConfig(out, roots, upstreams, hosts.Note)); err != nil {
 		return nil, err
 	}
-	if s.proxy, err = proxy.New(proxyConfig(cfg, s.pool, out, guard, clients, log.Logger, s.fault)); err != nil {
+	if s.proxy, err = proxy.New(s.proxyConfig(out, guard, clients)); err != nil {
 		return nil, err
 	}
 	s.memory = guard
 	s.memory.Start()
 	sock.Ration(guard.AdmitBuffer)
 	s.admin.Serve(admin.Sources{
-		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts, s.pool.Ended), Memory: guard,
-		Log: log, Errors: log.Logger, Seen: &hosts, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
+		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(s.hop.bypassPorts(cfg.BypassPorts), s.pool.Ended), Memory: guard,
+		Log: log, Errors: log.Logger, Seen: &hosts, MaxConns: admins, Room: s.pool.EvictIdle, Route: s.hop.proxy().Route, ProxyPort: own[0].Port(), Quit: quit,
 	})
 	go func() { _ = s.proxy.Serve(s.listener, proxy.Lane{}) }() // ends with proxy.Close
 	return s, nil
 }
 
-func proxyConfig(cfg config.Config, upstreams *pool.Pool, out *proxy.Egress, guard *memory.Guard, clients int, log *zap.Logger, fault func(string, error)) proxy.Config {
-	c := outbound.Proxy(cfg, upstreams, out)
-	c.MaxClients, c.Admit, c.Fault = clients, guard.AdmitRequest, fault
-	c.Log, c.LogAll, c.ServerTiming = accessLog(cfg, log), cfg.AccessLog.All(), cfg.AccessLog == config.AccessDebug
+func (s *sidecar) proxyConfig(out *proxy.Egress, guard *memory.Guard, clients int) proxy.Config {
+	c := outbound.Proxy(s.cfg, s.pool, out, s.hop.proxy())
+	c.MaxClients, c.Admit, c.Fault = clients, guard.AdmitRequest, s.fault
+	c.Log, c.LogAll, c.ServerTiming = accessLog(s.cfg, s.log.Logger), s.cfg.AccessLog.All(), s.cfg.AccessLog == config.AccessDebug
 	return c
 }
 
-// poolConfig is what the pool is held to. hosts notes the origins that are asked for.
-func (s *sidecar) poolConfig(out *proxy.Egress, roots *x509.CertPool, hosts *seen.Origins, upstreams int) pool.Config {
-	c := outbound.Pool(s.cfg, out, roots)
+// poolConfig is what the pool is held to. seen is told of origins.
+func (s *sidecar) poolConfig(out *proxy.Egress, roots *x509.CertPool, upstreams int, seen func(pool.Key)) pool.Config {
+	c := outbound.Pool(s.cfg, out, s.hop.proxy(), roots)
 	s.noReuse = c.NoReuse
 	c.NoReuse = func(k pool.Key) bool { // asked for each new origin
-		hosts.Note(k)
+		if k.Way != pool.ToHop { // whose origins the proxy tells of
+			k.Way = pool.Directly
+			seen(k)
+		}
 		return s.noReuse(k)
 	}
 	c.MaxConns, c.DNSNote, c.Fault = upstreams, s.stale, s.fault
@@ -171,6 +178,7 @@ func (s *sidecar) close() {
 	if s.proxy != nil {
 		_ = s.proxy.Close()
 	}
+	s.hop.close()
 	if s.memory != nil { // no request asks it any more
 		sock.Ration(nil)
 		s.memory.Close()
