@@ -210,6 +210,10 @@ func (l *Lease) shut() {
 // any goroutine as long as the lease is not given back; it must be Discarded.
 func (l *Lease) Interrupt() { l.conn.Interrupt() }
 
+// Arm has a watcher of the borrower's wake it when there is something to read on the
+// socket, once (see sock.Watcher.Arm).
+func (l *Lease) Arm(w *sock.Watcher, id uint64) error { return w.Arm(l.conn, id) }
+
 // SetPatient, with true, lets the upstream stay busy for as long as it likes with
 // what was sent, as long as it shows signs of life (see Silent); TCP's own limit
 // cannot tell a peer that does not read from one that is dead.

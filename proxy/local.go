@@ -34,11 +34,18 @@ type Record struct {
 
 // log tells of an exchange that has ended.
 func (p *Proxy) log(x *exchange, status int, kind errorKind, detail string) {
+	if r := p.record(x, status, kind, detail); r != nil {
+		p.cfg.Log(r)
+	}
+}
+
+// record is what is to be told of an exchange, as it stands now; nil if nothing is.
+func (p *Proxy) record(x *exchange, status int, kind errorKind, detail string) *Record {
 	cfg := &p.cfg
 	if cfg.Log == nil || !cfg.LogAll && kind == noError && status < 500 {
-		return
+		return nil
 	}
-	r := Record{
+	r := &Record{
 		Status: status, Error: kind.String(), Detail: detail, Sent: x.up.sent, Received: x.received,
 		Duration: p.now() - x.start, Retried: x.retried,
 	}
@@ -55,7 +62,7 @@ func (p *Proxy) log(x *exchange, status int, kind errorKind, detail string) {
 		r.Method, r.Path, _ = strings.Cut(line, " ")
 		r.Path, _, _ = strings.Cut(r.Path, "?")
 	}
-	cfg.Log(&r)
+	return r
 }
 
 // refuse answers a request that is malformed or not allowed, and closes: what
