@@ -72,6 +72,8 @@ func (s *session) newSplice(x *exchange) *splice {
 // over (see session.end): it outlives the exchange.
 func (s *session) become(t *splice, x *exchange) step {
 	t.record = s.p.record(x, x.status, noError, "")
+	s.ticket.Leave() // it borrows no more
+	s.ticket = pool.Ticket{}
 	s.tunnel = t
 	return closing
 }
