@@ -64,6 +64,7 @@ type Lease struct {
 	lent   atomic.Bool   // somebody has borrowed it
 	pinned bool          // it is for one borrower alone,
 	midway bool          // whose authentication is not over
+	ready  bool          // it is a spare tunnel that nobody has had; guarded by the origin's mutex while it is not lent
 	reused bool          // this exchange is not the first
 	idled  time.Duration // how long it was idle before this exchange
 	report report        // what this exchange says of the endpoint
@@ -247,6 +248,11 @@ func (l *Lease) check() Reason {
 	switch {
 	case err != nil:
 		return Dead(err, UpstreamClosed)
+	case l.ready && found != nothing:
+		l.origin.speaksFirst()
+		return NotTrusted
+	case l.ready && !l.stillAllowed():
+		return NotTrusted
 	case found == someBytes && l.idled >= brief && l.conn.PeerGone(): // its last words, such as a 408
 		return UpstreamClosed
 	case found == halfRecord: // it may be a session ticket: nothing to remember the upstream by
@@ -262,6 +268,10 @@ func (l *Lease) check() Reason {
 // such as a 408, unless it is too soon for these.
 func (l *Lease) hangUp(idle time.Duration) Reason {
 	pending, err := l.conn.Pending()
+	if pending && l.ready {
+		l.origin.speaksFirst()
+		return NotTrusted
+	}
 	if pending && idle < brief && l.tls == nil { // TLS has last words of its own
 		return StrayBytes
 	}

@@ -58,6 +58,9 @@ type Config struct {
 	MaxPendingPerHost int
 	// PendingTimeout is how long such a request waits; more than 0.
 	PendingTimeout time.Duration
+	// SpareTunnels is how many connections wait, at most, for the next tunnel to an
+	// origin (see Origin.ExpectTunnel); 0 lets none wait.
+	SpareTunnels int
 	// DNSTimeout, DNSMinTTL, DNSMaxTTL and DNSStale say how addresses of names are
 	// found and remembered (see names.Config).
 	DNSTimeout, DNSMinTTL, DNSMaxTTL, DNSStale time.Duration
@@ -143,6 +146,7 @@ type Pool struct {
 	names   *names.Names
 	suspect func(*Origin) // asks for an origin's addresses again
 	panics  atomic.Uint64
+	spares  atomic.Int64  // spare tunnels, of all origins, and dials for them
 	tick    *time.Ticker  // the janitor's
 	tended  atomic.Int64  // when the janitor last turned, by now
 	ended   atomic.Uint64 // see Ended

@@ -108,6 +108,9 @@ func (o *opening) listen() step {
 	o.t.lease.CarriesTunnel()
 	if s.client.in.Len() > 0 { // known from now on, for a tunnel may last
 		x.origin.SetOpaque(true)
+		if !s.p.draining.Load() {
+			x.origin.ExpectTunnel()
+		}
 	}
 	if err != nil && (!isEnd(err) || s.reins.isGone()) {
 		o.t.up.err = err

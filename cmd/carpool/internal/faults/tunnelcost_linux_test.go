@@ -355,7 +355,7 @@ func freeAddr(t testing.TB) string {
 }
 
 func haproxyConfig(option string) string {
-	return "global\n  nbthread 1\n  maxconn 10000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  " +
+	return "global\n  nbthread 1\n  maxconn 1000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  " +
 		option + "\nlisten l\n  bind LISTEN\n  server s UPSTREAM\n"
 }
 
