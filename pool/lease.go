@@ -215,6 +215,15 @@ func (l *Lease) Interrupt() { l.conn.Interrupt() }
 // socket, once (see sock.Watcher.Arm).
 func (l *Lease) Arm(w *sock.Watcher, id uint64) error { return w.Arm(l.conn, id) }
 
+// Plain returns the connection's socket, nil if there is a layer over it. What is moved
+// past the lease on it is not noted as an answer.
+func (l *Lease) Plain() *sock.Conn {
+	if l.tls != nil {
+		return nil
+	}
+	return l.conn
+}
+
 // SetPatient, with true, lets the upstream stay busy for as long as it likes with
 // what was sent, as long as it shows signs of life (see Silent); TCP's own limit
 // cannot tell a peer that does not read from one that is dead.

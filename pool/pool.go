@@ -13,7 +13,8 @@
 // connection on the less loaded of two (pick.go, load.go) of those that this instance
 // uses, which are as few as the rate keeps warm (roster.go, balance.go, rank.go). One
 // that fails sits on the bench (bench.go), and one that the name has lost is left
-// (moved.go). A dial goes where the fewest connections lead (order.go).
+// (moved.go). A dial goes where the fewest connections lead (order.go). Some wait for tunnels
+// (sparetunnel.go).
 package pool
 
 import (

@@ -43,6 +43,7 @@ type way struct {
 	src, dst sock.Stream
 	in       *sock.Buffer // what has come from src
 	relayed  int64
+	bulk     int   // large pieces that came in a row
 	err      error // what it has ended with; nil: the end of src was passed on
 
 	drowsy bool   // it is to fall asleep, or is asleep; guarded by reins.mu
@@ -125,7 +126,7 @@ func (w *way) relay() (err error) {
 				return err
 			}
 		}
-		switch err := w.src.Fill(w.in); err {
+		switch err := w.fill(); err {
 		case nil:
 		case io.EOF:
 			return w.dst.CloseWrite()
@@ -133,6 +134,44 @@ func (w *way) relay() (err error) {
 			return err
 		}
 	}
+}
+
+// fill waits for bytes. Where they come in bulk the kernel moves them on, and those
+// that follow, without a copy.
+func (w *way) fill() error {
+	if w.bulk >= bulkAfter {
+		w.bulk = 0
+		if src, dst := w.ends(); src != nil {
+			n, err := sock.Splice(dst, src, w.t.flow.pass)
+			w.relayed += n
+			if err != nil && err != sock.ErrNoSplice {
+				return err
+			}
+		}
+	}
+	err := w.src.Fill(w.in)
+	if w.in.Len() < sock.BufferSize/2 {
+		w.bulk = 0
+	} else {
+		w.bulk++
+	}
+	return err
+}
+
+// bulkAfter is how many large pieces in a row are bulk.
+const bulkAfter = 4
+
+// ends returns the sockets of both ends, nil if there is more to do than to move bytes.
+func (w *way) ends() (src, dst *sock.Conn) {
+	up := w.t.lease.Plain()
+	client, ok := w.t.s.client.stream.(*sock.Conn)
+	switch {
+	case up == nil || !ok:
+		return nil, nil
+	case w == &w.t.up:
+		return client, up
+	}
+	return up, client
 }
 
 // arm has the watcher wake the direction when there is something to read for it.

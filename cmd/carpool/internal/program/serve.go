@@ -279,7 +279,7 @@ func (s *sidecar) drain() {
 // upstream connections, a part for clients, and some for itself, of which the
 // admin listener has its connections.
 func budget() (upstreams, clients, admins int) {
-	const own = 2 * admin.DefaultConnections
+	const own = 2*admin.DefaultConnections + sock.SpliceDescriptors
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
 		return 0, 0, admin.DefaultConnections
