@@ -40,6 +40,8 @@ its read is interrupted, the watcher is told to look at its socket, and the
 goroutine ends. What comes wakes that direction alone. Whoever ends a splice wakes
 those that sleep.
 
+Where bytes come in bulk, and no TLS is between, sock.Splice has the kernel move them.
+
 # What other goroutines may do to a session
 
 A session belongs to its goroutine. Others have only its reins: they make the
