@@ -150,6 +150,9 @@ func (o *Origin) PassTime(d time.Duration) {
 			n.Value.idleSince -= d
 			n.Value.halfSince -= d
 			n.Value.born -= d
+			if n.Value.turnBegan != 0 {
+				n.Value.turnBegan -= d
+			}
 		}
 	}
 	o.times.failed = max(o.times.failed-d, 0)
@@ -522,3 +525,10 @@ func (o *Origin) RoomFor(a netip.AddrPort) { o.hurry(&Lease{origin: o, addr: a})
 
 // MostSpares is how many spare tunnels there may be.
 const MostSpares = mostSpares
+
+// WaitedOf divides a wait by the steps of a dial.
+func WaitedOf(began, resolved, connected, secured, since, until time.Duration) Waited {
+	c := course{began: began}
+	c.through[StageDNS], c.through[StageConnect], c.through[StageTLS] = resolved, connected, secured
+	return c.of(since, until)
+}

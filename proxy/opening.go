@@ -89,7 +89,7 @@ func (o *opening) borrow(virgin bool) (*pool.Lease, *problem) {
 // enter makes the session go on with the requests in the tunnel.
 func (o *opening) enter() step {
 	o.s.lane = within(o.x.origin.Key())
-	o.s.p.log(o.x, o.x.status, noError, "")
+	o.s.p.ended(o.x, o.x.status, noError, "")
 	return following
 }
 
@@ -205,7 +205,7 @@ func (o *opening) late(err error) step {
 	if _, p := o.borrow(true); p != nil {
 		s.client.abort = true
 		s.p.errors[p.kind].Add(1)
-		s.p.log(x, p.status, p.kind, p.text)
+		s.p.ended(x, p.status, p.kind, p.text)
 		return closing
 	}
 	return s.join(x, nil)

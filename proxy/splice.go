@@ -72,7 +72,9 @@ func (s *session) newSplice(x *exchange) *splice {
 // become makes the session a splice, which begins as soon as what has led to it is
 // over (see session.end): it outlives the exchange.
 func (s *session) become(t *splice, x *exchange) step {
-	t.record = s.p.record(x, x.status, noError, "")
+	if s.p.tells(x.status, noError) {
+		t.record = x.record(Record{Status: x.status, Error: noError.String()})
+	}
 	s.ticket.Leave() // it borrows no more
 	s.ticket = pool.Ticket{}
 	s.tunnel = t
@@ -215,6 +217,7 @@ func (t *splice) finish() {
 		r.Sent += t.up.relayed
 		r.Received += t.down.relayed
 		r.Duration, r.Detail = s.p.now()-t.start, detail
+		r.Phases.end(r.Duration)
 		s.p.cfg.Log(r)
 	}
 }

@@ -5,7 +5,7 @@ from the table of settings: go test ./cmd/carpool/internal/config -update
 {{- define "carpool.settings" -}}
 CARPOOL_LOG_LEVEL: {"pattern":"^((?i:debug|info|warn|error|warning|dpanic|panic|fatal))?$","want":"want debug, info, warn or error"}
 CARPOOL_LOG_FORMAT: {"pattern":"^(json|console)?$","want":"want one of [json console]"}
-CARPOOL_ACCESS_LOG: {"pattern":"^(off|errors|all)?$","want":"want one of [off errors all]"}
+CARPOOL_ACCESS_LOG: {"pattern":"^(off|errors|all|debug)?$","want":"want one of [off errors all debug]"}
 CARPOOL_IDLE_TIMEOUT: {"pattern":"^(\\+?(([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))*(([0-9]*[1-9][0-9]*(\\.[0-9]*)?|[0-9]*\\.[0-9]*[1-9][0-9]*)(ns|us|µs|μs|ms|s|m|h))(([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))*)?$","want":"want a duration of 0 or more, e.g. 500ms, 50s or 2m; more than 0, e.g. 50s (CARPOOL_MAX_IDLE_PER_HOST=0 keeps no idle connection)"}
 CARPOOL_MAX_CONN_AGE: {"pattern":"^(\\+?(0|(([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+))?$","want":"want a duration of 0 or more, e.g. 500ms, 50s or 2m"}
 CARPOOL_MAX_CONN_AGE_JITTER: {"pattern":"^(\\+?(0*(0|0?\\.[0-9]+|0\\.|1\\.?|1\\.0+)|[0-9](\\.[0-9]+)?e-[0-9]*[1-9][0-9]*|[01](\\.0+)?e[-+]?0+))?$","want":"want a number from 0 to 1, e.g. 0.2"}
