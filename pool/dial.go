@@ -21,11 +21,12 @@ const (
 	StagePolicy                   // whether the address may be connected to
 	StageConnect                  // TCP
 	StageTLS                      // the handshake
+	StageHop                      // the next hop's own connection to the origin
 )
 
 // String returns the stage in one word.
 func (s Stage) String() string {
-	return [...]string{"none", "dns", "policy", "connect", "tls"}[s]
+	return [...]string{"none", "dns", "policy", "connect", "tls", "hop"}[s]
 }
 
 // DialError is why no connection could be opened. Nothing has been sent.
@@ -33,6 +34,8 @@ type DialError struct {
 	// Stage is what failed.
 	Stage Stage
 	Err   error
+	// Hop says that it is the next hop that failed, or could not be reached.
+	Hop bool
 }
 
 func (e *DialError) Error() string { return e.Stage.String() + ": " + e.Err.Error() }
@@ -44,7 +47,7 @@ func failedAt(s Stage, err error) error {
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
-	return &DialError{s, err}
+	return &DialError{Stage: s, Err: err}
 }
 
 func (o *Origin) mayDialLocked() bool {
@@ -208,6 +211,8 @@ type making struct {
 	course *course
 	to     *names.Set
 	lease  *Lease // from the step on that connects
+	// through says that the next hop has made its connection to the origin.
+	through bool
 }
 
 // connect opens one connection, and notes in the dial's course how that goes.
@@ -231,7 +236,7 @@ func (m *making) walk(ctx context.Context) (err error) {
 	p := m.origin.pool
 	defer func() {
 		if r := recover(); r != nil {
-			err = &DialError{StageConnect, p.caught("a dial", r)}
+			err = &DialError{Stage: StageConnect, Err: p.caught("a dial", r)}
 		}
 	}()
 	if err := m.take(ctx, StageDNS, (*making).resolve); err != nil {
@@ -240,11 +245,14 @@ func (m *making) walk(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
 	err = m.take(ctx, StageConnect, (*making).race)
+	if err == nil && m.origin.key.Way == ByHop {
+		err = m.takeHop(ctx)
+	}
 	if err == nil && m.origin.tls != nil {
 		err = m.take(ctx, StageTLS, (*making).secure)
 	}
 	if err == nil {
-		err = failedAt(StageConnect, m.enlist())
+		err = m.failed(StageConnect, m.enlist())
 	}
 	return err
 }
@@ -253,7 +261,7 @@ func (m *making) walk(ctx context.Context) (err error) {
 func (m *making) take(ctx context.Context, s Stage, step func(*making, context.Context) error) error {
 	err := step(m, ctx)
 	m.course.through[s] = m.origin.pool.now()
-	return failedAt(s, err)
+	return m.failed(s, err)
 }
 
 // resolve finds the addresses.
@@ -299,16 +307,20 @@ func (m *making) race(ctx context.Context) error {
 
 // secure makes the TLS handshake. The origin is spoken to in TLS.
 func (m *making) secure(ctx context.Context) error {
+	return m.handshake(ctx, m.origin.tls)
+}
+
+// handshake lays TLS over the connection, as it is by then.
+func (m *making) handshake(ctx context.Context, config *tls.Config) error {
 	l := m.lease
-	g := &gate{Conn: l.conn}
-	t := tls.Client(g, m.origin.tls)
+	q := l.tls.over(l.conn, config)
 	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
 	defer stalled.Stop()
-	if err := t.HandshakeContext(ctx); err != nil {
+	if err := q.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	l.tls = &quietTLS{Conn: t, gate: g}
-	l.Stream = sock.Over(t)
+	l.tls = q
+	l.Stream = sock.Over(q.Conn)
 	return nil
 }
 

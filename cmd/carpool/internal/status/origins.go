@@ -25,6 +25,7 @@ type origin struct {
 	InUse, Idle, Waiting                  string
 	Warm                                  string // empty if it is not kept warm
 	Spares                                string // empty if it has had no spare tunnels
+	Way                                   string // empty if it is direct
 	SavedTime, Handshake, IdleLimit       string
 	Failed, LastFailed                    string // answers that carpool had to make itself
 	ServerErrors, LastServerError         string // 5xx that the upstream sent
@@ -70,6 +71,12 @@ func newOrigin(o *pool.OriginStats) origin {
 	}
 	if o.SparesMade > 0 {
 		row.Spares = fmt.Sprintf("spare tunnels: %s wait, %s of %s used", gauge(o.Spares), count(o.SparesUsed), count(o.SparesMade))
+	}
+	switch o.Way {
+	case pool.ByHop:
+		row.Way = "through the next hop"
+	case pool.ToHop:
+		row.Way = "passes requests on"
 	}
 	if o.Handshake > 0 {
 		row.Handshake = duration(o.Handshake)
