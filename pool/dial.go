@@ -101,6 +101,7 @@ func (o *Origin) dial(d *opening) {
 		return
 	}
 	o.mu.Lock()
+	o.spareDialledLocked(d)
 	o.open++
 	o.times.opened = p.now()
 	o.stats.Opened++
@@ -136,9 +137,12 @@ func (o *Origin) dial(d *opening) {
 // land sees to a connection that nobody waits for any more: what it was opened for
 // took one that came free meanwhile, or has gone.
 func (o *Origin) land(d *opening, l *Lease) {
-	if d.virgin {
+	switch {
+	case d.virgin:
 		l.close(ClientGone)
-	} else {
+	case d.spare:
+		o.keepSpare(l)
+	default:
 		l.putIdle()
 	}
 	o.mu.Lock()
@@ -171,6 +175,7 @@ func (o *Origin) joinLocked(d *opening, l *Lease) (granted bool) {
 // failed accounts for a dial that has failed.
 func (o *Origin) failed(d *opening, err error) {
 	o.mu.Lock()
+	o.spareDialledLocked(d)
 	now := o.pool.now()
 	o.stats.DialErrors++
 	o.times.failed = now

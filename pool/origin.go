@@ -40,6 +40,7 @@ type Origin struct {
 	landing   int     // those just opened that are about to be idle
 	peak      peak    // of carrying
 	warmth    warmth
+	spares    spares
 	stats     Stats
 }
 
@@ -187,8 +188,8 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 
 // carryLocked notes that a connection carries requests now.
 func (o *Origin) carryLocked(l *Lease, now time.Duration) {
-	if l.carries {
-		return // and goes from one request to the next
+	if l.carries || l.ready {
+		return // and goes from one request to the next, or will not
 	}
 	l.carries = true
 	o.carrying++
@@ -216,6 +217,10 @@ func (o *Origin) lostLocked(l *Lease, reason Reason) {
 	o.carriedLocked(l, o.pool.now())
 	o.open--
 	o.endpoints.closed(l)
+	if l.ready {
+		o.endSpareLocked(l)
+		o.stats.SparesUnused++
+	}
 	o.stats.Closed[reason]++
 }
 

@@ -80,7 +80,7 @@ func (s *session) exchange(x *exchange) (more bool) {
 		return s.refuse(x, err)
 	}
 	s.p.inFlight.Add(1)
-	defer s.p.inFlight.Add(-1) // after a panic too
+	defer s.uncount(&s.p.inFlight) // after a panic too
 	switch {
 	case !s.reins.begin(x.origin):
 	case s.p.admits():

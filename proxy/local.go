@@ -37,7 +37,7 @@ type Record struct {
 
 // ended counts how long an exchange took that has ended, and tells of it.
 func (p *Proxy) ended(x *exchange, status int, kind errorKind, detail string) {
-	told := p.cfg.Log != nil && (p.cfg.LogAll || kind != noError || status >= 500)
+	told := p.tells(status, kind)
 	if !x.timed && !told {
 		return
 	}
@@ -49,6 +49,11 @@ func (p *Proxy) ended(x *exchange, status int, kind errorKind, detail string) {
 	if told {
 		p.cfg.Log(x.record(Record{Status: status, Error: kind.String(), Detail: detail, Duration: took}))
 	}
+}
+
+// tells reports whether an exchange that has ended like this is told of.
+func (p *Proxy) tells(status int, kind errorKind) bool {
+	return p.cfg.Log != nil && (p.cfg.LogAll || kind != noError || status >= 500)
 }
 
 // record completes what is told of an exchange.

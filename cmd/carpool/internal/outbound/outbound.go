@@ -81,7 +81,7 @@ func Pool(cfg config.Config, out *proxy.Egress, hop *proxy.Hop, roots *x509.Cert
 		Reuse: cfg.Balance == config.BalanceReuse, MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
 		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
 		DNSTimeout: cfg.DNSTimeout, DNSMinTTL: max(cfg.DNSMinTTL, time.Second), DNSMaxTTL: cfg.DNSMaxTTL, DNSStale: cfg.DNSStale,
-		ResolvConf:  cfg.ResolvConf,
+		ResolvConf: cfg.ResolvConf, SpareTunnels: cfg.SpareTunnels,
 		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
 		NoReuse: func(k pool.Key) bool {
 			_, named := noReuse.Match([]byte(k.Host), k.Port)

@@ -250,9 +250,10 @@ func (s *sidecar) drain() {
 
 // budget divides the descriptors that the process may open: a part for
 // upstream connections, a part for clients, and some for itself, of which the
-// admin listener has its connections.
+// admin listener has its connections, and tunnels the pipes through which bytes move.
 func budget() (upstreams, clients, admins int) {
 	const own = 2 * admin.DefaultConnections
+	const _ = uint(own/8 - sock.SpliceDescriptors) // these are among them
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
 		return 0, 0, admin.DefaultConnections

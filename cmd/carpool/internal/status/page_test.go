@@ -127,6 +127,22 @@ func TestThePageBeforeTheFirstRequest(t *testing.T) {
 	}
 }
 
+func TestSpareTunnelsAreShownWhereThereAreSome(t *testing.T) {
+	const says = "spare tunnels: 1 wait, 1,200 of 1,234 used"
+	if page := get(t, Sources{}); strings.Contains(page, "spare tunnels") {
+		t.Error("they are shown where there were none")
+	}
+	page := get(t, Sources{Pool: func() pool.Snapshot {
+		s := busy()
+		o := &s.Origins[1]
+		o.Spares, o.SparesUsed, o.SparesMade, o.SparesUnused = 1, 1200, 1234, 33
+		return s
+	}})
+	if !strings.Contains(page, says) {
+		t.Errorf("the page does not say %q", says)
+	}
+}
+
 func TestOriginsStandInATableBusiestFirst(t *testing.T) {
 	page := get(t, Sources{})
 	rows := strings.Split(strings.TrimSuffix(between(page, "Where the requests go", "</table>"), "</tbody>"), "<tr")
