@@ -33,9 +33,10 @@ type exchange struct {
 	framing framing         // of the answer
 	facts   facts           // as they were judged last
 
-	respHead []byte // as it goes to the client
-	received int64  // bytes of body from the upstream
-	status   int
+	respHead  []byte // as it goes to the client
+	isProblem bool   // it is carpool's own, of something that is wrong
+	received  int64  // bytes of body from the upstream
+	status    int
 }
 
 // scratchSize is what the heads of an exchange may keep of memory.
@@ -124,6 +125,24 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	x.wire1.begin(l, x.cfg, &s.reins)
 	x.wire = &x.wire1
 	return l, nil
+}
+
+// borrow borrows a connection for something else than a request, a virgin one or as
+// for a request.
+func (s *session) borrow(x *exchange, virgin bool) (*pool.Lease, *problem) {
+	switch {
+	case !s.reins.begin(x.origin):
+		return nil, &problemClientGone
+	case !s.p.admits():
+		return nil, &problemMemory
+	}
+	s.ticket.Virgin = virgin
+	lease, err := s.acquire(x)
+	s.ticket.Virgin = false
+	if err != nil {
+		return nil, dialProblem(err)
+	}
+	return lease, nil
 }
 
 // attempt sends the request and relays the answer, or asks to be called again.

@@ -35,7 +35,7 @@ func (s *session) open(x *exchange, closed bool) step {
 	s.p.tunnels.Add(1)
 	defer s.p.tunnels.Add(-1) // after a panic too
 	o := &opening{s: s, x: x}
-	lease, p := o.borrow(closed || x.origin.Opaque())
+	lease, p := s.borrow(x, closed || x.origin.Opaque())
 	if p != nil {
 		return s.tell(x, x.unlent(p))
 	}
@@ -66,24 +66,6 @@ func (x *exchange) established() []byte {
 		x.respHead[len("HTTP/1.")] = '0'
 	}
 	return x.respHead
-}
-
-// borrow borrows a connection, virgin or as a request would.
-func (o *opening) borrow(virgin bool) (*pool.Lease, *problem) {
-	s, x := o.s, o.x
-	switch {
-	case !s.reins.begin(x.origin):
-		return nil, &problemClientGone
-	case !s.p.admits():
-		return nil, &problemMemory
-	}
-	s.ticket.Virgin = virgin
-	lease, err := s.acquire(x)
-	s.ticket.Virgin = false
-	if err != nil {
-		return nil, dialProblem(err)
-	}
-	return lease, nil
 }
 
 // enter makes the session go on with the requests in the tunnel.
@@ -192,7 +174,7 @@ func (o *opening) late(err error) step {
 	defer s.p.tunnels.Add(-1)
 	x.origin.SetOpaque(true)
 	x.status = 200
-	if _, p := o.borrow(true); p != nil {
+	if _, p := s.borrow(x, true); p != nil {
 		s.client.abort = true
 		s.p.errors[p.kind].Add(1)
 		s.p.log(x, p.status, p.kind, p.text)
