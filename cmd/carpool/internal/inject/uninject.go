@@ -48,7 +48,7 @@ func (p pod) uninject(o Options) error {
 
 // everything returns options that make the definition show all that it has.
 func (o Options) everything() Options {
-	o.HTTPS, o.Java, o.Preload, o.Plain = true, true, true, false
+	o.HTTPS, o.Java, o.Preload, o.PreloadHTTPS, o.Plain = true, true, true, true, false
 	o.NoProxy = nil
 	return o
 }
