@@ -20,6 +20,9 @@ back, and the session's lane is within the tunnel from now on: its requests go t
 way above. Or else it is a tunnel, and the splice of the opening copies. An Upgrade
 comes from attempt by switchProtocols to join and a splice.
 
+An OPTIONS that ends here can ask whether an https origin can be verified. verify
+borrows a connection for it and gives it back, as an opening does (verify.go).
+
 Whatever an exchange ends by, judge gathers the facts and facts.judge says what
 follows: the answer, what becomes of the connection, and the next step.
 conclude, settle, brokenOff and join carry it out.

@@ -122,7 +122,7 @@ func TestS1AQuestionIsUnderTheRules(t *testing.T) {
 
 // An answer of carpool's own that is a problem can be told from one that an upstream
 // passes on, whatever that says.
-func TestR4NobodyElseSpeaksAsCarpool(t *testing.T) {
+func TestNobodyElseSpeaksAsCarpool(t *testing.T) {
 	t.Parallel()
 	r, o := start(t), newOrigin(t)
 	client := r.client()

@@ -150,10 +150,10 @@ func rotating(t *testing.T, other string) (url string, requests func() int) {
 		}
 		io.WriteString(w, "ok")
 	}))
-	server.TLS = &tls.Config{SessionTicketsDisabled: true, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	server.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		return cert, nil
+		return &tls.Config{Certificates: []tls.Certificate{*cert}, SessionTicketsDisabled: true}, nil
 	}}
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()

@@ -122,16 +122,16 @@ function coreClient(ask) {
 // gotClient has the time limits that look at what happens on the connection.
 function gotClient() {
   const got = require(library);
-  const options = { timeout: { lookup: 10000, connect: 10000, secureConnect: 10000, socket: 30000, response: 30000 }, retry: 0 };
+  const timeout = { lookup: 10000, connect: 10000, secureConnect: 10000, socket: 30000, response: 30000 };
   if (library === 'got-9') {
     return {
-      get: async (url) => (await got(url, Object.assign({ encoding: null }, options))).body,
-      post: async (url, body) => (await got.post(url, Object.assign({ encoding: null, body }, options))).body,
+      get: async (url) => (await got(url, { encoding: null, timeout, retry: 0 })).body,
+      post: async (url, body) => (await got.post(url, { encoding: null, timeout, retry: 0, body })).body,
     };
   }
   return {
-    get: (url) => got(url, options).buffer(),
-    post: (url, body) => got.post(url, Object.assign({ body }, options)).buffer(),
+    get: (url) => got(url, { timeout, retry: 0 }).buffer(),
+    post: (url, body) => got.post(url, { timeout, retry: 0, body }).buffer(),
   };
 }
 

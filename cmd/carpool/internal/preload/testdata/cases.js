@@ -672,9 +672,9 @@ secure('https goes directly where the proxy knows no such question', async ({ pr
   assert.deepStrictEqual(proxy.seen, ['OPTIONS']);
 });
 
-secure('https goes directly where there is no proxy', async ({ proxy, url }) => {
+secure('https goes directly where no proxy answers', async ({ proxy, url }) => {
   https.globalAgent = closes();
-  proxy.close();
+  proxy.on('connection', (socket) => socket.destroy());
   await staysDirect(url);
   await staysDirect(url);
 });
@@ -973,7 +973,7 @@ secure('a proxy that goes away costs one request', async ({ proxy, url }) => {
   proxy.close();
   await turn();
   await sask(url, { agent: false }).then(() => assert.fail('how?'), (err) => assert.strictEqual(err.code, 'ECONNREFUSED'));
-  await staysDirect(url);
+  direct(await sask(url)); // its port may be another's soon
 });
 
 secure('what wraps https to see what passes', async ({ proxy, url }) => {
