@@ -43,6 +43,7 @@ const (
 	kindHTTPResponseIncomplete
 	kindHTTPResponseTimeout
 	kindHTTPUpgradeFailed
+	kindProxyConfiguration
 	kindProxyInternalResponse
 	kindProxyLoopDetected
 	kindTLSCertificateError
@@ -67,6 +68,7 @@ var errorNames = [errorKinds]string{
 	kindHTTPResponseIncomplete:  "http_response_incomplete",
 	kindHTTPResponseTimeout:     "http_response_timeout",
 	kindHTTPUpgradeFailed:       "http_upgrade_failed",
+	kindProxyConfiguration:      "proxy_configuration_error",
 	kindProxyInternalResponse:   "proxy_internal_response",
 	kindProxyLoopDetected:       "proxy_loop_detected",
 	kindTLSCertificateError:     "tls_certificate_error",
@@ -94,13 +96,13 @@ var problemDetails = map[*problem]string{
 	&problemTLSWeak:     "weak_signature",
 }
 
-// proxyStatus returns the header line that tells of p.
+// proxyStatus returns the header line that tells of p, to which more can be added.
 func (p *problem) proxyStatus() string {
 	line := "Proxy-Status: carpool; error=" + p.kind.String()
 	if details := problemDetails[p]; details != "" {
 		line += `; details="` + details + `"`
 	}
-	return line + "\r\n"
+	return line
 }
 
 var (
@@ -244,6 +246,8 @@ func policyProblem(err error) *problem {
 		return &problem{403, kindDestinationIPProhibited, denied.Message}
 	case errors.Is(err, errLoop):
 		return &problemLoop
+	case sock.Exhausted(err):
+		return &problemBudget
 	}
 	return &problemConnect
 }

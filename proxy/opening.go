@@ -42,7 +42,7 @@ func (s *session) open(x *exchange, closed bool) step {
 	x.status = 200
 	established := x.established()
 	switch {
-	case lease.Carried():
+	case lease.Carried(), lease.Way() == pool.ToHop:
 		s.reins.letGo()
 		lease.Return()
 		if _, err := s.client.stream.Write(established); err != nil {
@@ -71,7 +71,7 @@ func (x *exchange) established() []byte {
 // enter makes the session go on with the requests in the tunnel.
 func (o *opening) enter() step {
 	o.s.lane = within(o.x.origin.Key())
-	o.s.p.log(o.x, o.x.status, noError, "")
+	o.s.p.ended(o.x, o.x.status, noError, "")
 	return following
 }
 
@@ -166,7 +166,7 @@ func (f *firstWord) Fill(b *sock.Buffer) error {
 func (o *opening) late(err error) step {
 	s, x := o.s, o.x
 	x.connect = true
-	x.origin, _ = s.route.to(*s.lane.fixed) // it was found before
+	x.origin = s.p.cfg.Upstreams.Origin(s.lane.inside.Lookup()) // it was found before
 	if err != nil && !isEnd(err) || !s.reins.resume() {
 		return closing
 	}
@@ -177,7 +177,7 @@ func (o *opening) late(err error) step {
 	if _, p := s.borrow(x, true); p != nil {
 		s.client.abort = true
 		s.p.errors[p.kind].Add(1)
-		s.p.log(x, p.status, p.kind, p.text)
+		s.p.ended(x, p.status, p.kind, p.text)
 		return closing
 	}
 	return s.join(x, nil)

@@ -47,10 +47,10 @@ func (s *session) verify(x *exchange) (again bool) {
 	case &problemClientGone:
 		return false
 	default:
-		fields = verifiedField + "?0\r\n" + p.proxyStatus()
+		fields = verifiedField + "?0\r\n" + p.proxyStatus() + x.hopParams() + "\r\n"
 	}
 	again = s.reply(x, 200, fields, "")
-	s.p.log(x, 200, noError, "")
+	s.p.ended(x, 200, noError, "")
 	return s.reins.enter(busy, s.p.now()) && again
 }
 

@@ -46,6 +46,9 @@ var makeTLSFiles = sync.OnceValues(func() (tlsFiles, error) {
 	leaf := x509.Certificate{NotBefore: now.Add(-time.Hour), NotAfter: now.Add(day)}
 	leaf.Subject = pkix.Name{CommonName: "carpool test upstream"}
 	leaf.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4zero}
+	if own, err := ownAddress(); err == nil {
+		leaf.IPAddresses = append(leaf.IPAddresses, net.ParseIP(own))
+	}
 	leaf.KeyUsage = x509.KeyUsageDigitalSignature
 	leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	other, expired, early := leaf, leaf, leaf

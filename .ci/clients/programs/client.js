@@ -11,6 +11,8 @@ const https = require('https');
 
 const [library, agent, base, calls, tag, uploadFile, uploadHash, downloadHash] = process.argv.slice(2);
 
+const core = base.startsWith('https:') ? https : http;
+
 // The default agent up to Node.js 18; later ones keep connections.
 if (agent === 'closing-agent') {
   http.globalAgent = new http.Agent({ keepAlive: false });
@@ -197,6 +199,7 @@ const clients = {
   'superagent': superagentClient,
   'undici-6': () => undiciClient(require('undici-6'), agent === 'closing-agent'),
   'undici-7': () => undiciClient(require('undici-7'), agent === 'closing-agent'),
+  'undici-8': () => undiciClient(require('undici-8'), agent === 'closing-agent'),
 };
 
 function same(what, got, want) {
