@@ -21,6 +21,7 @@ func preloadedHTTPS(major int, library string) client {
 	c := preloaded(major, library)
 	plain := c.program
 	c.absoluteHTTPS = true
+	c.direct = 20 // two or three, and on a loaded machine what is called while carpool looks at the certificate
 	c.program = func(proxyPort int) (program, error) {
 		p, err := plain(proxyPort)
 		// The libraries find a proxy for http only, as in a pod.

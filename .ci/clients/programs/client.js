@@ -92,8 +92,6 @@ function partsOf(url) {
   return { hostname, port, path: pathname + search };
 }
 
-const core = base.startsWith('https:') ? https : http;
-
 // awsClient has an agent like that of version 2 of the AWS SDK.
 function awsClient() {
   const agent = new core.Agent({ rejectUnauthorized: true, maxSockets: 50 });
