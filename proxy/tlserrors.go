@@ -24,7 +24,7 @@ var (
 		"the upstream speaks only TLS 1.0 or 1.1, which carpool does not: its TLS has to be renewed, or its requests must not go through the proxy (NO_PROXY)"}
 	problemTLSBrokenOff = problem{502, kindTLSProtocolError,
 		"the upstream broke the TLS handshake off: does it speak TLS on this port? Old servers do so if all they know is RSA key exchange (GODEBUG=tlsrsakex=1 in the environment of carpool offers it), or if the first message is too long for them (GODEBUG=tlsmlkem=0 makes it shorter)"}
-	problemCertificate = problem{502, kindTLSCertificateError, "the upstream's certificate does not hold for this host"}
+	problemCertificate = problem{502, kindTLSCertificateError, "the upstream's certificate does not hold for this host: carpool check https://HOST/ says more"}
 	problemTLSName     = problem{502, kindTLSCertificateError, "the upstream's certificate is for other names than this host's"}
 	problemTLSExpired  = problem{502, kindTLSCertificateError, "the upstream's certificate, or one it rests on, has expired"}
 	problemTLSEarly    = problem{502, kindTLSCertificateError, "the upstream's certificate, or one it rests on, is not valid yet: is the clock right?"}
