@@ -22,6 +22,9 @@ Upgrade comes from attempt by switchProtocols to join and a splice. A splice beg
 in session.end, when what has led to it is over, and its last direction ends the
 session.
 
+An OPTIONS that ends here can ask whether an https origin can be verified. verify
+borrows a connection for it and gives it back, as an opening does (verify.go).
+
 Whatever an exchange ends by, judge gathers the facts and facts.judge says what
 follows: the answer, what becomes of the connection, and the next step.
 conclude, settle, brokenOff and join carry it out.

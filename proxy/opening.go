@@ -35,7 +35,7 @@ func (s *session) open(x *exchange, closed bool) step {
 	s.p.tunnels.Add(1)
 	defer s.uncount(&s.p.tunnels) // after a panic too
 	o := &opening{s: s, x: x}
-	lease, p := o.borrow(closed || x.origin.Opaque())
+	lease, p := s.borrow(x, closed || x.origin.Opaque())
 	if p != nil {
 		return s.tell(x, x.unlent(p))
 	}
@@ -66,28 +66,6 @@ func (x *exchange) established() []byte {
 		x.respHead[len("HTTP/1.")] = '0'
 	}
 	return x.respHead
-}
-
-// borrow borrows a connection, virgin or as a request would.
-func (o *opening) borrow(virgin bool) (*pool.Lease, *problem) {
-	s, x := o.s, o.x
-	if hop := s.p.cfg.Hop; !virgin && hop.plain(x.origin.Key()) {
-		defer func(o *pool.Origin) { x.origin = o }(x.origin)
-		x.origin = s.p.cfg.Upstreams.Origin(hop.relay())
-	}
-	switch {
-	case !s.reins.begin(x.origin):
-		return nil, &problemClientGone
-	case !s.p.admits():
-		return nil, &problemMemory
-	}
-	s.ticket.Virgin = virgin
-	lease, err := s.acquire(x)
-	s.ticket.Virgin = false
-	if err != nil {
-		return nil, s.noLease(x, err)
-	}
-	return lease, nil
 }
 
 // enter makes the session go on with the requests in the tunnel.
@@ -206,7 +184,7 @@ func (o *opening) late(err error) step {
 	defer s.uncount(&s.p.tunnels)
 	x.origin.SetOpaque(true)
 	x.status = 200
-	if _, p := o.borrow(true); p != nil {
+	if _, p := s.borrow(x, true); p != nil {
 		s.client.abort = true
 		s.p.errors[p.kind].Add(1)
 		s.p.ended(x, p.status, p.kind, p.text)
