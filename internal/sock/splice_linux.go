@@ -148,9 +148,9 @@ func (s *splicing) fill(fd uintptr) bool {
 		}
 	}
 	n, errno := sysSplice(fd, uintptr(s.pipe.w), pipeSize)
-	if errno == syscall.EAGAIN && s.waits() { // or else they have come meanwhile
-		n, errno = sysSplice(fd, uintptr(s.pipe.w), pipeSize)
-		s.stuck = errno == syscall.EAGAIN
+	if nothing(n, errno) && s.waits() {
+		n, errno = sysSplice(fd, uintptr(s.pipe.w), pipeSize) // they may have come meanwhile
+		s.stuck = nothing(n, errno)
 	}
 	switch {
 	case s.stuck:
@@ -172,8 +172,14 @@ func (s *splicing) fill(fd uintptr) bool {
 	return true
 }
 
+// nothing reports whether a splice says that there are no bytes, or no more.
+func nothing(n int, errno syscall.Errno) bool {
+	return n == 0 && (errno == 0 || errno == syscall.EAGAIN)
+}
+
 // waits reports whether a read would find bytes. The kernel splices nothing from an
-// urgent byte on (TCP's urgent pointer), until a read has stepped over it.
+// urgent byte on (TCP's urgent pointer), until a read has stepped over it. Where the end
+// has come too, it even says that it is there.
 func (s *splicing) waits() bool {
 	some, _ := s.src.Pending()
 	return some
