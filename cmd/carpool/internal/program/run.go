@@ -14,6 +14,7 @@ import (
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/demo"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/inject"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/observe"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/preload"
 )
 
@@ -37,6 +38,8 @@ Usage:
   carpool config          print the settings in force
   carpool config --table  print the table of settings, in Markdown
   carpool check --seen    print the hosts that the app has asked for
+  carpool observe         look at a pod's connections, and say what carpool would
+                          save (see -h); nothing needs to be installed for it
   carpool ready           say by the exit code whether the carpool of this pod serves
                           (--wait 60s: wait that long for it)
   carpool preload         print the script that makes Node.js use HTTP_PROXY
@@ -63,6 +66,8 @@ func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return inject.Run(command, args, os.Stdin, stdout, stderr)
 	case command == "check":
 		return check.Run(ctx, args, environ, stdout, stderr)
+	case command == "observe":
+		return observe.Run(ctx, args, stdout, stderr)
 	case command == "ready":
 		return runReady(ctx, args, environ, stderr)
 	case command == "serve" && len(args) == 0:

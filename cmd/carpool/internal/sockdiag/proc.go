@@ -42,7 +42,8 @@ func parseProcLine(fields [][]byte) (s Socket, ok bool) {
 	if !ok1 || !ok2 || err1 != nil || err2 != nil || err3 != nil {
 		return s, false
 	}
-	return Socket{Src: src, Dst: dst, State: State(state), UID: uint32(uid), Inode: uint32(inode), Cookie: inode}, true
+	waiting := bytes.HasPrefix(fields[5], []byte("03:"))
+	return Socket{Src: src, Dst: dst, State: State(state), Waiting: waiting, UID: uint32(uid), Inode: uint32(inode), Cookie: inode}, true
 }
 
 // parseProcAddr reads an address, which is written as numbers of 32 bits in the machine's own order, and a port.

@@ -22,7 +22,7 @@ func TestProcNetTCPIsRead(t *testing.T) {
 	}
 	want := []Socket{
 		{Src: netip.MustParseAddrPort("127.0.0.1:8080"), Dst: netip.MustParseAddrPort("0.0.0.0:0"), State: Listen, UID: 1000, Inode: 34567, Cookie: 34567},
-		{Src: netip.MustParseAddrPort("10.1.0.1:40000"), Dst: netip.MustParseAddrPort("10.1.0.2:80"), State: TimeWait},
+		{Src: netip.MustParseAddrPort("10.1.0.1:40000"), Dst: netip.MustParseAddrPort("10.1.0.2:80"), State: TimeWait, Waiting: true},
 		{Src: netip.MustParseAddrPort("[fd00::1]:40002"), Dst: netip.MustParseAddrPort("10.1.0.2:80"), State: Established, UID: 7, Inode: 99, Cookie: 99},
 	}
 	for i, s := range got {

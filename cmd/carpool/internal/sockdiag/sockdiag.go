@@ -29,12 +29,15 @@ func Bit(s State) uint32 { return 1 << s }
 type Socket struct {
 	Src, Dst netip.AddrPort // IPv4 as such, also on sockets of the other family
 	State    State
-	UID      uint32 // who opened it; 0 in TIME_WAIT
-	Inode    uint32 // what it is called in /proc/PID/fd; 0 if no process has it open
-	// Cookie is another one for each socket. One in TIME_WAIT has another than it had before.
+	// Waiting reports whether it was closed here and only its ends are kept, until the peer has closed too and then for a
+	// minute. Most are in TIME_WAIT.
+	Waiting bool
+	UID     uint32 // who opened it; 0 if it is waiting
+	Inode   uint32 // what it is called in /proc/PID/fd; 0 if no process has it open
+	// Cookie is another one for each socket. One that is waiting has another than it had before.
 	Cookie uint64
 
-	// Informed reports whether the kernel has told what follows. It does not of sockets in TIME_WAIT.
+	// Informed reports whether the kernel has told what follows. It does not of sockets that are waiting.
 	Informed bool
 	// RTT is the shortest round trip that TCP has measured, or before Linux 4.9 an average of them: what a handshake takes.
 	// 0: none was measured.

@@ -23,6 +23,7 @@ const (
 	reqSize       = 60 // struct inet_diag_req
 	msgSize       = 72 // struct inet_diag_msg
 	attributeHead = 4  // struct nlattr
+	timerWaiting  = 3  // idiag_timer of what is kept in TIME_WAIT, and in FIN_WAIT2 when its program has closed it
 
 	// Where fields are in struct tcp_info: tcpi_rtt, since Linux 4.1 tcpi_bytes_acked, since 4.9 tcpi_min_rtt.
 	infoRTT    = 68
@@ -211,7 +212,7 @@ func parseSocket(m []byte) Socket {
 	}
 	be, ne := binary.BigEndian, binary.NativeEndian
 	return Socket{
-		State:  State(m[1]),
+		State: State(m[1]), Waiting: m[2] == timerWaiting,
 		Src:    netip.AddrPortFrom(addr(m[8:24]), be.Uint16(m[4:])),
 		Dst:    netip.AddrPortFrom(addr(m[24:40]), be.Uint16(m[6:])),
 		Cookie: ne.Uint64(m[44:]),

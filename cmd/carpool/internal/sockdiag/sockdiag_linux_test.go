@@ -57,7 +57,7 @@ func TestRecordedMessagesAreRead(t *testing.T) {
 					continue
 				}
 				n++
-				if s.Connected != w.connected || s.Informed != (w.state != TimeWait) || s.Connected && s.RTT == 0 || s.Cookie == 0 {
+				if s.Connected != w.connected || s.Informed == s.Waiting || s.Waiting != (w.state == TimeWait) || s.Connected && s.RTT == 0 || s.Cookie == 0 {
 					t.Errorf("%s: %+v, want %+v", name, s, w)
 				}
 			}
