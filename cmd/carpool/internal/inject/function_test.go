@@ -282,3 +282,49 @@ func TestKptCallsTheFunction(t *testing.T) {
 		t.Errorf("a bad option: %v\n%s", err, out)
 	}
 }
+
+// TestHelmCallsInject has Helm 4 install the plugin and render a chart through it, hooks included.
+func TestHelmCallsInject(t *testing.T) {
+	plugin := string(readFile(t, manifests, "helm-plugin", "plugin.yaml"))
+	if _, version, _ := strings.Cut(inject.DefaultImage, ":"); !strings.Contains(plugin, "\nversion: "+version+"\n") {
+		t.Errorf("the plugin is of another version than %s", inject.DefaultImage)
+	}
+	helm, err := exec.LookPath("helm")
+	if err != nil {
+		t.Skip("helm is not installed")
+	}
+	if version, err := exec.Command(helm, "version", "--short").Output(); err != nil || !strings.HasPrefix(string(version), "v4.") {
+		t.Skipf("helm is %s (%v): before 4 a post-renderer is any program", version, err)
+	}
+	folder, err := filepath.Abs(filepath.Join(manifests, "helm-plugin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := t.TempDir()
+	env := append(os.Environ(), "PATH="+filepath.Dir(program(t))+string(os.PathListSeparator)+os.Getenv("PATH"),
+		"HELM_PLUGINS="+filepath.Join(home, "plugins"), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
+	chart := write(t, map[string]string{"Chart.yaml": "apiVersion: v2\nname: shop\nversion: 0.1.0\n"})
+	if err := os.Mkdir(filepath.Join(chart, "templates"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	hook := strings.Replace(aDeployment, "  name: web", "  name: migrate\n  annotations: {helm.sh/hook: pre-install}", 1)
+	for name, text := range map[string]string{"web.yaml": aDeployment, "hook.yaml": hook} {
+		if err := os.WriteFile(filepath.Join(chart, "templates", name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out []byte
+	for _, args := range [][]string{
+		{"plugin", "install", folder},
+		{"template", "shop", chart, "--post-renderer", "carpool", "--post-renderer-args", "--set", "--post-renderer-args", "IDLE_TIMEOUT=30s"},
+	} {
+		cmd := exec.Command(helm, args...)
+		cmd.Env = env
+		if out, err = cmd.CombinedOutput(); err != nil {
+			t.Fatalf("helm %s: %v\n%s", args, err, out)
+		}
+	}
+	if n := strings.Count(string(out), "CARPOOL_IDLE_TIMEOUT"); n != 2 {
+		t.Errorf("%d pods have carpool, want 2:\n%s", n, out)
+	}
+}
