@@ -96,14 +96,14 @@ func (c *counts) write(b *strings.Builder) {
 	if c.missed == nil {
 		return
 	}
-	head(b, "pods_missed", "gauge", "Pods that run without carpool and that labels say should have it, by namespace.")
+	head(b, "pods_missed", "gauge", "Pods that run without carpool and that labels say should have it, by their namespace.")
 	for _, namespace := range slices.Sorted(maps.Keys(c.missed)) {
-		line(b, "pods_missed", "{namespace="+strconv.Quote(namespace)+"}", c.missed[namespace])
+		line(b, "pods_missed", "{pod_namespace="+strconv.Quote(namespace)+"}", c.missed[namespace])
 	}
 }
 
 func head(b *strings.Builder, name, kind, help string) {
-	fmt.Fprintf(b, "# HELP carpool_injector_%s %s\n# TYPE carpool_injector_%[1]s %s\n", name, help, kind)
+	fmt.Fprintf(b, "# HELP carpool_injector_%s %s\n# TYPE carpool_injector_%[1]s %[3]s\n", name, help, kind)
 }
 
 func line(b *strings.Builder, name, labels string, value any) {
