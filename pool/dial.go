@@ -21,11 +21,12 @@ const (
 	StagePolicy                   // whether the address may be connected to
 	StageConnect                  // TCP
 	StageTLS                      // the handshake
+	StageHop                      // the next hop's own connection to the origin
 )
 
 // String returns the stage in one word.
 func (s Stage) String() string {
-	return [...]string{"none", "dns", "policy", "connect", "tls"}[s]
+	return [...]string{"none", "dns", "policy", "connect", "tls", "hop"}[s]
 }
 
 // DialError is why no connection could be opened. Nothing has been sent.
@@ -33,6 +34,8 @@ type DialError struct {
 	// Stage is what failed.
 	Stage Stage
 	Err   error
+	// Hop says that it is the next hop that failed, or could not be reached.
+	Hop bool
 }
 
 func (e *DialError) Error() string { return e.Stage.String() + ": " + e.Err.Error() }
@@ -44,7 +47,7 @@ func failedAt(s Stage, err error) error {
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
-	return &DialError{s, err}
+	return &DialError{Stage: s, Err: err}
 }
 
 func (o *Origin) mayDialLocked() bool {
@@ -91,7 +94,7 @@ func (o *Origin) dial(d *opening) {
 	p := o.pool
 	defer p.work.Done()
 	defer p.contain("a dial")
-	l, err := o.connect(aim{avoid: d.avoid, first: d.first, trial: d.trial, ahead: d.ahead})
+	l, err := o.connect(d)
 	if err != nil {
 		p.unreserve()
 		o.failed(d, err)
@@ -198,15 +201,19 @@ func (o *Origin) failed(d *opening, err error) {
 // further.
 type making struct {
 	origin *Origin
+	dial   *opening
 	aim    aim
-	began  time.Duration
+	course *course
 	to     *names.Set
 	lease  *Lease // from the step on that connects
+	// through says that the next hop has made its connection to the origin.
+	through bool
 }
 
-// connect opens one connection.
-func (o *Origin) connect(a aim) (*Lease, error) {
-	m := &making{origin: o, aim: a, began: o.pool.now()}
+// connect opens one connection, and notes in the dial's course how that goes.
+func (o *Origin) connect(d *opening) (*Lease, error) {
+	m := &making{origin: o, dial: d, aim: d.aim(), course: &d.course}
+	m.course.began = o.pool.now()
 	if err := m.walk(o.pool.ctx); err != nil {
 		if m.lease != nil {
 			o.pool.delist(m.lease)
@@ -224,27 +231,32 @@ func (m *making) walk(ctx context.Context) (err error) {
 	p := m.origin.pool
 	defer func() {
 		if r := recover(); r != nil {
-			err = &DialError{StageConnect, p.caught("a dial", r)}
+			err = &DialError{Stage: StageConnect, Err: p.caught("a dial", r)}
 		}
 	}()
-	if err := m.resolve(ctx); err != nil {
-		return failedAt(StageDNS, err)
+	if err := m.take(ctx, StageDNS, (*making).resolve); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
-	for _, step := range [...]struct {
-		stage Stage
-		take  func(*making, context.Context) error
-	}{
-		{StageConnect, (*making).race},
-		{StageTLS, (*making).secure},
-		{StageConnect, (*making).enlist},
-	} {
-		if err := step.take(m, ctx); err != nil {
-			return failedAt(step.stage, err)
-		}
+	err = m.take(ctx, StageConnect, (*making).race)
+	if err == nil && m.origin.key.Way == ByHop {
+		err = m.takeHop(ctx)
 	}
-	return nil
+	if err == nil && m.origin.tls != nil {
+		err = m.take(ctx, StageTLS, (*making).secure)
+	}
+	if err == nil {
+		err = m.failed(StageConnect, m.enlist())
+	}
+	return err
+}
+
+// take takes a step, and notes when it is over.
+func (m *making) take(ctx context.Context, s Stage, step func(*making, context.Context) error) error {
+	err := step(m, ctx)
+	m.course.through[s] = m.origin.pool.now()
+	return m.failed(s, err)
 }
 
 // resolve finds the addresses.
@@ -268,10 +280,8 @@ func (m *making) race(ctx context.Context) error {
 			release()
 		}
 	}
-	if errors.Is(err, syscall.ECONNREFUSED) && !over(ctx) {
-		// Nothing was sent, and behind the address of a Service it may be another
-		// pod that is asked next.
-		c, addr, err = m.tryAll(ctx, targets)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		c, addr, err = m.insist(ctx, targets, err)
 	}
 	if err != nil {
 		return err
@@ -281,7 +291,7 @@ func (m *making) race(ctx context.Context) error {
 		_ = c.Close()
 		return err
 	}
-	m.lease = &Lease{Stream: s, origin: o, conn: s, addr: addr, begun: m.began}
+	m.lease = &Lease{Stream: s, origin: o, conn: s, addr: addr, begun: m.course.began}
 	m.lease.node.init(m.lease)
 	m.lease.sibling.Value = m.lease
 	if d := o.pool.cfg.DeadTimeout; d > 0 {
@@ -290,21 +300,22 @@ func (m *making) race(ctx context.Context) error {
 	return nil
 }
 
-// secure makes the TLS handshake, if the origin is spoken to in TLS.
+// secure makes the TLS handshake. The origin is spoken to in TLS.
 func (m *making) secure(ctx context.Context) error {
-	l, config := m.lease, m.origin.tls
-	if config == nil {
-		return nil
-	}
-	g := &gate{Conn: l.conn}
-	t := tls.Client(g, config)
+	return m.handshake(ctx, m.origin.tls)
+}
+
+// handshake lays TLS over the connection, as it is by then.
+func (m *making) handshake(ctx context.Context, config *tls.Config) error {
+	l := m.lease
+	q := l.tls.over(l.conn, config)
 	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
 	defer stalled.Stop()
-	if err := t.HandshakeContext(ctx); err != nil {
+	if err := q.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	l.tls = &quietTLS{Conn: t, gate: g}
-	l.Stream = sock.Over(t)
+	l.tls = q
+	l.Stream = sock.Over(q.Conn)
 	return nil
 }
 
@@ -322,14 +333,14 @@ func (m *making) lifetime() time.Duration {
 }
 
 // enlist makes the connection known to the watcher, and gives it its age.
-func (m *making) enlist(context.Context) error {
+func (m *making) enlist() error {
 	p, l := m.origin.pool, m.lease
 	if err := p.enlist(l); err != nil {
 		return err
 	}
 	now := p.now()
-	l.born, l.idleSince, l.handshake = now, now, now-m.began
-	p.dials.observe(l.handshake)
+	l.born, l.idleSince, l.handshake = now, now, now-m.course.began
+	p.dials.Observe(l.handshake)
 	if p.cfg.MaxAge > 0 {
 		l.expires = now + m.lifetime()
 	}

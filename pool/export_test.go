@@ -150,6 +150,9 @@ func (o *Origin) PassTime(d time.Duration) {
 			n.Value.idleSince -= d
 			n.Value.halfSince -= d
 			n.Value.born -= d
+			if n.Value.turnBegan != 0 {
+				n.Value.turnBegan -= d
+			}
 		}
 	}
 	o.times.failed = max(o.times.failed-d, 0)
@@ -516,3 +519,10 @@ func (l *Lease) WaitedSince(d time.Duration) { l.since -= d }
 
 // RoomFor asks for room for a handshake to an address.
 func (o *Origin) RoomFor(a netip.AddrPort) { o.hurry(&Lease{origin: o, addr: a}) }
+
+// WaitedOf divides a wait by the steps of a dial.
+func WaitedOf(began, resolved, connected, secured, since, until time.Duration) Waited {
+	c := course{began: began}
+	c.through[StageDNS], c.through[StageConnect], c.through[StageTLS] = resolved, connected, secured
+	return c.of(since, until)
+}

@@ -48,8 +48,9 @@ type Lease struct {
 	sock.Stream
 
 	origin    *Origin
-	conn      *sock.Conn // the TCP connection under Stream
-	tls       *quietTLS  // nil without TLS
+	conn      *sock.Conn  // the TCP connection under Stream
+	tls       *quietTLS   // nil without TLS
+	early     *earlyBytes // nil if nothing came with the next hop's word
 	id        uint64
 	addr      netip.AddrPort
 	begun     time.Duration // when its dial began
@@ -61,21 +62,25 @@ type Lease struct {
 	hint  time.Duration // how long the upstream said it may idle; 0: it did not
 	count requestCount  // what the upstream said of how many requests it takes
 
-	lent   atomic.Bool   // somebody has borrowed it
-	pinned bool          // it is for one borrower alone,
-	midway bool          // whose authentication is not over
-	reused bool          // this exchange is not the first
-	idled  time.Duration // how long it was idle before this exchange
-	report report        // what this exchange says of the endpoint
+	lent   atomic.Bool // somebody has borrowed it
+	pinned bool        // it is for one borrower alone,
+	midway bool        // whose authentication is not over
+	reused bool        // this exchange is not the first
+	// ordered says that it was opened a moment ago for a CONNECT of this borrower, who
+	// uses it now, as one would who has dialled it.
+	ordered bool
+	idled   time.Duration // how long it was idle before this exchange
+	report  report        // what this exchange says of the endpoint
 
 	since    time.Duration // when it was lent for the first exchange
 	heard    atomic.Bool   // an answer has come on it; set with the origin's mutex held
 	shutting atomic.Bool   // it is about to be accounted for as closed
 
 	// Guarded by the origin's mutex.
-	node      place // among idle connections
-	inTurn    bool  // it is used in turn with others of its endpoint
-	replaced  bool  // another was opened in its place
+	node      place         // among idle connections
+	inTurn    bool          // it is used in turn with others of its endpoint
+	turnBegan time.Duration // when its turn began; 0: it waits for it
+	replaced  bool          // another was opened in its place
 	idleSince time.Duration
 	carries   bool              // requests are carried on it now
 	hungUp    bool              // the peer has closed it while it was in use
@@ -87,7 +92,10 @@ type Lease struct {
 
 // Reused reports whether the connection was used before this exchange, or at
 // least idle, so that the upstream may have been closing it.
-func (l *Lease) Reused() bool { return l.requests > 0 || l.idled > 0 }
+func (l *Lease) Reused() bool { return l.requests > 0 || l.idled > 0 && !l.ordered }
+
+// Way returns how the connection was made.
+func (l *Lease) Way() Way { return l.origin.key.Way }
 
 // Addr returns the address that the connection leads to.
 func (l *Lease) Addr() netip.AddrPort { return l.addr }
@@ -117,13 +125,18 @@ type report struct {
 
 // Failed notes that the upstream answered this exchange with a failure of its own.
 // One says little. Where others serve the same origin, a run of them shifts
-// requests there. It comes before the lease is given back.
-func (l *Lease) Failed() { l.report.failed = true }
+// requests there. It comes before the lease is given back. Of the next hop an answer
+// says nothing, for others give it.
+func (l *Lease) Failed() { l.report.failed = l.Way() != ToHop }
 
 // Overloaded notes that the upstream asked to be left alone for so long. Where
 // others serve the same origin requests go to these meanwhile, for a minute at
 // most. It comes before the lease is given back.
-func (l *Lease) Overloaded(d time.Duration) { l.report.overloaded = max(d, 0) }
+func (l *Lease) Overloaded(d time.Duration) {
+	if l.Way() != ToHop {
+		l.report.overloaded = max(d, 0)
+	}
+}
 
 func clamp(d time.Duration) time.Duration { return max(d, time.Millisecond) }
 
@@ -233,7 +246,7 @@ func (l *Lease) Silent() bool {
 // closed it, and bytes that no request asked for would be taken for the answer
 // to the next one. It returns the reason why it cannot be used.
 func (l *Lease) check() Reason {
-	if !l.Reused() {
+	if l.requests == 0 && l.idled == 0 {
 		return "" // as new
 	}
 	if l.origin.overdue(l) {

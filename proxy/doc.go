@@ -69,10 +69,28 @@ and Upgrade. The fresh connection leads to another address where there is one.
 Requests with Upgrade take a new connection from the start.
 
 A dial that is refused is made once more, whatever it is for: nothing was sent.
+As long as connections to the origin are open it is made a few times more, for
+half a second, and meanwhile the request takes what comes free. One that is sent
+again then takes a connection that was used: behind the address of a Service it
+leads to a pod that lives, while new ones are led to one that has ended.
+
+The connection that a CONNECT has opened is none of the kept ones for the first
+request in the tunnel, if that comes within a second: the client would have dialled
+it just so. The pool looks at it all the same before it is used.
 
 Two things that come on a kept connection are no answer for this rule: bytes
 that do not begin like one, which are late ones of an answer before; and a 408,
 which servers send as they close what was idle.
+
+# Where the time goes (phases.go)
+
+Each exchange is divided into phases that add up to its duration. It costs one look
+at the clock, as the exchange ends: the pool reads it as a connection is asked for
+and as the answer begins, and the session as a request begins. The pool divides a wait
+by the steps of the dial that ended it (pool/waited.go). Of an exchange that is
+sent twice the waits add up, the time to the first byte is the second's, and the
+first attempt counts as the rest. Histograms are of what asked for a connection,
+but for what became a tunnel.
 
 # Bytes that no request asked for
 
@@ -103,6 +121,33 @@ the one before, before anything is looked up; rules on addresses as one is
 dialled. Neither is asked when a connection is used again. It was opened for the
 host and port that it serves, which were judged for this session as well, and the
 rules do not change while carpool runs: what was let in would be let in again.
+
+# The next hop (hop.go)
+
+Where everything has to go out through a proxy, Hop has it. Plain HTTP is relayed: the
+origin of such a request is the hop itself, its head is in absolute-form, and its
+connections are shared by all hosts. For TLS, tunnels and upgrades the hop is asked by
+CONNECT for a connection, which then belongs to the pool's origin of that host. One set
+of credentials goes with each request and each CONNECT, so a connection has no identity
+that would have to be in its key.
+
+  - A hop that fails is never gone round. What it says to CONNECT, and that it cannot
+    be reached, is told apart from faults behind it (hopfaults.go); of a relayed answer
+    only a 407 is surely its own. A client would take that for a question to itself,
+    answer it in vain, or give its password to nobody: it gets a 502.
+  - A relayed 5xx does not count against the hop's address, for others give it too.
+  - A CONNECT to port 80 is taken for one that will carry plain HTTP: the client is told
+    that it has a tunnel once the hop can be reached. Hops refuse such a CONNECT by
+    default. If TLS comes in it, the tunnel is asked for then, and if it is refused
+    the client's is reset; this happens once, as with used connections.
+  - What is pinned to a client by NTLM is for one host, so a request to another one
+    gives it up.
+  - Rules on hosts come before a name is handed on. Rules on addresses see the hop's own,
+    and those written in URLs, as if they were dialled. What a name leads to they do not
+    see. The names of metadata services stand for their addresses.
+  - NEXT_NO_PROXY's ranges are for addresses in URLs, as Go and curl have it: to look a
+    name up only to find out whether to look it up would leak it, and fails where
+    only the hop can.
 
 # Where it differs from what might be expected
 

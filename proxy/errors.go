@@ -43,6 +43,7 @@ const (
 	kindHTTPResponseIncomplete
 	kindHTTPResponseTimeout
 	kindHTTPUpgradeFailed
+	kindProxyConfiguration
 	kindProxyInternalResponse
 	kindProxyLoopDetected
 	kindTLSCertificateError
@@ -67,6 +68,7 @@ var errorNames = [errorKinds]string{
 	kindHTTPResponseIncomplete:  "http_response_incomplete",
 	kindHTTPResponseTimeout:     "http_response_timeout",
 	kindHTTPUpgradeFailed:       "http_upgrade_failed",
+	kindProxyConfiguration:      "proxy_configuration_error",
 	kindProxyInternalResponse:   "proxy_internal_response",
 	kindProxyLoopDetected:       "proxy_loop_detected",
 	kindTLSCertificateError:     "tls_certificate_error",
@@ -224,6 +226,8 @@ func policyProblem(err error) *problem {
 		return &problem{403, kindDestinationIPProhibited, denied.Message}
 	case errors.Is(err, errLoop):
 		return &problemLoop
+	case sock.Exhausted(err):
+		return &problemBudget
 	}
 	return &problemConnect
 }

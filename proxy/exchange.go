@@ -32,10 +32,14 @@ type exchange struct {
 	resp    *http1.Response // the head that came last
 	framing framing         // of the answer
 	facts   facts           // as they were judged last
+	timed   bool            // it counts in the timings
+	spent   Phases          // as far as they are over
 
 	respHead []byte // as it goes to the client
 	received int64  // bytes of body from the upstream
 	status   int
+	// hopStatus is with what the next hop has refused its service; 0: it did not.
+	hopStatus int
 }
 
 // scratchSize is what the heads of an exchange may keep of memory.
@@ -84,15 +88,16 @@ func (s *session) exchange(x *exchange) (more bool) {
 	default:
 		more = s.tell(x, x.unlent(&problemMemory)) == following
 	}
-	return s.reins.enter(busy, s.p.now()) && more
+	return s.reins.enter(busy, 0) && more
 }
 
 // carry is the retry loop: at most one retry, on a fresh connection.
 func (s *session) carry(x *exchange) bool {
+	x.timed = true
 	for {
 		lease, err := s.acquire(x)
 		if err != nil {
-			return s.tell(x, x.unlent(dialProblem(err))) == following
+			return s.tell(x, x.unlent(s.noLease(x, err))) == following
 		}
 		addr := lease.Addr().Addr()
 		if next := s.attempt(x); next != again {
@@ -110,12 +115,14 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	// A handshake has to get through: the other protocol is spoken for long.
 	// A CONNECT sends nothing on a connection that was used.
 	s.ticket.Replayable, s.ticket.Fresh = x.connect || x.replayable && x.up.keep, x.retried || x.upgrade && !s.ticket.Kept()
+	s.ticket.Connect = x.connect
 	if !x.retried {
 		s.ticket.Avoid = netip.Addr{}
 	} else {
 		s.reins.beginAgain(x.origin)
 	}
 	l, err := x.origin.Acquire(&s.ticket)
+	x.spent.waited(s.ticket.Waited())
 	s.reins.hold(l)
 	if err != nil {
 		return nil, err
@@ -140,7 +147,9 @@ func (s *session) attempt(x *exchange) step {
 		x.accepted = true
 		x.up.start(x.wire)
 	}
-	if err := x.await(); err != nil {
+	err = x.await()
+	x.spent[PhaseFirstByte] = x.wire.firstByte()
+	if err != nil {
 		return s.conclude(x, x.judge(&s.reins, unanswered, err))
 	}
 	if x.crossed() {
@@ -200,6 +209,7 @@ func (x *exchange) judge(r *reins, got progress, err error) verdict {
 	*f = facts{
 		got: got, accepted: x.accepted, read: x.up.body.Done(), sent: !x.up.broken, replayable: x.replayable, kept: x.up.keep,
 		retried: x.retried, upgrade: x.upgrade, connect: x.connect, persists: x.keepAlive,
+		asked: got == headed && x.asked(),
 	}
 	x.wire.tell(f)
 	if got == complete {
@@ -217,6 +227,7 @@ func (x *exchange) judge(r *reins, got progress, err error) verdict {
 func (s *session) conclude(x *exchange, v verdict) step {
 	s.reins.letGo()
 	x.wire.settle(v.reason, nil, false)
+	v.problem = s.hopFailed(x, v.problem)
 	return s.tell(x, v)
 }
 
@@ -227,7 +238,7 @@ func (s *session) tell(x *exchange, v verdict) step {
 	case nil:
 		return v.next
 	case &problemClientGone:
-		s.p.log(x, p.status, p.kind, "")
+		s.p.ended(x, p.status, p.kind, "")
 		return closing
 	}
 	x.origin.Tally(OwnAnswers)

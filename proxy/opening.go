@@ -42,7 +42,7 @@ func (s *session) open(x *exchange, closed bool) step {
 	x.status = 200
 	established := x.established()
 	switch {
-	case lease.Carried():
+	case lease.Carried(), lease.Way() == pool.ToHop:
 		s.reins.letGo()
 		lease.Return()
 		if _, err := s.client.stream.Write(established); err != nil {
@@ -71,6 +71,10 @@ func (x *exchange) established() []byte {
 // borrow borrows a connection, virgin or as a request would.
 func (o *opening) borrow(virgin bool) (*pool.Lease, *problem) {
 	s, x := o.s, o.x
+	if hop := s.p.cfg.Hop; !virgin && hop.plain(x.origin.Key()) {
+		defer func(o *pool.Origin) { x.origin = o }(x.origin)
+		x.origin = s.p.cfg.Upstreams.Origin(hop.relay())
+	}
 	switch {
 	case !s.reins.begin(x.origin):
 		return nil, &problemClientGone
@@ -81,7 +85,7 @@ func (o *opening) borrow(virgin bool) (*pool.Lease, *problem) {
 	lease, err := s.acquire(x)
 	s.ticket.Virgin = false
 	if err != nil {
-		return nil, dialProblem(err)
+		return nil, s.noLease(x, err)
 	}
 	return lease, nil
 }
@@ -89,7 +93,7 @@ func (o *opening) borrow(virgin bool) (*pool.Lease, *problem) {
 // enter makes the session go on with the requests in the tunnel.
 func (o *opening) enter() step {
 	o.s.lane = within(o.x.origin.Key())
-	o.s.p.log(o.x, o.x.status, noError, "")
+	o.s.p.ended(o.x, o.x.status, noError, "")
 	return following
 }
 
@@ -184,7 +188,7 @@ func (f *firstWord) Fill(b *sock.Buffer) error {
 func (o *opening) late(err error) step {
 	s, x := o.s, o.x
 	x.connect = true
-	x.origin, _ = s.route.to(*s.lane.fixed) // it was found before
+	x.origin = s.p.cfg.Upstreams.Origin(s.lane.inside.Lookup()) // it was found before
 	if err != nil && !isEnd(err) || !s.reins.resume() {
 		return closing
 	}
@@ -195,7 +199,7 @@ func (o *opening) late(err error) step {
 	if _, p := o.borrow(true); p != nil {
 		s.client.abort = true
 		s.p.errors[p.kind].Add(1)
-		s.p.log(x, p.status, p.kind, p.text)
+		s.p.ended(x, p.status, p.kind, p.text)
 		return closing
 	}
 	return s.join(x, nil)

@@ -24,7 +24,7 @@ var sessions = sync.Pool{New: func() any { return new(session) }}
 
 func (p *Proxy) newSession(lane Lane) *session {
 	s := sessions.Get().(*session)
-	s.p, s.lane, s.route.upstreams, s.route.egress = p, lane, p.cfg.Upstreams, p.cfg.Egress
+	s.p, s.lane, s.route.upstreams, s.route.egress, s.route.hop = p, lane, p.cfg.Upstreams, p.cfg.Egress, p.cfg.Hop
 	s.client.begin(&p.cfg)
 	if s.reins.run == nil {
 		s.reins.conn, s.reins.ticket, s.reins.run = &s.client.conn, &s.ticket, s.serve
@@ -77,7 +77,7 @@ func (s *session) await() bool {
 		return false
 	}
 	err := c.Fill(&s.client.in)
-	if !s.reins.enter(busy, s.p.now()) {
+	if !s.reins.enter(busy, 0) {
 		return false
 	}
 	if s.reins.drowsy || limit > 0 {
@@ -152,11 +152,14 @@ func (s *session) find(x *exchange) error {
 	if bad != nil {
 		return bad
 	}
+	moves := s.route.moves(t)
 	o, err := s.route.to(t)
 	if err != nil {
 		return err
 	}
-	x.origin = o
+	if x.origin = o; x.relayed() {
+		s.relays(x, t, moves)
+	}
 	x.buildRequest(t)
 	return nil
 }

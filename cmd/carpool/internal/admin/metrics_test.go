@@ -26,7 +26,8 @@ func (*busyPool) Snapshot() pool.Snapshot {
 }
 
 func (*busyProxy) Stats() proxy.Stats {
-	return proxy.Stats{Errors: map[string]uint64{"dns_timeout": 3}, Rules: []proxy.RuleStats{{Rule: "deny_hosts", Refused: 2}}}
+	return proxy.Stats{Errors: map[string]uint64{"dns_timeout": 3}, Rules: []proxy.RuleStats{{Rule: "deny_hosts", Refused: 2}},
+		HopErrors: map[string]uint64{"dns_timeout": 1}}
 }
 
 func (busyBypass) Snapshot() bypass.Snapshot {

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,7 +86,8 @@ func typeSchema(t *testing.T, field reflect.StructField) map[string]any {
 		}
 	case field.Type == reflect.TypeFor[config.Bytes]():
 		number("integer", int(config.KiB), int(config.MiB))
-	case field.Type == reflect.TypeFor[config.Hosts](), field.Type == reflect.TypeFor[config.Warm](), field.Type == reflect.TypeFor[config.CIDRs](): // as text only
+	case field.Type == reflect.TypeFor[config.Hosts](), field.Type == reflect.TypeFor[config.Warm](), field.Type == reflect.TypeFor[config.CIDRs](),
+		field.Type == reflect.TypeFor[config.NextProxy](), field.Type == reflect.TypeFor[config.NoProxy](): // as text only
 	case field.Type.Kind() == reflect.Slice: // of ports
 		number("integer", 1, 65535)
 	case choices(field) != nil:
@@ -107,7 +109,7 @@ func choices(field reflect.StructField) (words []any) {
 		return nil
 	}
 	for word := range strings.FieldsFuncSeq(field.Tag.Get("help"), func(r rune) bool { return strings.ContainsRune(" :,.", r) }) {
-		if strings.Trim(word, "0123456789") != "" && decoder.UnmarshalText([]byte(word)) == nil {
+		if strings.Trim(word, "0123456789") != "" && decoder.UnmarshalText([]byte(word)) == nil && !slices.Contains(words, any(word)) {
 			words = append(words, word)
 		}
 	}

@@ -32,7 +32,7 @@ type Config struct {
 	LogFormat LogFormat `envconfig:"LOG_FORMAT" default:"json" help:"Form of log lines: json for machines, console for people."`
 
 	// AccessLog says which requests get a log line.
-	AccessLog AccessLog `envconfig:"ACCESS_LOG" default:"errors" help:"Which requests get a log line: off, errors or all. A few a second of each kind of error are logged, and how many more there were to each upstream."`
+	AccessLog AccessLog `envconfig:"ACCESS_LOG" default:"errors" help:"Which requests get a log line: off, errors, all, or debug, which is all and a Server-Timing header in every answer. Of errors a few a second of each kind are logged, and how many more there were to each upstream."`
 
 	// IdleTimeout is more than 0: the ceiling on how long an upstream connection stays pooled without a request.
 	IdleTimeout time.Duration `envconfig:"IDLE_TIMEOUT" default:"50s" help:"Longest time an upstream connection is kept without a request. It is shorter where the server announces less or was seen to close sooner." agentkeepalive:"freeSocketTimeout"`
@@ -138,6 +138,15 @@ type Config struct {
 	// Policy says what becomes of what ALLOW_HOSTS, DENY_HOSTS, DENY_CIDRS and CONNECT_PORTS refuse; it changes nothing of what is refused by default.
 	Policy Policy `envconfig:"POLICY" default:"enforce" help:"What becomes of requests that ALLOW_HOSTS, DENY_HOSTS, DENY_CIDRS or CONNECT_PORTS refuse: enforce answers 403, report lets them through, counts and logs them. What carpool refuses by default stays refused."`
 
+	// NextProxy is the proxy that everything goes out through but what NextNoProxy has; the zero value is none.
+	NextProxy NextProxy `envconfig:"NEXT_PROXY" help:"Proxy that requests and tunnels go out through, such as http://proxy.corp:8080, or https:// if it is spoken to in TLS. There is no way round it: what it does not do fails. User and password belong into NEXT_PROXY_AUTH_FILE. Empty: none."`
+
+	// NextNoProxy is what goes out without NextProxy.
+	NextNoProxy NoProxy `envconfig:"NEXT_NO_PROXY" default:".svc,.cluster.local" help:"What goes out without NEXT_PROXY: host names with all names below them, .suffixes, IP addresses and ranges of them, such as .svc,.cluster.local,corp.example,10.0.0.0/8. Ranges are for addresses in URLs: no name is looked up for them. Names without a dot, localhost and loopback addresses never go there."`
+
+	// NextProxyAuthFile is the path of a file with user:password; empty is none. Load does not open it.
+	NextProxyAuthFile string `envconfig:"NEXT_PROXY_AUTH_FILE" help:"File with user:password for NEXT_PROXY, from a mounted Secret, say. carpool reads it again when it changes. Empty: none."`
+
 	// Via says whether Via is sent, to upstreams and to clients.
 	Via bool `envconfig:"VIA" default:"false" help:"Send Via to upstreams and clients. Some upstreams, such as nginx, do not compress for requests that have it."`
 
@@ -184,6 +193,16 @@ var rules = []rule{
 		with: "LISTEN",
 		ok:   func(c *Config) bool { return !overlap(c.Listen, c.AdminListen) },
 		want: "another port than that of CARPOOL_LISTEN, e.g. 127.0.0.1:3128 for the proxy and :9128 here",
+	}, {
+		name: "NEXT_PROXY",
+		with: "LISTEN",
+		ok:   func(c *Config) bool { return !c.NextProxy.leadsTo(c.Listen) },
+		want: "another proxy than carpool itself, which listens there (CARPOOL_LISTEN)",
+	}, {
+		name: "NEXT_PROXY",
+		with: "ADMIN_LISTEN",
+		ok:   func(c *Config) bool { return !c.NextProxy.leadsTo(c.AdminListen) },
+		want: "a proxy, not carpool's own CARPOOL_ADMIN_LISTEN",
 	}, {
 		name: "IDLE_TIMEOUT",
 		ok:   func(c *Config) bool { return c.IdleTimeout > 0 },

@@ -45,6 +45,7 @@ func defaults() config.Config {
 		ClientHeaderTimeout: 10 * time.Second,
 		MaxHeaderBytes:      64 * config.KiB,
 		BypassPorts:         config.PortsOrOff{80, 8080},
+		NextNoProxy:         config.NoProxy{Hosts: config.Hosts{{Name: "svc", Below: true}, {Name: "cluster.local", Below: true}}},
 		Policy:              config.PolicyEnforce,
 		DrainTimeout:        25 * time.Second,
 
@@ -103,6 +104,14 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"BYPASS_PORTS":            {"off", func(c *config.Config) { c.BypassPorts = nil }},
 		"DRAIN_DELAY":             {"25s", func(c *config.Config) { c.DrainDelay = 25 * time.Second }},
 		"DRAIN_TIMEOUT":           {"0", func(c *config.Config) { c.DrainTimeout = 0 }},
+
+		"NEXT_PROXY": {"https://Proxy.corp/", func(c *config.Config) {
+			c.NextProxy = config.NextProxy{TLS: true, Host: "proxy.corp", Port: 443}
+		}},
+		"NEXT_NO_PROXY": {"a.test,10.0.0.0/8", func(c *config.Config) {
+			c.NextNoProxy = config.NoProxy{Hosts: config.Hosts{{Name: "a.test"}}, Ranges: config.CIDRs{netip.MustParsePrefix("10.0.0.0/8")}}
+		}},
+		"NEXT_PROXY_AUTH_FILE": {"/next/auth", func(c *config.Config) { c.NextProxyAuthFile = "/next/auth" }},
 
 		"DNS_TIMEOUT": {"3s", func(c *config.Config) { c.DNSTimeout = 3 * time.Second }},
 		"DNS_MIN_TTL": {"1s", func(c *config.Config) { c.DNSMinTTL = time.Second }},
@@ -226,7 +235,7 @@ func TestABadValueIsNamedWithWhatIsExpected(t *testing.T) {
 		"PRELOAD_DIR": {"want an absolute path, e.g. /carpool": {"carpool", "./carpool", "../carpool", " /carpool"}},
 		"LOG_LEVEL":   {"want debug, info, warn or error": {"verbose", "2"}},
 		"LOG_FORMAT":  {"want one of [json console]": {"text", "JSON"}},
-		"ACCESS_LOG":  {"want one of [off errors all]": {"true", "none"}},
+		"ACCESS_LOG":  {"want one of [off errors all debug]": {"true", "none"}},
 		"BALANCE":     {"want one of [spread reuse]": {"Spread", "off", "none"}},
 		"VIA":         {truth: {"yes", "no", "on", "2", "truee"}},
 		"LISTEN": {
@@ -307,7 +316,7 @@ func TestNoErrorPrintsMoreThan64BytesOfAValueOrALineBreak(t *testing.T) {
 		for _, value := range []string{secret, "line\r\nbreak\x1b[31m\xff" + secret} {
 			_, _, err := config.Load([]string{s.Name + "=" + value})
 			if err == nil {
-				if s.Name != "CARPOOL_CA_FILE" && s.Name != "CARPOOL_RESOLV_CONF" {
+				if s.Name != "CARPOOL_CA_FILE" && s.Name != "CARPOOL_RESOLV_CONF" && s.Name != "CARPOOL_NEXT_PROXY_AUTH_FILE" {
 					t.Errorf("%s takes %q", s.Name, value)
 				}
 				continue

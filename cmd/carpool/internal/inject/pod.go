@@ -202,6 +202,7 @@ func addPullSecrets(spec *yaml.Node, names []string) error {
 func (p pod) serve(s *sidecar, served []*yaml.Node) error {
 	p.noteOptions(s, served)
 	for _, c := range served {
+		p.noteProxy(c, s)
 		if err := s.serve(c, p.note); err != nil {
 			return err
 		}

@@ -40,6 +40,7 @@ type sidecar struct {
 	memory   *memory.Guard
 	hot      *hot.Memory
 	noReuse  policy.HostSet // of NO_REUSE_HOSTS
+	hop      *nextHop       // nil without NEXT_PROXY
 }
 
 // serve runs carpool with the settings of an environment until ctx ends, and
@@ -56,6 +57,7 @@ func serve(ctx context.Context, environ []string, stderr io.Writer) error {
 	for _, u := range unknown {
 		log.Warn(u.Warning())
 	}
+	warnOfProxies(cfg, environ, log.Logger)
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
 	s, err := start(ctx, cfg, log, !isSet(environ, "GOMEMLIMIT"), quit)
@@ -100,7 +102,8 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		}
 	}()
 	roots, err := rootCAs(cfg.CAFile)
-	if err := errors.Join(err, readable(cfg.ResolvConf), writePreload(cfg.PreloadDir)); err != nil {
+	userinfo, unread := readCredentials(cfg.NextProxyAuthFile)
+	if err := errors.Join(err, readable(cfg.ResolvConf), writePreload(cfg.PreloadDir), unread); err != nil {
 		return nil, settingsError{err}
 	}
 	if err := s.listen(ctx); err != nil {
@@ -114,8 +117,29 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	out := egress(cfg, own, log.Logger)
 	s.noReuse = policy.NewHostSet(cfg.NoReuseHosts)
 	var hosts seen.Origins
+	s.hop = startNextHop(cfg, userinfo, hosts.Note, log.Logger)
 	upstreams, clients, admins := budget()
-	if s.pool, err = pool.New(pool.Config{
+	if s.pool, err = pool.New(s.poolConfig(out, roots, upstreams, hosts.Note, fault)); err != nil {
+		return nil, err
+	}
+	if s.proxy, err = proxy.New(s.proxyConfig(out, guard, clients, fault)); err != nil {
+		return nil, err
+	}
+	s.memory = guard
+	s.memory.Start()
+	sock.Ration(guard.AdmitBuffer)
+	s.admin.Serve(admin.Sources{
+		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(s.hop.bypassPorts(cfg.BypassPorts), s.pool.Ended), Memory: guard,
+		Log: log, Errors: log.Logger, Seen: &hosts, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
+	})
+	go func() { _ = s.proxy.Serve(s.listener, proxy.Lane{}) }() // ends with proxy.Close
+	return s, nil
+}
+
+// poolConfig is what the pool is held to. seen is told of origins.
+func (s *sidecar) poolConfig(out *proxy.Egress, roots *x509.CertPool, upstreams int, seen func(pool.Key), fault func(string, error)) pool.Config {
+	cfg := s.cfg
+	return pool.Config{
 		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
 		Reuse: cfg.Balance == config.BalanceReuse, MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
 		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxConns: upstreams,
@@ -124,27 +148,17 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		ResolvConf: cfg.ResolvConf, DNSNote: s.stale,
 		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
 		NoReuse: func(k pool.Key) bool { // asked for each new origin
-			hosts.Note(k)
+			if k.Way != pool.ToHop { // whose origins the proxy tells of
+				k.Way = pool.Directly
+				seen(k)
+			}
 			_, named := s.noReuse.Match([]byte(k.Host), k.Port)
 			return named
 		},
 		CheckAddr: out.CheckAddr, CheckWarm: out.CheckOrigin, Fault: fault,
+		Hop:      s.hop.pool(int(cfg.MaxHeaderBytes)),
 		Identity: identity(),
-	}); err != nil {
-		return nil, err
 	}
-	if s.proxy, err = proxy.New(proxyConfig(cfg, s.pool, out, guard, clients, log.Logger, fault)); err != nil {
-		return nil, err
-	}
-	s.memory = guard
-	s.memory.Start()
-	sock.Ration(guard.AdmitBuffer)
-	s.admin.Serve(admin.Sources{
-		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts, s.pool.Ended), Memory: guard,
-		Log: log, Errors: log.Logger, Seen: &hosts, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
-	})
-	go func() { _ = s.proxy.Serve(s.listener, proxy.Lane{}) }() // ends with proxy.Close
-	return s, nil
 }
 
 // identity tells this pod from others: in a pod the host name is the pod's name.
@@ -156,15 +170,16 @@ func identity() string {
 	return name
 }
 
-func proxyConfig(cfg config.Config, upstreams *pool.Pool, out *proxy.Egress, guard *memory.Guard, clients int, log *zap.Logger, fault func(string, error)) proxy.Config {
+func (s *sidecar) proxyConfig(out *proxy.Egress, guard *memory.Guard, clients int, fault func(string, error)) proxy.Config {
+	cfg := s.cfg
 	return proxy.Config{
-		Upstreams: upstreams, Egress: out, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
+		Upstreams: s.pool, Egress: out, Hop: s.hop.proxy(), ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
 		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout, BodyIdleTimeout: cfg.BodyIdleTimeout,
 		TunnelHalfClosedTimeout: cfg.TunnelHalfClosedTimeout, TunnelIdleTimeout: cfg.TunnelIdleTimeout,
 		MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
 		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectTunnelPorts: cfg.ConnectTunnelPorts,
 		Admit: guard.AdmitRequest,
-		Log:   accessLog(cfg, log), LogAll: cfg.AccessLog == config.AccessAll,
+		Log:   accessLog(cfg, s.log.Logger), LogAll: cfg.AccessLog.All(), ServerTiming: cfg.AccessLog == config.AccessDebug,
 		Fault: fault,
 	}
 }
@@ -194,6 +209,7 @@ func (s *sidecar) close() {
 	if s.proxy != nil {
 		_ = s.proxy.Close()
 	}
+	s.hop.close()
 	if s.memory != nil { // no request asks it any more
 		sock.Ration(nil)
 		s.memory.Close()
