@@ -100,7 +100,7 @@ func (n *namespaces) limitsOf(ctx context.Context, namespace string) ([]inject.L
 
 // limitRanges is what is read of a LimitRangeList.
 type limitRanges struct {
-	Items []limitRange `json:"items"`
+	Items []*limitRange `json:"items"`
 }
 
 type limitRange struct {
@@ -112,7 +112,7 @@ type limitRange struct {
 
 // limits returns those of each LimitRange, by the order of their names.
 func (l limitRanges) limits() (all []inject.Limits) {
-	slices.SortFunc(l.Items, func(a, b limitRange) int { return strings.Compare(a.Metadata.Name, b.Metadata.Name) })
+	slices.SortFunc(l.Items, func(a, b *limitRange) int { return strings.Compare(a.Metadata.Name, b.Metadata.Name) })
 	for _, r := range l.Items {
 		all = append(all, r.ofContainers())
 	}
@@ -121,7 +121,7 @@ func (l limitRanges) limits() (all []inject.Limits) {
 
 // ofContainers returns what a LimitRange says of containers. Of several bounds of one
 // kind on one resource the first counts.
-func (r limitRange) ofContainers() inject.Limits {
+func (r *limitRange) ofContainers() inject.Limits {
 	all := inject.Limits{}
 	for _, l := range r.Spec.Limits {
 		if string(l["type"]) != `"Container"` {
