@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -21,7 +22,7 @@ const (
 )
 
 // largestReview bounds what the API server may send: it takes no object beyond 3 MiB.
-const largestReview = 8 << 20
+const largestReview = 4 << 20
 
 // review is an AdmissionReview of admission.k8s.io/v1.
 type review struct {
@@ -67,15 +68,20 @@ type reviewer struct {
 // ServeHTTP answers a review. What it cannot answer it fails, and the API server then
 // does what the webhook's failurePolicy says.
 func (v *reviewer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	done := v.began()
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, largestReview)) // first: who sends slowly takes no turn
 	select {
 	case v.turns <- struct{}{}:
 		defer func() { <-v.turns }()
 	case <-r.Context().Done():
+		done(failed, r.Context().Err())
 		return
 	}
-	done := v.began()
 	var in review
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, largestReview)).Decode(&in); err != nil {
+	if err == nil {
+		err = json.Unmarshal(body, &in)
+	}
+	if err != nil {
 		done(failed, err)
 		http.Error(w, fmt.Sprintf("no AdmissionReview: %v", err), http.StatusBadRequest)
 		return

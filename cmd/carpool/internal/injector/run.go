@@ -42,8 +42,9 @@ MutatingAdmissionPolicy: the chart writes FILE, and starts it.
 `
 
 const (
-	// atATime is how many reviews are at work at a time.
-	atATime = 16
+	// atATime is how many reviews are at work at a time. One of a pod of usual size takes a
+	// millisecond, and one of the largest some 30 MB.
+	atATime = 3
 	// drainDelay is how long it serves after it has said that it is not ready: until
 	// the API server calls another replica. drainTime is how long reviews then have.
 	drainDelay = 5 * time.Second
@@ -56,7 +57,7 @@ const (
 
 // Run is `carpool injector`: args are what follows the name, environ is a list of
 // NAME=value. It serves until ctx ends, drains, and returns the exit code: 1 if
-// something failed, 2 for bad usage or a bad file.
+// something failed, 2 for bad usage or a file that says something wrong.
 func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("injector", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -75,11 +76,11 @@ func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return exitUsage
 	}
 	text, err := os.ReadFile(*file)
-	var c Config
-	var o inject.Options
-	if err == nil {
-		c, o, err = readConfig(text)
+	if err != nil {
+		fmt.Fprintf(stderr, "carpool injector: %v\n", err)
+		return exitFailed
 	}
+	c, o, err := readConfig(text)
 	if err != nil {
 		fmt.Fprintf(stderr, "carpool injector: %s: %v\n", *file, err)
 		return exitUsage
