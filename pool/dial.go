@@ -203,26 +203,33 @@ type making struct {
 	origin *Origin
 	dial   *opening
 	aim    aim
+	tls    *tls.Config // nil: none
 	course *course
 	to     *names.Set
 	lease  *Lease // from the step on that connects
+	trial  *Trial // is told of each address that is dialled; nil: none
 	// through says that the next hop has made its connection to the origin.
 	through bool
 }
 
 // connect opens one connection, and notes in the dial's course how that goes.
 func (o *Origin) connect(d *opening) (*Lease, error) {
-	m := &making{origin: o, dial: d, aim: d.aim(), course: &d.course}
+	m := &making{origin: o, dial: d, aim: d.aim(), tls: o.tls, course: &d.course}
 	m.course.began = o.pool.now()
 	if err := m.walk(o.pool.ctx); err != nil {
-		if m.lease != nil {
-			o.pool.delist(m.lease)
-			o.giveUp(m.lease)
-			_ = m.lease.conn.Close()
-		}
+		m.undo()
 		return nil, err
 	}
 	return m.lease, nil
+}
+
+// undo closes what is there of the connection.
+func (m *making) undo() {
+	if l := m.lease; l != nil {
+		m.origin.pool.delist(l)
+		m.origin.giveUp(l)
+		_ = l.conn.Close()
+	}
 }
 
 // walk goes through the steps, or to the first that fails. Finding addresses has a
@@ -243,7 +250,7 @@ func (m *making) walk(ctx context.Context) (err error) {
 	if err == nil && m.origin.key.Way == ByHop {
 		err = m.takeHop(ctx)
 	}
-	if err == nil && m.origin.tls != nil {
+	if err == nil && m.tls != nil {
 		err = m.take(ctx, StageTLS, (*making).secure)
 	}
 	if err == nil {
@@ -302,7 +309,7 @@ func (m *making) race(ctx context.Context) error {
 
 // secure makes the TLS handshake. The origin is spoken to in TLS.
 func (m *making) secure(ctx context.Context) error {
-	return m.handshake(ctx, m.origin.tls)
+	return m.handshake(ctx, m.tls)
 }
 
 // handshake lays TLS over the connection, as it is by then.

@@ -78,6 +78,9 @@ func newOrigin(p *Pool, k Key) *Origin {
 // Key returns what the origin is known by.
 func (o *Origin) Key() Key { return o.key }
 
+// LeadsTo returns what its connections lead to: the origin itself, or the next hop.
+func (o *Origin) LeadsTo() Key { return o.pool.leadsTo(o.key) }
+
 // Gone reports that the pool has forgotten this origin for lack of use: it
 // still works, but the pool should be asked for it again.
 func (o *Origin) Gone() bool { return o.gone.Load() }

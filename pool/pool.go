@@ -68,6 +68,9 @@ type Config struct {
 	// DNSNote, if not nil, is told of names whose old addresses are used because the
 	// name servers fail. It may be called from any goroutine.
 	DNSNote func(names.Note)
+	// DNSAsked, if not nil, is told of each question to a name server, as
+	// names.Config.Asked is.
+	DNSAsked func(names.Asked)
 	// DialTimeout bounds connecting and the TLS handshake together; more than 0.
 	DialTimeout time.Duration
 	// DeadTimeout is after how long a peer that answers nothing at all, not even

@@ -115,7 +115,7 @@ var (
 	problemConnTimeout = problem{504, kindConnectionTimeout, "the upstream could not be connected to in time (CARPOOL_DIAL_TIMEOUT)"}
 	problemUnroutable  = problem{502, kindDestinationIPUnroutable, "there is no route to the upstream"}
 	problemConnect     = problem{502, kindDestinationUnavailable, "the upstream could not be connected to"}
-	problemCertificate = problem{502, kindTLSCertificateError, "the upstream's certificate does not hold for this host: wrong name, expired, or an unknown authority (CARPOOL_CA_FILE adds one)"}
+	problemCertificate = problem{502, kindTLSCertificateError, "the upstream's certificate does not hold for this host: wrong name, expired, or an unknown authority (CARPOOL_CA_FILE adds one); carpool check https://HOST/ says which"}
 
 	// problemClientGone is no answer: nobody is there who would read one.
 	problemClientGone = problem{status: 499, kind: kindClientGone}

@@ -250,17 +250,17 @@ func (t target) key() pool.Key {
 	return pool.Key{TLS: l.TLS, Host: string(l.Host), Port: l.Port}
 }
 
-// tunnelTo returns the origin that a CONNECT names. The error is as that of to.
-func (r *route) tunnelTo(authority []byte) (*pool.Origin, error) {
+// tunnelTo returns the origin that a CONNECT names, and what a rule has against it, if
+// it is let through nevertheless. The error is as that of to.
+func (r *route) tunnelTo(authority []byte) (_ *pool.Origin, let *policy.Denied, _ error) {
 	host, port, bad := splitAuthority(authority)
 	switch {
 	case bad != nil:
-		return nil, bad
+		return nil, nil, bad
 	case port == 0:
-		return nil, &problemAuthority
+		return nil, nil, &problemAuthority
 	}
-	o, _, err := r.find(false, host, port, true)
-	return o, err
+	return r.find(false, host, port, true)
 }
 
 // find returns the origin at a host, if it may be asked for, and what a rule has
@@ -310,7 +310,7 @@ func (r *route) through(t target) *pool.Origin {
 // mayHandOn asks Egress whether the hop may be asked for what only it will resolve.
 func (r *route) mayHandOn(l pool.Lookup, addr netip.Addr, connect bool) error {
 	if err := r.egress.handOn(l.Host, addr, l.Port); err != nil {
-		return &refusal{*policyProblem(err), targetOf(l, connect)}
+		return &refusal{*policyProblem(err), ruleOf(err), targetOf(l, connect)}
 	}
 	return nil
 }

@@ -6,7 +6,7 @@ func (s *session) serveConnect(x *exchange) bool {
 	if p := s.lane.noTunnel(); p != nil {
 		return s.refuse(x, p)
 	}
-	o, err := s.route.tunnelTo(x.req.Target)
+	o, _, err := s.route.tunnelTo(x.req.Target)
 	if err != nil {
 		return s.refuse(x, err)
 	}

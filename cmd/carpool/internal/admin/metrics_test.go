@@ -14,7 +14,7 @@ import (
 
 // Sources of which each has a figure for each metric.
 type (
-	busyPool   struct{ loops }
+	busyPool   struct{ fakePool }
 	busyProxy  struct{ loops }
 	busyBypass struct{}
 )

@@ -58,7 +58,7 @@ func (s *sidecar) warnOfLimits(w pool.Warmth) {
 	if s.cfg.MaxConnsPerHost > 0 {
 		limit("MAX_CONNS_PER_HOST", s.cfg.MaxConnsPerHost)
 	}
-	if _, named := s.noReuse.Match([]byte(w.Host), w.Port); named {
+	if s.noReuse(w.Key) {
 		limit("NO_REUSE_HOSTS", 0)
 	}
 }

@@ -34,6 +34,9 @@ var closeMeanings = map[pool.Reason]string{
 	pool.Shutdown:       "carpool is stopping",
 }
 
+// Meaning says why a connection is closed to who reads it first; "" for what is no reason.
+func Meaning(r pool.Reason) string { return closeMeanings[r] }
+
 // errorMeanings say what error types of RFC 9209 mean here.
 var errorMeanings = map[string]string{
 	"connection_limit_reached":  "503: all connections are in use and too many requests wait",
