@@ -21,11 +21,12 @@ const (
 	StagePolicy                   // whether the address may be connected to
 	StageConnect                  // TCP
 	StageTLS                      // the handshake
+	StageHop                      // the next hop's own connection to the origin
 )
 
 // String returns the stage in one word.
 func (s Stage) String() string {
-	return [...]string{"none", "dns", "policy", "connect", "tls"}[s]
+	return [...]string{"none", "dns", "policy", "connect", "tls", "hop"}[s]
 }
 
 // DialError is why no connection could be opened. Nothing has been sent.
@@ -33,6 +34,8 @@ type DialError struct {
 	// Stage is what failed.
 	Stage Stage
 	Err   error
+	// Hop says that it is the next hop that failed, or could not be reached.
+	Hop bool
 }
 
 func (e *DialError) Error() string { return e.Stage.String() + ": " + e.Err.Error() }
@@ -44,7 +47,7 @@ func failedAt(s Stage, err error) error {
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
-	return &DialError{s, err}
+	return &DialError{Stage: s, Err: err}
 }
 
 func (o *Origin) mayDialLocked() bool {
@@ -98,6 +101,7 @@ func (o *Origin) dial(d *opening) {
 		return
 	}
 	o.mu.Lock()
+	o.spareDialledLocked(d)
 	o.open++
 	o.times.opened = p.now()
 	o.stats.Opened++
@@ -133,9 +137,12 @@ func (o *Origin) dial(d *opening) {
 // land sees to a connection that nobody waits for any more: what it was opened for
 // took one that came free meanwhile, or has gone.
 func (o *Origin) land(d *opening, l *Lease) {
-	if d.virgin {
+	switch {
+	case d.virgin:
 		l.close(ClientGone)
-	} else {
+	case d.spare:
+		o.keepSpare(l)
+	default:
 		l.putIdle()
 	}
 	o.mu.Lock()
@@ -168,6 +175,7 @@ func (o *Origin) joinLocked(d *opening, l *Lease) (granted bool) {
 // failed accounts for a dial that has failed.
 func (o *Origin) failed(d *opening, err error) {
 	o.mu.Lock()
+	o.spareDialledLocked(d)
 	now := o.pool.now()
 	o.stats.DialErrors++
 	o.times.failed = now
@@ -200,24 +208,33 @@ type making struct {
 	origin *Origin
 	dial   *opening
 	aim    aim
+	tls    *tls.Config // nil: none
 	course *course
 	to     *names.Set
 	lease  *Lease // from the step on that connects
+	trial  *Trial // is told of each address that is dialled; nil: none
+	// through says that the next hop has made its connection to the origin.
+	through bool
 }
 
 // connect opens one connection, and notes in the dial's course how that goes.
 func (o *Origin) connect(d *opening) (*Lease, error) {
-	m := &making{origin: o, dial: d, aim: d.aim(), course: &d.course}
+	m := &making{origin: o, dial: d, aim: d.aim(), tls: o.tls, course: &d.course}
 	m.course.began = o.pool.now()
 	if err := m.walk(o.pool.ctx); err != nil {
-		if m.lease != nil {
-			o.pool.delist(m.lease)
-			o.giveUp(m.lease)
-			_ = m.lease.conn.Close()
-		}
+		m.undo()
 		return nil, err
 	}
 	return m.lease, nil
+}
+
+// undo closes what is there of the connection.
+func (m *making) undo() {
+	if l := m.lease; l != nil {
+		m.origin.pool.delist(l)
+		m.origin.giveUp(l)
+		_ = l.conn.Close()
+	}
 }
 
 // walk goes through the steps, or to the first that fails. Finding addresses has a
@@ -226,7 +243,7 @@ func (m *making) walk(ctx context.Context) (err error) {
 	p := m.origin.pool
 	defer func() {
 		if r := recover(); r != nil {
-			err = &DialError{StageConnect, p.caught("a dial", r)}
+			err = &DialError{Stage: StageConnect, Err: p.caught("a dial", r)}
 		}
 	}()
 	if err := m.take(ctx, StageDNS, (*making).resolve); err != nil {
@@ -235,11 +252,14 @@ func (m *making) walk(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
 	err = m.take(ctx, StageConnect, (*making).race)
-	if err == nil && m.origin.tls != nil {
+	if err == nil && m.origin.key.Way == ByHop {
+		err = m.takeHop(ctx)
+	}
+	if err == nil && m.tls != nil {
 		err = m.take(ctx, StageTLS, (*making).secure)
 	}
 	if err == nil {
-		err = failedAt(StageConnect, m.enlist())
+		err = m.failed(StageConnect, m.enlist())
 	}
 	return err
 }
@@ -248,7 +268,7 @@ func (m *making) walk(ctx context.Context) (err error) {
 func (m *making) take(ctx context.Context, s Stage, step func(*making, context.Context) error) error {
 	err := step(m, ctx)
 	m.course.through[s] = m.origin.pool.now()
-	return failedAt(s, err)
+	return m.failed(s, err)
 }
 
 // resolve finds the addresses.
@@ -294,16 +314,20 @@ func (m *making) race(ctx context.Context) error {
 
 // secure makes the TLS handshake. The origin is spoken to in TLS.
 func (m *making) secure(ctx context.Context) error {
+	return m.handshake(ctx, m.tls)
+}
+
+// handshake lays TLS over the connection, as it is by then.
+func (m *making) handshake(ctx context.Context, config *tls.Config) error {
 	l := m.lease
-	g := &gate{Conn: l.conn}
-	t := tls.Client(g, m.origin.tls)
+	q := l.tls.over(l.conn, config)
 	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
 	defer stalled.Stop()
-	if err := t.HandshakeContext(ctx); err != nil {
+	if err := q.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	l.tls = &quietTLS{Conn: t, gate: g}
-	l.Stream = sock.Over(t)
+	l.tls = q
+	l.Stream = sock.Over(q.Conn)
 	return nil
 }
 

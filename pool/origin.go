@@ -17,6 +17,7 @@ type Origin struct {
 	key   Key
 	name  *names.Name // finds its addresses
 	label string      // empty when counted as other
+	port  uint16      // at its addresses; with name it is where connections lead
 	tls   *tls.Config // nil without TLS
 	seat  seat
 	tally [8]atomic.Uint64 // see Tally
@@ -39,6 +40,7 @@ type Origin struct {
 	landing   int     // those just opened that are about to be idle
 	peak      peak    // of carrying
 	warmth    warmth
+	spares    spares
 	stats     Stats
 }
 
@@ -60,8 +62,9 @@ type times struct {
 }
 
 func newOrigin(p *Pool, k Key) *Origin {
-	o := &Origin{pool: p, key: k, tls: p.tlsConfig(k)}
-	o.name = p.names.Name(k.Host, o.renamed)
+	to := p.leadsTo(k)
+	o := &Origin{pool: p, key: k, port: to.Port, tls: p.tlsConfig(k)}
+	o.name = p.names.Name(to.Host, o.renamed)
 	o.times.used = p.now()
 	o.stats.Closed = map[Reason]uint64{}
 	o.manners.never = p.cfg.NoReuse != nil && p.cfg.NoReuse(k)
@@ -75,6 +78,9 @@ func newOrigin(p *Pool, k Key) *Origin {
 
 // Key returns what the origin is known by.
 func (o *Origin) Key() Key { return o.key }
+
+// LeadsTo returns what its connections lead to: the origin itself, or the next hop.
+func (o *Origin) LeadsTo() Key { return o.pool.leadsTo(o.key) }
 
 // Gone reports that the pool has forgotten this origin for lack of use: it
 // still works, but the pool should be asked for it again.
@@ -182,8 +188,8 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 
 // carryLocked notes that a connection carries requests now.
 func (o *Origin) carryLocked(l *Lease, now time.Duration) {
-	if l.carries {
-		return // and goes from one request to the next
+	if l.carries || l.ready {
+		return // and goes from one request to the next, or will not
 	}
 	l.carries = true
 	o.carrying++
@@ -211,6 +217,10 @@ func (o *Origin) lostLocked(l *Lease, reason Reason) {
 	o.carriedLocked(l, o.pool.now())
 	o.open--
 	o.endpoints.closed(l)
+	if l.ready {
+		o.endSpareLocked(l)
+		o.stats.SparesUnused++
+	}
 	o.stats.Closed[reason]++
 }
 

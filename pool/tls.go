@@ -28,8 +28,20 @@ func (p *Pool) tlsConfig(k Key) *tls.Config {
 // may have read records ahead.
 type quietTLS struct {
 	*tls.Conn
-	gate *gate
+	gate *gate // under all layers
+	tap  *tap  // under this one, if it is not the lowest; else nil
 	b    [1]byte
+}
+
+// over returns TLS, before its handshake, over a connection that has q already; q is
+// nil for one that has none.
+func (q *quietTLS) over(conn *sock.Conn, config *tls.Config) *quietTLS {
+	if q == nil {
+		g := &gate{Conn: conn}
+		return &quietTLS{Conn: tls.Client(g, config), gate: g}
+	}
+	t := &tap{Conn: q.Conn}
+	return &quietTLS{Conn: tls.Client(t, config), gate: q.gate, tap: t}
 }
 
 // gate is the connection under a quietTLS. While it is shut a read finds
@@ -65,7 +77,7 @@ func (q *quietTLS) look() (found, error) {
 			err = io.EOF
 		}
 		return nothing, err
-	case q.gate.records.within():
+	case q.gate.records.within(), q.tap != nil && q.tap.records.within():
 		return halfRecord, nil
 	}
 	return nothing, nil

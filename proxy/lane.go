@@ -191,6 +191,7 @@ func (l Lane) names(authority []byte) bool {
 type route struct {
 	upstreams Upstreams
 	egress    *Egress
+	hop       *Hop // nil: there is none
 
 	origin    *pool.Origin // of the last request,
 	authority []byte       // which named it like this
@@ -204,21 +205,15 @@ func (r *route) forget() { *r = route{authority: r.authority[:0]} }
 // to returns the origin of a target. The error is a *problem, a *refusal or a
 // *policy.Denied.
 func (r *route) to(t target) (*pool.Origin, error) {
-	if r.origin != nil && r.tls == t.tls && !r.origin.Gone() && bytes.Equal(r.authority, t.authority) {
+	if r.origin != nil && !r.origin.Gone() && r.leads(t) {
 		if r.let != nil {
-			r.egress.report(r.let, r.origin.Key().String())
+			r.egress.report(r.let, t.key().String())
 		}
 		return r.origin, nil
 	}
-	host, port, bad := splitAuthority(t.authority)
+	host, port, bad := t.address()
 	if bad != nil {
 		return nil, bad
-	}
-	if port == 0 {
-		port = 80
-		if t.tls {
-			port = 443
-		}
 	}
 	o, let, err := r.find(t.tls, host, port, false)
 	if err != nil {
@@ -229,38 +224,95 @@ func (r *route) to(t target) (*pool.Origin, error) {
 	return o, nil
 }
 
-// tunnelTo returns the origin that a CONNECT names. The error is as that of to.
-func (r *route) tunnelTo(authority []byte) (*pool.Origin, error) {
+// moves reports whether a target is another host's or port's than the request before.
+func (r *route) moves(t target) bool { return r.hop != nil && r.origin != nil && !r.leads(t) }
+
+// leads reports whether the last request was for the host and port of a target, in the
+// same letters.
+func (r *route) leads(t target) bool { return r.tls == t.tls && bytes.Equal(r.authority, t.authority) }
+
+// address returns the host and port of a target.
+func (t target) address() (host []byte, port uint16, bad *problem) {
+	host, port, bad = splitAuthority(t.authority)
+	if port == 0 {
+		port = 80
+		if t.tls {
+			port = 443
+		}
+	}
+	return host, port, bad
+}
+
+// key returns what a target that was found names.
+func (t target) key() pool.Key {
+	host, port, _ := t.address()
+	l, _, _ := lookup(nil, t.tls, host, port)
+	return pool.Key{TLS: l.TLS, Host: string(l.Host), Port: l.Port}
+}
+
+// tunnelTo returns the origin that a CONNECT names, and what a rule has against it, if
+// it is let through nevertheless. The error is as that of to.
+func (r *route) tunnelTo(authority []byte) (_ *pool.Origin, let *policy.Denied, _ error) {
 	host, port, bad := splitAuthority(authority)
 	switch {
 	case bad != nil:
-		return nil, bad
+		return nil, nil, bad
 	case port == 0:
-		return nil, &problemAuthority
+		return nil, nil, &problemAuthority
 	}
-	o, _, err := r.find(false, host, port, true)
-	return o, err
+	return r.find(false, host, port, true)
 }
 
 // find returns the origin at a host, if it may be asked for, and what a rule has
 // against it, if it is let through nevertheless.
 func (r *route) find(tls bool, host []byte, port uint16, connect bool) (_ *pool.Origin, let *policy.Denied, _ error) {
-	addr, err := policy.Host(host)
+	var buf [256]byte
+	l, addr, err := lookup(buf[:0], tls, host, port)
 	if err != nil {
 		return nil, nil, err
 	}
-	var buf [256]byte
-	name := buf[:0]
-	if addr.IsValid() {
-		name = addr.AppendTo(name)
-	} else {
-		name = appendLower(name, host)
-	}
-	l := pool.Lookup{TLS: tls, Host: name, Port: port}
 	if let, err = r.mayAsk(l, addr, connect); err != nil {
 		return nil, nil, err
 	}
+	if r.hop.takes(l.Host, addr, port) {
+		if err := r.mayHandOn(l, addr, connect); err != nil {
+			return nil, nil, err
+		}
+		if l.Way = pool.ByHop; !tls && !connect {
+			l = r.hop.relayTo(l)
+		}
+	}
 	return r.upstreams.Origin(l), let, nil
+}
+
+// lookup returns what an origin is found by. Its host is appended to buf. The error is
+// a *policy.Denied.
+func lookup(buf []byte, tls bool, host []byte, port uint16) (pool.Lookup, netip.Addr, error) {
+	addr, err := policy.Host(host)
+	if addr.IsValid() {
+		buf = addr.AppendTo(buf)
+	} else {
+		buf = appendLower(buf, host)
+	}
+	return pool.Lookup{TLS: tls, Host: buf, Port: port}, addr, err
+}
+
+// through returns the origin of a target that was found before, as it is reached
+// through the hop.
+func (r *route) through(t target) *pool.Origin {
+	host, port, _ := t.address()
+	var buf [256]byte
+	l, _, _ := lookup(buf[:0], t.tls, host, port)
+	l.Way = pool.ByHop
+	return r.upstreams.Origin(l)
+}
+
+// mayHandOn asks Egress whether the hop may be asked for what only it will resolve.
+func (r *route) mayHandOn(l pool.Lookup, addr netip.Addr, connect bool) error {
+	if err := r.egress.handOn(l.Host, addr, l.Port); err != nil {
+		return &refusal{*policyProblem(err), ruleOf(err), targetOf(l, connect)}
+	}
+	return nil
 }
 
 // mayAsk asks Egress, and reports what it lets through.

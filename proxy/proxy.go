@@ -48,6 +48,8 @@ type Config struct {
 	// Egress says which hosts and ports may be asked for; nil has no rule on them.
 	// Its CheckAddr is for the pool.
 	Egress *Egress
+	// Hop, if not nil, is the next proxy on the way out. Upstreams has its Hop.Pool.
+	Hop *Hop
 	// Admit, if not nil, says whether there is memory for one more exchange or
 	// tunnel, with which so many are open. It is asked for every one.
 	Admit func(open int64) bool
@@ -120,6 +122,9 @@ type Stats struct {
 	Phases    [NumPhases]histogram.Snapshot
 	// Rules are the figures of Config.Egress.
 	Rules []RuleStats
+	// HopErrors counts what kept Config.Hop from being used, by error type of RFC 9209;
+	// nil without one. Those that did not occur are not in it.
+	HopErrors map[string]uint64
 	// MaxClients is the limit on client connections; 0 is none.
 	MaxClients int
 }
@@ -139,7 +144,7 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{
 		cfg: cfg, start: time.Now(),
-		roster: roster{most: cfg.MaxClients, asleep: map[uint64]*reins{}},
+		roster: roster{most: cfg.MaxClients, asleep: map[uint64]*reins{}, dozing: map[uint64]*way{}},
 	}
 	p.loops.Store(new([]*acceptLoop))
 	w, err := sock.NewWatcher(p.wake)
@@ -273,7 +278,7 @@ func (p *Proxy) Stats() Stats {
 		Clients: clients, InFlight: int(p.inFlight.Load()), Tunnels: int(p.tunnels.Load()),
 		Accepted: accepted, Refused: p.refused.Load(), Retries: p.retries.Load(), Panics: p.panics.Load(),
 		Errors: kinds, Durations: p.timings.whole.Snapshot(), Phases: p.timings.snapshot(),
-		Rules: p.cfg.Egress.Stats(), MaxClients: p.cfg.MaxClients,
+		Rules: p.cfg.Egress.Stats(), HopErrors: p.cfg.Hop.errors(), MaxClients: p.cfg.MaxClients,
 	}
 }
 
@@ -353,7 +358,7 @@ func (p *Proxy) sweep() {
 // lookAfter contains what one session may do to the sweeper.
 func (p *Proxy) lookAfter(r *reins) {
 	defer p.contain("the sweeper")
-	if makeRoom := r.lookAfter(p.now(), &p.cfg); makeRoom != nil {
-		makeRoom()
+	if then := r.lookAfter(p.now(), &p.cfg); then != nil {
+		then()
 	}
 }

@@ -30,6 +30,10 @@ var metrics = []metric{
 	{"requests_waiting", gauge, "Requests that wait for an upstream connection.", origin, each(func(o *pool.OriginStats) int { return o.Waiting })},
 	{"warm_connections_wanted", gauge, "Connections that CARPOOL_WARM asks to keep open to the upstream.", origin, warm(func(o *pool.OriginStats) int { return o.Warm })},
 	{"warm_connections_open", gauge, "How many of these there are, idle or in use.", origin, warm(func(o *pool.OriginStats) int { return o.WarmOpen })},
+	{"spare_tunnels", gauge, "Idle connections that wait for a tunnel.", origin, spare(func(o *pool.OriginStats) int { return o.Spares })},
+	{"spare_tunnels_made_total", counter, "Connections opened to wait for a tunnel.", origin, spare(func(o *pool.OriginStats) uint64 { return o.SparesMade })},
+	{"spare_tunnels_used_total", counter, "Of these, those that a tunnel got.", origin, spare(func(o *pool.OriginStats) uint64 { return o.SparesUsed })},
+	{"spare_tunnels_unused_total", counter, "Of these, those that were closed without.", origin, spare(func(o *pool.OriginStats) uint64 { return o.SparesUnused })},
 	{"learned_idle_limit_seconds", gauge, "After how long the upstream was seen to close idle connections; 0: not known.", origin, each(func(o *pool.OriginStats) float64 { return o.IdleLimit.Seconds() })},
 
 	// All upstreams together.
@@ -60,6 +64,7 @@ var metrics = []metric{
 	{"requests_refused_total", counter, "Requests that were malformed or not allowed.", nil, one(func(f *figures) uint64 { return f.proxy.Refused })},
 	{"retries_total", counter, "Requests sent a second time on a fresh connection.", nil, one(func(f *figures) uint64 { return f.proxy.Retries })},
 	{"error_answers_total", counter, "Answers that carpool made itself because something was wrong, by error type of RFC 9209.", labels{"error"}, byError},
+	{"next_hop_failures_total", counter, "Requests and tunnels that the next hop (CARPOOL_NEXT_PROXY) has kept from going on, by error type of RFC 9209. There is none without a next hop, and none of a type that did not occur.", labels{"error"}, byHopError},
 	{"policy_refusals_total", counter, "Requests, and addresses about to be dialled, that a rule on where requests may go has refused (action: refused), or would have if CARPOOL_POLICY were enforce (action: reported).", labels{"rule", "action"}, byRule},
 
 	// Carpool itself.
@@ -131,6 +136,17 @@ func warm[N number](value func(*pool.OriginStats) N) func(*figures, *sink) {
 	}
 }
 
+// spare is a metric with a value for each origin that has had spare tunnels.
+func spare[N number](value func(*pool.OriginStats) N) func(*figures, *sink) {
+	return func(f *figures, out *sink) {
+		for i := range f.pool.Origins {
+			if o := &f.pool.Origins[i]; o.SparesMade > 0 {
+				out.put(float64(value(o)), o.Origin)
+			}
+		}
+	}
+}
+
 // sockets is a metric of the pod's sockets, where the system tells of them.
 func sockets(value func(bypass.Sockets) int) func(*figures, *sink) {
 	return func(f *figures, out *sink) {
@@ -171,6 +187,12 @@ func byReason(f *figures, out *sink) {
 
 func byError(f *figures, out *sink) {
 	for kind, n := range f.proxy.Errors {
+		out.put(float64(n), kind)
+	}
+}
+
+func byHopError(f *figures, out *sink) {
+	for kind, n := range f.proxy.HopErrors {
 		out.put(float64(n), kind)
 	}
 }

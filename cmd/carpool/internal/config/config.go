@@ -107,6 +107,9 @@ type Config struct {
 	// TunnelIdleTimeout is the longest silence in a tunnel or an upgraded connection that is open both ways; 0 is no limit.
 	TunnelIdleTimeout time.Duration `envconfig:"TUNNEL_IDLE_TIMEOUT" default:"0" help:"Longest silence in a tunnel or an upgraded connection that is open both ways. Then both sides are closed. 0: no limit, so that quiet WebSockets live."`
 
+	// SpareTunnels is how many connections to one place wait for the next tunnel, at most; 0 is none.
+	SpareTunnels int `envconfig:"SPARE_TUNNELS" default:"0" help:"Connections that wait for the next CONNECT to a host and port to which tunnels were opened lately, at most. They save a tunnel DNS and TCP. Those that none takes end after 15 seconds. 0: none."`
+
 	// MaxHeaderBytes is from 1KiB to 1MiB: the largest head, of a request as of a response.
 	MaxHeaderBytes Bytes `envconfig:"MAX_HEADER_BYTES" default:"64KiB" help:"Largest head of a request or a response, from 1KiB to 1MiB."`
 
@@ -137,6 +140,15 @@ type Config struct {
 
 	// Policy says what becomes of what ALLOW_HOSTS, DENY_HOSTS, DENY_CIDRS and CONNECT_PORTS refuse; it changes nothing of what is refused by default.
 	Policy Policy `envconfig:"POLICY" default:"enforce" help:"What becomes of requests that ALLOW_HOSTS, DENY_HOSTS, DENY_CIDRS or CONNECT_PORTS refuse: enforce answers 403, report lets them through, counts and logs them. What carpool refuses by default stays refused."`
+
+	// NextProxy is the proxy that everything goes out through but what NextNoProxy has; the zero value is none.
+	NextProxy NextProxy `envconfig:"NEXT_PROXY" help:"Proxy that requests and tunnels go out through, such as http://proxy.corp:8080, or https:// if it is spoken to in TLS. There is no way round it: what it does not do fails. User and password belong into NEXT_PROXY_AUTH_FILE. Empty: none."`
+
+	// NextNoProxy is what goes out without NextProxy.
+	NextNoProxy NoProxy `envconfig:"NEXT_NO_PROXY" default:".svc,.cluster.local" help:"What goes out without NEXT_PROXY: host names with all names below them, .suffixes, IP addresses and ranges of them, such as .svc,.cluster.local,corp.example,10.0.0.0/8. Ranges are for addresses in URLs: no name is looked up for them. Names without a dot, localhost and loopback addresses never go there."`
+
+	// NextProxyAuthFile is the path of a file with user:password; empty is none. Load does not open it.
+	NextProxyAuthFile string `envconfig:"NEXT_PROXY_AUTH_FILE" help:"File with user:password for NEXT_PROXY, from a mounted Secret, say. carpool reads it again when it changes. Empty: none."`
 
 	// Via says whether Via is sent, to upstreams and to clients.
 	Via bool `envconfig:"VIA" default:"false" help:"Send Via to upstreams and clients. Some upstreams, such as nginx, do not compress for requests that have it."`
@@ -184,6 +196,16 @@ var rules = []rule{
 		with: "LISTEN",
 		ok:   func(c *Config) bool { return !overlap(c.Listen, c.AdminListen) },
 		want: "another port than that of CARPOOL_LISTEN, e.g. 127.0.0.1:3128 for the proxy and :9128 here",
+	}, {
+		name: "NEXT_PROXY",
+		with: "LISTEN",
+		ok:   func(c *Config) bool { return !c.NextProxy.leadsTo(c.Listen) },
+		want: "another proxy than carpool itself, which listens there (CARPOOL_LISTEN)",
+	}, {
+		name: "NEXT_PROXY",
+		with: "ADMIN_LISTEN",
+		ok:   func(c *Config) bool { return !c.NextProxy.leadsTo(c.AdminListen) },
+		want: "a proxy, not carpool's own CARPOOL_ADMIN_LISTEN",
 	}, {
 		name: "IDLE_TIMEOUT",
 		ok:   func(c *Config) bool { return c.IdleTimeout > 0 },

@@ -45,6 +45,7 @@ func defaults() config.Config {
 		ClientHeaderTimeout: 10 * time.Second,
 		MaxHeaderBytes:      64 * config.KiB,
 		BypassPorts:         config.PortsOrOff{80, 8080},
+		NextNoProxy:         config.NoProxy{Hosts: config.Hosts{{Name: "svc", Below: true}, {Name: "cluster.local", Below: true}}},
 		Policy:              config.PolicyEnforce,
 		DrainTimeout:        25 * time.Second,
 
@@ -104,6 +105,14 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"DRAIN_DELAY":             {"25s", func(c *config.Config) { c.DrainDelay = 25 * time.Second }},
 		"DRAIN_TIMEOUT":           {"0", func(c *config.Config) { c.DrainTimeout = 0 }},
 
+		"NEXT_PROXY": {"https://Proxy.corp/", func(c *config.Config) {
+			c.NextProxy = config.NextProxy{TLS: true, Host: "proxy.corp", Port: 443}
+		}},
+		"NEXT_NO_PROXY": {"a.test,10.0.0.0/8", func(c *config.Config) {
+			c.NextNoProxy = config.NoProxy{Hosts: config.Hosts{{Name: "a.test"}}, Ranges: config.CIDRs{netip.MustParsePrefix("10.0.0.0/8")}}
+		}},
+		"NEXT_PROXY_AUTH_FILE": {"/next/auth", func(c *config.Config) { c.NextProxyAuthFile = "/next/auth" }},
+
 		"DNS_TIMEOUT": {"3s", func(c *config.Config) { c.DNSTimeout = 3 * time.Second }},
 		"DNS_MIN_TTL": {"1s", func(c *config.Config) { c.DNSMinTTL = time.Second }},
 		"DNS_MAX_TTL": {"1h", func(c *config.Config) { c.DNSMaxTTL = time.Hour }},
@@ -114,6 +123,7 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		}},
 		"CACHE_DIR":                  {"/cache", func(c *config.Config) { c.CacheDir = "/cache" }},
 		"CONNECT_TUNNEL_PORTS":       {"8080", func(c *config.Config) { c.ConnectTunnelPorts = config.Ports{8080} }},
+		"SPARE_TUNNELS":              {"2", func(c *config.Config) { c.SpareTunnels = 2 }},
 		"TUNNEL_IDLE_TIMEOUT":        {"1h", func(c *config.Config) { c.TunnelIdleTimeout = time.Hour }},
 		"TUNNEL_HALF_CLOSED_TIMEOUT": {"90s", func(c *config.Config) { c.TunnelHalfClosedTimeout = 90 * time.Second }},
 	}
@@ -307,7 +317,7 @@ func TestNoErrorPrintsMoreThan64BytesOfAValueOrALineBreak(t *testing.T) {
 		for _, value := range []string{secret, "line\r\nbreak\x1b[31m\xff" + secret} {
 			_, _, err := config.Load([]string{s.Name + "=" + value})
 			if err == nil {
-				if s.Name != "CARPOOL_CA_FILE" && s.Name != "CARPOOL_RESOLV_CONF" {
+				if s.Name != "CARPOOL_CA_FILE" && s.Name != "CARPOOL_RESOLV_CONF" && s.Name != "CARPOOL_NEXT_PROXY_AUTH_FILE" {
 					t.Errorf("%s takes %q", s.Name, value)
 				}
 				continue

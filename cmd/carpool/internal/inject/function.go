@@ -192,69 +192,38 @@ func (o Options) configured(config *yaml.Node) (Options, error) {
 	if err != nil || data == nil {
 		return o, err
 	}
-	var errs []error
-	fail := func(key string, err error) {
-		if err != nil {
-			errs = append(errs, fmt.Errorf("functionConfig: %s: %w", key, err))
-		}
-	}
 	o.Settings = maps.Clone(o.Settings)
-	for i := 0; i+1 < len(data.Content); i += 2 {
-		key, value := data.Content[i].Value, data.Content[i+1].Value
-		fail(key, o.configure(key, value))
+	var errs []error
+	for _, e := range entriesOf(data) {
+		errs = append(errs, o.configure(e.first.Value, e.value.Value))
 	}
-	unknown, err := o.check()
-	if err != nil {
-		errs = append(errs, fmt.Errorf("functionConfig: %w", err))
+	if err := errors.Join(append(errs, o.check())...); err != nil {
+		return o, fmt.Errorf("functionConfig: %s", strings.ReplaceAll(err.Error(), "\n", "\nfunctionConfig: "))
 	}
-	for _, u := range unknown {
-		errs = append(errs, fmt.Errorf("functionConfig: %w", u))
-	}
-	return o, errors.Join(errs...)
+	return o, nil
 }
 
 // configure sets the option of one key.
 func (o *Options) configure(key, value string) error {
-	flags := map[string]*bool{"plain": &o.Plain, "strict": &o.Strict}
-	if flag := flags[key]; flag != nil {
-		*flag = value == "true"
-		return want(value == "true" || value == "false", "true or false", value)
-	}
-	if key == "settings" {
-		return o.addSettings(value)
-	}
-	at := slices.IndexFunc(options, func(opt option) bool { return camelCase(opt.name) == key })
-	if at < 0 {
-		return errors.New("there is no such option: carpool inject -h names them")
-	}
-	return options[at].set(o, value)
-}
-
-// addSettings reads lines of the form NAME=value. Empty ones do not count, nor
-// do those that begin with #.
-func (o *Options) addSettings(lines string) error {
-	for line := range strings.Lines(lines) {
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' {
-			continue
+	var err error
+	switch at := slices.IndexFunc(options, func(opt option) bool { return opt.key() == key }); {
+	case at >= 0:
+		err = options[at].set(o, value)
+	case key == "settings":
+		settings, errs := lines(value)
+		for _, s := range settings {
+			o.Settings[s.name] = s.value
 		}
-		name, value, ok := strings.Cut(line, "=")
-		if name = strings.TrimSpace(name); !ok || name == "" {
-			return fmt.Errorf("want lines such as IDLE_TIMEOUT=30s, not %q", line)
-		}
-		o.Settings[name] = strings.TrimSpace(value)
+		return errors.Join(errs...)
+	case key == "plain":
+		o.Plain, err = value == "true", want(value == "true" || value == "false", "true or false", value)
+	case key == "strict":
+		o.Strict, err = value == "true", want(value == "true" || value == "false", "true or false", value)
+	default:
+		err = errors.New("there is no such option: carpool inject -h names them")
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
 	}
 	return nil
-}
-
-// camelCase returns a name such as cpu-request as keys have it: cpuRequest.
-func camelCase(name string) string {
-	var b strings.Builder
-	for i, word := range strings.Split(name, "-") {
-		if i > 0 {
-			word = strings.ToUpper(word[:1]) + word[1:]
-		}
-		b.WriteString(word)
-	}
-	return b.String()
 }

@@ -147,7 +147,7 @@ func TestTheFunctionSaysAllThatIsWrong(t *testing.T) {
 	for config, want := range map[string][]string{
 		"    cpuRequest: much\n    plain: perhaps\n": {"functionConfig: cpuRequest: want a quantity", "functionConfig: plain: want true or false"},
 		"    cpu-request: 10m\n":                     {"functionConfig: cpu-request: there is no such option"},
-		"    settings: IDLE_TIMEOUT\n":               {"want lines such as IDLE_TIMEOUT=30s"},
+		"    settings: IDLE_TIMEOUT\n":               {"want NAME=VALUE"},
 		"    settings: IDLE_TIMEOUT=soon\n":          {"CARPOOL_IDLE_TIMEOUT"},
 		"    settings: IDEL_TIMEOUT=20s\n":           {"did you mean"},
 		"  - a\n":                                    {"data is not a mapping"},
