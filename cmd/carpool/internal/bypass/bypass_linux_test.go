@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/carpooltest/netns"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/sockdiag"
 	"github.com/carpoolproxy/carpool/internal/testkit"
 )
@@ -20,7 +21,7 @@ import (
 // namespace runs the test in a network namespace of its own, as a pod has one, and reports whether this is there.
 func namespace(t *testing.T) bool {
 	t.Helper()
-	return testkit.Namespace(t)
+	return netns.Own(t)
 }
 
 // peer is another process of the pod, which does nothing but have these sockets open. They are its alone then.

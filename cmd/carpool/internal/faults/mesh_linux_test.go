@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/carpooltest"
-	"github.com/carpoolproxy/carpool/internal/testkit"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/carpooltest/netns"
 )
 
 // A mesh stands for the proxy that a service mesh puts between a pod and the network. It takes what the kernel redirects
@@ -101,7 +101,7 @@ func TestBesideAMeshThatCapturesOutboundConnections(t *testing.T) {
 	if err != nil {
 		t.Skip("iptables is not installed")
 	}
-	if !testkit.Namespace(t) {
+	if !netns.Own(t) {
 		return
 	}
 	m := newMesh(t)

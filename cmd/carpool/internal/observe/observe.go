@@ -24,7 +24,7 @@ const usage = `Usage:
 
 It looks at the connections of the pod or machine it runs in for a while, and says what carpool would save. It needs no
 privilege and no carpool in the pod:
-  kubectl debug -it POD --image=IMAGE --target=CONTAINER -- carpool observe
+  kubectl debug -it POD --image=IMAGE --target=CONTAINER -- /usr/local/bin/carpool observe
 
   --for DURATION  how long to look (default 60s); Ctrl-C ends it early
   --ports PORTS   the ports of plain HTTP; without it all are taken for that which are not known for something else

@@ -83,8 +83,8 @@ func TestTheReportSaysWhatThereIsToGain(t *testing.T) {
 		report Report
 		holds  []string
 	}{
-		"gain": {example(), []string{"about 11,915 handshakes a minute, and about 6.0 seconds of waiting", "an estimate", "not HTTP, by its port",
-			"0.50 ms", "Node.js runs here (process 7)", "NODE_OPTIONS=--require=", `annotation carpoolproxy.github.io/preload: "true" does it`}},
+		"gain": {example(), []string{"about 11,915 handshakes a minute, and about 6.0 s of waiting", "an estimate", "not HTTP, by its port",
+			"0.5 ms", "Node.js runs here (process 7)", "NODE_OPTIONS=--require=", `annotation carpoolproxy.github.io/preload: "true" does it`}},
 		"kept":   {kept, []string{"Nothing to gain: the app keeps its connections", "No process of a known runtime can be seen", "--target=CONTAINER"}},
 		"quiet":  {quiet, []string{"Nothing is known", "Something listens on port 3128 already", "by the kernel's count none was missed"}},
 		"scaled": {scaled, []string{"4,321 more were opened", "in proportion"}},

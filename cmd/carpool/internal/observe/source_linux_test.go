@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/carpooltest/netns"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/sockdiag"
 	"github.com/carpoolproxy/carpool/internal/testkit"
 )
@@ -85,7 +86,7 @@ func (l *looked) look() (view, error) {
 // TestAKnownLoadIsCounted has real sockets: 400 connections that the client closes, 300 that a server does.
 func TestAKnownLoadIsCounted(t *testing.T) {
 	t.Parallel()
-	if !testkit.Namespace(t) {
+	if !netns.Own(t) {
 		return
 	}
 	serve(t, "10.1.0.2:80", false)
@@ -137,7 +138,7 @@ func TestAKnownLoadIsCounted(t *testing.T) {
 
 func TestObserveAsACommand(t *testing.T) {
 	t.Parallel()
-	if !testkit.Namespace(t) {
+	if !netns.Own(t) {
 		return
 	}
 	var stdout, stderr bytes.Buffer

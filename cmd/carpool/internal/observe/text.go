@@ -56,7 +56,7 @@ func (r Report) table(b *bytes.Buffer) {
 		}
 		trip, waiting := "-", "-"
 		if d.RoundTrip > 0 {
-			trip, waiting = fmt.Sprintf("%.2f ms", d.RoundTrip), fmt.Sprintf("about %.1f s", d.Waiting/1000)
+			trip, waiting = timeOf(d.RoundTrip), "about "+timeOf(d.Waiting)
 		}
 		fmt.Fprintf(w, "%v\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t\n", d.Address, thousands(d.Opened), d.TimeWait, d.AtOnce,
 			thousands(d.WouldOpen), thousands(d.Saved), trip, waiting)
@@ -80,8 +80,8 @@ func (r Report) verdict(b *bytes.Buffer) {
 	case gain:
 		fmt.Fprintf(b, "carpool would save about %s handshakes a minute", thousands(r.Saved))
 		if r.WaitingSaved > 0 {
-			fmt.Fprintf(b, ", and about %.1f seconds of waiting in them.\n"+
-				"The waiting is an estimate: a round trip for each handshake. Name look-ups and TLS come on top", r.WaitingSaved/1000)
+			fmt.Fprintf(b, ", and about %s of waiting in them.\n"+
+				"The waiting is an estimate: a round trip for each handshake. Name look-ups and TLS come on top", timeOf(r.WaitingSaved))
 		}
 		fmt.Fprintln(b, ".\nEach connection is taken for one request to a server that keeps connections open; one that does not leaves less.")
 	case nothing:
@@ -130,6 +130,17 @@ func (r Report) runtimes(b *bytes.Buffer) {
 			fmt.Fprintf(b, "  In Kubernetes the annotation %s does it.\n", p.Annotation)
 		}
 	}
+}
+
+// timeOf writes milliseconds.
+func timeOf(ms float64) string {
+	switch {
+	case ms >= 1000:
+		return fmt.Sprintf("%.1f s", ms/1000)
+	case ms >= 10:
+		return fmt.Sprintf("%.0f ms", ms)
+	}
+	return fmt.Sprintf("%.2g ms", ms)
 }
 
 // thousands writes a number without a fraction, and with commas.

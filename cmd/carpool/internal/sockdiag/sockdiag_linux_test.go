@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/carpooltest/netns"
 	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
@@ -87,7 +88,7 @@ func FuzzParse(f *testing.F) {
 
 func TestTheEndOfEachConnectionIsTold(t *testing.T) {
 	t.Parallel()
-	if !testkit.Namespace(t) {
+	if !netns.Own(t) {
 		return
 	}
 	w, err := NewWatch()

@@ -1,4 +1,4 @@
-package testkit
+package netns
 
 import (
 	"errors"
@@ -10,14 +10,16 @@ import (
 	"syscall"
 	"testing"
 	"unsafe"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 const inNamespace = "CARPOOL_TEST_IN_NAMESPACE"
 
-// Namespace runs the test in a network namespace of its own, as a pod has one, and reports whether this is there: what
+// Own runs the test in a network namespace of its own, as a pod has one, and reports whether this is there: what
 // other programs do does not change counts then, and the loopback device has addresses that are not loopback's,
 // 10.1.0.1, 10.1.0.2, fd00::1 and fd00::2. It skips the test where none can be made.
-func Namespace(t *testing.T) bool {
+func Own(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(inNamespace) != "" {
 		setUp(t)
@@ -73,7 +75,7 @@ func setUp(t *testing.T) {
 				device int32
 			}{a.As16(), 128, int32(loopback.Index)}
 			control(t, syscall.AF_INET6, syscall.SIOCSIFADDR, unsafe.Pointer(&v6))
-			Eventually(t, "the address can be used", func() bool {
+			testkit.Eventually(t, "the address can be used", func() bool {
 				l, err := net.Listen("tcp", netip.AddrPortFrom(a, 0).String())
 				if err == nil {
 					_ = l.Close()
