@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy/http1"
@@ -82,12 +83,32 @@ func splitAuthority(a []byte) (host []byte, port uint16, err *problem) {
 type Lane struct {
 	fixed  *target   // of all requests, but for the path
 	inside *pool.Key // they come in a tunnel to this origin, which fixed is, too: Host has to name it
+	tally  *tally    // of a lane to one origin
+}
+
+// tally counts what comes in on a lane, for all listeners that serve it.
+type tally struct {
+	origin   pool.Key
+	requests atomic.Uint64
+}
+
+// count counts a request that is well-formed.
+func (l Lane) count() {
+	if l.tally != nil {
+		l.tally.requests.Add(1)
+	}
 }
 
 // LaneTo returns the lane of which all requests go to one origin. Their targets are
 // in origin-form, as for any web server; one in absolute-form has to name that
 // origin (RFC 9112 section 3.2.2). Host is rewritten to it. There are no tunnels.
+// Several listeners may serve one lane (see Stats.Lanes).
 func LaneTo(origin pool.Key) Lane {
+	return Lane{fixed: fixedTo(origin), tally: &tally{origin: origin}}
+}
+
+// fixedTo is the target, but for the path, of requests to one origin.
+func fixedTo(origin pool.Key) *target {
 	t := &target{tls: origin.TLS, scheme: []byte("http://")}
 	port := uint16(80)
 	if origin.TLS {
@@ -97,7 +118,7 @@ func LaneTo(origin pool.Key) Lane {
 	if origin.Port == port { // RFC 9110 section 4.2.3
 		t.authority = t.authority[:bytes.LastIndexByte(t.authority, ':')]
 	}
-	return Lane{fixed: t}
+	return t
 }
 
 // within returns the lane of what is said inside a CONNECT in plain HTTP. Its origin
@@ -105,9 +126,7 @@ func LaneTo(origin pool.Key) Lane {
 // refused (RFC 9112 section 3.2.2). It is spoken to without TLS, whatever its port.
 // There are no tunnels in the tunnel.
 func within(origin pool.Key) Lane {
-	l := LaneTo(origin)
-	l.inside = &origin
-	return l
+	return Lane{fixed: fixedTo(origin), inside: &origin}
 }
 
 // noTunnel is what is wrong with a CONNECT on this lane, nil if nothing is.

@@ -93,6 +93,7 @@ type Proxy struct {
 // acceptLoop is one Serve.
 type acceptLoop struct {
 	listener *sock.Listener
+	lane     Lane
 	turned   atomic.Int64 // when it last turned, by the sweeper's clock; accepting while it waits for a client
 }
 
@@ -112,6 +113,19 @@ type Stats struct {
 	Rules []RuleStats
 	// MaxClients is the limit on client connections; 0 is none.
 	MaxClients int
+	// Lanes are the figures of those that lead to one origin (LaneTo), in the order in
+	// which their listeners came.
+	Lanes []LaneStats
+}
+
+// LaneStats are the figures of a lane to one origin.
+type LaneStats struct {
+	// Port is that of the lane's first listener.
+	Port uint16
+	// Origin is where it leads, as scheme://host:port.
+	Origin string
+	// Requests counts those that went on to the origin.
+	Requests uint64
 }
 
 const defaultMaxHeaderBytes = 64 << 10
@@ -156,7 +170,7 @@ func (p *Proxy) Serve(l *sock.Listener, lane Lane) error {
 		_ = l.Close()
 		return ErrClosed
 	}
-	loop := &acceptLoop{listener: l}
+	loop := &acceptLoop{listener: l, lane: lane}
 	loops := append(slices.Clone(*p.loops.Load()), loop)
 	p.loops.Store(&loops)
 	p.work.Add(1)
@@ -262,8 +276,23 @@ func (p *Proxy) Stats() Stats {
 	return Stats{
 		Clients: clients, InFlight: int(p.inFlight.Load()), Tunnels: int(p.tunnels.Load()),
 		Accepted: accepted, Refused: p.refused.Load(), Retries: p.retries.Load(), Panics: p.panics.Load(),
-		Errors: kinds, Rules: p.cfg.Egress.Stats(), MaxClients: p.cfg.MaxClients,
+		Errors: kinds, Rules: p.cfg.Egress.Stats(), MaxClients: p.cfg.MaxClients, Lanes: p.laneStats(),
 	}
+}
+
+// laneStats returns the figures of the lanes to one origin.
+func (p *Proxy) laneStats() (all []LaneStats) {
+	told := map[*tally]bool{nil: true}
+	for _, loop := range *p.loops.Load() {
+		t := loop.lane.tally
+		if told[t] {
+			continue
+		}
+		told[t] = true
+		port := loop.listener.Addr().(*net.TCPAddr).Port
+		all = append(all, LaneStats{uint16(port), t.origin.String(), t.requests.Load()})
+	}
+	return all
 }
 
 // Drain makes every answer from now on the last of its connection. Everything

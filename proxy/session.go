@@ -156,6 +156,7 @@ func (s *session) find(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	s.lane.count()
 	x.origin = o
 	x.buildRequest(t)
 	return nil

@@ -60,6 +60,8 @@ var metrics = []metric{
 	{"error_answers_total", counter, "Answers that carpool made itself because something was wrong, by error type of RFC 9209.", labels{"error"}, byError},
 	{"policy_refusals_total", counter, "Requests, and addresses about to be dialled, that a rule on where requests may go has refused (action: refused), or would have if CARPOOL_POLICY were enforce (action: reported).", labels{"rule", "action"}, byRule},
 
+	{"local_port_requests_total", counter, "Requests that came on a port of CARPOOL_LOCAL_PORTS and went on to its upstream.", labels{"port"}, byLane},
+
 	// Carpool itself.
 	{"panics_total", counter, "Faults of carpool's own that were contained; each cost one connection at most.", nil, one(func(f *figures) uint64 { return f.proxy.Panics + f.pool.Panics })},
 	{"log_lines_dropped_total", counter, "Log lines that were not written: unread, because stderr was not read in time; flood, because there were many of the kind.", labels{"reason"}, byLoss},
@@ -177,6 +179,12 @@ func byRule(f *figures, out *sink) {
 	for _, r := range f.proxy.Rules {
 		out.put(float64(r.Refused), r.Rule, "refused")
 		out.put(float64(r.Reported), r.Rule, "reported")
+	}
+}
+
+func byLane(f *figures, out *sink) {
+	for _, l := range f.proxy.Lanes {
+		out.put(float64(l.Requests), strconv.Itoa(int(l.Port)))
 	}
 }
 

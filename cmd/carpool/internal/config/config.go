@@ -25,6 +25,9 @@ type Config struct {
 	// AdminListen is the address of health, metrics and the status page, in the form of Listen, and never the same.
 	AdminListen string `envconfig:"ADMIN_LISTEN" default:":9128" help:"Address and port of /healthz, /readyz, /metrics and the status page. The kubelet must reach it, so it is not on loopback."`
 
+	// LocalPorts are ports of loopback, none of them Listen's or AdminListen's, that lead to one upstream each; nil is none.
+	LocalPorts LocalPorts `envconfig:"LOCAL_PORTS" help:"Ports of loopback that lead to one upstream each, such as 9001=https://api.partner.example,9002=http://orders:8080. A client that is given http://127.0.0.1:9001 for a base URL needs to know nothing of proxies or TLS. Empty: none."`
+
 	// LogLevel is the least severe level that is logged.
 	LogLevel zapcore.Level `envconfig:"LOG_LEVEL" default:"info" help:"Least severe level that is logged: debug, info, warn or error."`
 
@@ -184,6 +187,10 @@ var rules = []rule{
 		with: "LISTEN",
 		ok:   func(c *Config) bool { return !overlap(c.Listen, c.AdminListen) },
 		want: "another port than that of CARPOOL_LISTEN, e.g. 127.0.0.1:3128 for the proxy and :9128 here",
+	}, {
+		name: "LOCAL_PORTS",
+		ok:   func(c *Config) bool { return c.LocalPorts.clear(c.Listen) && c.LocalPorts.clear(c.AdminListen) },
+		want: "other ports than those of CARPOOL_LISTEN and CARPOOL_ADMIN_LISTEN, e.g. 9001=https://api.partner.example",
 	}, {
 		name: "IDLE_TIMEOUT",
 		ok:   func(c *Config) bool { return c.IdleTimeout > 0 },

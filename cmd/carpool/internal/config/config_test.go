@@ -112,6 +112,9 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"WARM": {"orders=4", func(c *config.Config) {
 			c.Warm = config.Warm{{Origin: config.Origin{Host: "orders", Port: 80}, Conns: 4}}
 		}},
+		"LOCAL_PORTS": {"9001=https://a", func(c *config.Config) {
+			c.LocalPorts = config.LocalPorts{{Port: 9001, Origin: config.Origin{TLS: true, Host: "a", Port: 443}}}
+		}},
 		"CACHE_DIR":                  {"/cache", func(c *config.Config) { c.CacheDir = "/cache" }},
 		"CONNECT_TUNNEL_PORTS":       {"8080", func(c *config.Config) { c.ConnectTunnelPorts = config.Ports{8080} }},
 		"TUNNEL_IDLE_TIMEOUT":        {"1h", func(c *config.Config) { c.TunnelIdleTimeout = time.Hour }},

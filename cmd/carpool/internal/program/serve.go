@@ -37,6 +37,7 @@ type sidecar struct {
 	proxy    *proxy.Proxy
 	admin    *admin.Server
 	listener *sock.Listener
+	local    []localPort // of LOCAL_PORTS
 	memory   *memory.Guard
 	hot      *hot.Memory
 	noReuse  policy.HostSet // of NO_REUSE_HOSTS
@@ -110,8 +111,9 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		Source: memory.Find("/"), SetGoLimit: setGoLimit, Relieve: s.relieve, Began: s.shedding, Ended: s.shed,
 	})
 	fault := func(what string, err error) { log.Error(what, zap.String("error", logs.Text(err.Error()))) }
-	own := []netip.AddrPort{addrPort(s.listener.Addr()), addrPort(s.admin.Addr())}
+	own := s.listensOn()
 	out := egress(cfg, own, log.Logger)
+	s.warnOfPorts(out)
 	s.noReuse = policy.NewHostSet(cfg.NoReuseHosts)
 	var hosts seen.Origins
 	upstreams, clients, admins := budget()
@@ -144,6 +146,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		Log: log, Errors: log.Logger, Seen: &hosts, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
 	})
 	go func() { _ = s.proxy.Serve(s.listener, proxy.Lane{}) }() // ends with proxy.Close
+	s.serveLocal()
 	return s, nil
 }
 
@@ -201,6 +204,7 @@ func (s *sidecar) close() {
 	if s.listener != nil {
 		_ = s.listener.Close()
 	}
+	s.closeLocal()
 	if s.pool != nil {
 		_ = s.pool.Close()
 	}
