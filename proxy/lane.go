@@ -210,15 +210,18 @@ func (l Lane) names(authority []byte) bool {
 type route struct {
 	upstreams Upstreams
 	egress    *Egress
+	originate Originate
 
 	origin    *pool.Origin // of the last request,
 	authority []byte       // which named it like this
 	tls       bool
 	let       *policy.Denied // what a rule had against it, although it was let through
+
+	name []byte // of the host looked up last
 }
 
 // forget makes r ready for another client.
-func (r *route) forget() { *r = route{authority: r.authority[:0]} }
+func (r *route) forget() { *r = route{authority: r.authority[:0], name: r.name[:0]} }
 
 // to returns the origin of a target. The error is a *problem, a *refusal or a
 // *policy.Denied.
@@ -239,16 +242,26 @@ func (r *route) to(t target) (*pool.Origin, error) {
 			port = 443
 		}
 	}
-	o, let, err := r.find(t.tls, host, port, false)
+	l, addr, err := r.lookup(t.tls, host, port)
 	if err != nil {
 		return nil, err
 	}
+	if !l.TLS {
+		l.Port, l.TLS = r.originate.port(l.Host, port)
+	}
+	let, err := r.mayAsk(l, addr, 0)
+	if err != nil {
+		return nil, err
+	}
+	o := r.upstreams.Origin(l)
 	r.origin, r.let = o, let
 	r.tls, r.authority = t.tls, append(r.authority[:0], t.authority...)
 	return o, nil
 }
 
-// tunnelTo returns the origin that a CONNECT names. The error is as that of to.
+// tunnelTo returns the origin that a CONNECT names. The error is as that of to. If
+// requests in the tunnel leave in TLS, it is judged as where these go: see
+// mayTunnel.
 func (r *route) tunnelTo(authority []byte) (*pool.Origin, error) {
 	host, port, bad := splitAuthority(authority)
 	switch {
@@ -257,42 +270,61 @@ func (r *route) tunnelTo(authority []byte) (*pool.Origin, error) {
 	case port == 0:
 		return nil, &problemAuthority
 	}
-	o, _, err := r.find(false, host, port, true)
-	return o, err
+	l, addr, err := r.lookup(false, host, port)
+	if err != nil {
+		return nil, err
+	}
+	asked := l
+	asked.Port, asked.TLS = r.originate.port(l.Host, port)
+	if _, err := r.mayAsk(asked, addr, port); err != nil {
+		return nil, err
+	}
+	return r.upstreams.Origin(l), nil
 }
 
-// find returns the origin at a host, if it may be asked for, and what a rule has
-// against it, if it is let through nevertheless.
-func (r *route) find(tls bool, host []byte, port uint16, connect bool) (_ *pool.Origin, let *policy.Denied, _ error) {
+// originates reports whether requests to an origin leave in TLS that name it in
+// plain HTTP.
+func (r *route) originates(k pool.Key) bool { return r.originate.Key(k) != k }
+
+// mayTunnel judges the tunnel that a CONNECT to an origin has become. That has been
+// done, unless tunnelTo has judged where requests in it would go.
+func (r *route) mayTunnel(k pool.Key) error {
+	if !r.originates(k) {
+		return nil
+	}
+	addr, _ := netip.ParseAddr(k.Host) // a name is no address
+	_, err := r.mayAsk(pool.Lookup{Host: []byte(k.Host), Port: k.Port}, addr, k.Port)
+	return err
+}
+
+// lookup returns what an origin at a host is found by, until the next call, and the
+// host's address if it is one.
+func (r *route) lookup(tls bool, host []byte, port uint16) (pool.Lookup, netip.Addr, error) {
 	addr, err := policy.Host(host)
 	if err != nil {
-		return nil, nil, err
+		return pool.Lookup{}, addr, err
 	}
-	var buf [256]byte
-	name := buf[:0]
 	if addr.IsValid() {
-		name = addr.AppendTo(name)
+		r.name = addr.AppendTo(r.name[:0])
 	} else {
-		name = appendLower(name, host)
+		r.name = appendLower(r.name[:0], host)
 	}
-	l := pool.Lookup{TLS: tls, Host: name, Port: port}
-	if let, err = r.mayAsk(l, addr, connect); err != nil {
-		return nil, nil, err
-	}
-	return r.upstreams.Origin(l), let, nil
+	return pool.Lookup{TLS: tls, Host: r.name, Port: port}, addr, nil
 }
 
-// mayAsk asks Egress, and reports what it lets through.
-func (r *route) mayAsk(l pool.Lookup, addr netip.Addr, connect bool) (let *policy.Denied, _ error) {
+// mayAsk asks Egress whether an origin may be asked for, and reports what it lets
+// through although a rule has something against it. connect is the port that a
+// CONNECT names, 0 for a request.
+func (r *route) mayAsk(l pool.Lookup, addr netip.Addr, connect uint16) (let *policy.Denied, _ error) {
 	let, denied := r.egress.host(l.Host, addr, l.Port)
-	if denied == nil && let == nil && connect {
-		let, denied = r.egress.connectPort(l.Port)
+	if denied == nil && let == nil && connect != 0 {
+		let, denied = r.egress.connectPort(connect)
 	}
 	switch {
 	case denied != nil:
-		return nil, refused(denied, targetOf(l, connect))
+		return nil, refused(denied, targetOf(l, connect != 0))
 	case let != nil:
-		r.egress.report(let, targetOf(l, connect))
+		r.egress.report(let, targetOf(l, connect != 0))
 	}
 	return let, nil
 }

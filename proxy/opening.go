@@ -35,6 +35,9 @@ func (s *session) open(x *exchange, closed bool) step {
 	s.p.tunnels.Add(1)
 	defer s.p.tunnels.Add(-1) // after a panic too
 	o := &opening{s: s, x: x}
+	if !closed && s.route.originates(x.origin.Key()) {
+		return o.await()
+	}
 	lease, p := o.borrow(closed || x.origin.Opaque())
 	if p != nil {
 		return s.tell(x, x.unlent(p))
@@ -45,11 +48,7 @@ func (s *session) open(x *exchange, closed bool) step {
 	case lease.Carried():
 		s.reins.letGo()
 		lease.Return()
-		if _, err := s.client.stream.Write(established); err != nil {
-			return closing
-		}
-		s.client.unheard = true
-		return o.enter()
+		return o.await()
 	case closed:
 		return s.join(x, established)
 	}
@@ -84,6 +83,16 @@ func (o *opening) borrow(virgin bool) (*pool.Lease, *problem) {
 		return nil, dialProblem(err)
 	}
 	return lease, nil
+}
+
+// await answers that there is a tunnel, and lets the client speak first.
+func (o *opening) await() step {
+	o.x.status = 200
+	if _, err := o.s.client.stream.Write(o.x.established()); err != nil {
+		return closing
+	}
+	o.s.client.unheard = true
+	return o.enter()
 }
 
 // enter makes the session go on with the requests in the tunnel.
@@ -184,19 +193,29 @@ func (f *firstWord) Fill(b *sock.Buffer) error {
 func (o *opening) late(err error) step {
 	s, x := o.s, o.x
 	x.connect = true
-	x.origin, _ = s.route.to(*s.lane.fixed) // it was found before
+	k := s.lane.inside
+	x.origin = s.p.cfg.Upstreams.Origin(pool.Lookup{Host: []byte(k.Host), Port: k.Port})
 	if err != nil && !isEnd(err) || !s.reins.resume() {
 		return closing
+	}
+	if err := s.route.mayTunnel(*k); err != nil {
+		s.p.refused.Add(1)
+		return o.giveUp(asProblem(err))
 	}
 	s.p.tunnels.Add(1)
 	defer s.p.tunnels.Add(-1)
 	x.origin.SetOpaque(true)
 	x.status = 200
 	if _, p := o.borrow(true); p != nil {
-		s.client.abort = true
-		s.p.errors[p.kind].Add(1)
-		s.p.log(x, p.status, p.kind, p.text)
-		return closing
+		return o.giveUp(p)
 	}
 	return s.join(x, nil)
+}
+
+// giveUp cuts off a client that was told that there is a tunnel.
+func (o *opening) giveUp(p *problem) step {
+	o.s.client.abort = true
+	o.s.p.errors[p.kind].Add(1)
+	o.s.p.log(o.x, p.status, p.kind, p.text)
+	return closing
 }

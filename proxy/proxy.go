@@ -47,6 +47,9 @@ type Config struct {
 	// Egress says which hosts and ports may be asked for; nil has no rule on them.
 	// Its CheckAddr is for the pool.
 	Egress *Egress
+	// Originate says which origins are spoken to in TLS that requests name in plain
+	// HTTP.
+	Originate Originate
 	// Admit, if not nil, says whether there is memory for one more exchange or
 	// tunnel, with which so many are open. It is asked for every one.
 	Admit func(open int64) bool

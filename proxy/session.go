@@ -24,7 +24,8 @@ var sessions = sync.Pool{New: func() any { return new(session) }}
 
 func (p *Proxy) newSession(lane Lane) *session {
 	s := sessions.Get().(*session)
-	s.p, s.lane, s.route.upstreams, s.route.egress = p, lane, p.cfg.Upstreams, p.cfg.Egress
+	s.p, s.lane = p, lane
+	s.route.upstreams, s.route.egress, s.route.originate = p.cfg.Upstreams, p.cfg.Egress, p.cfg.Originate
 	s.client.begin(&p.cfg)
 	if s.reins.run == nil {
 		s.reins.conn, s.reins.ticket, s.reins.run = &s.client.conn, &s.ticket, s.serve

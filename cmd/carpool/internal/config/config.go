@@ -116,6 +116,10 @@ type Config struct {
 	// CAFile is the path of a PEM file; empty is none. Load does not open it.
 	CAFile string `envconfig:"CA_FILE" help:"PEM file of certificate authorities that carpool trusts for https upstreams, besides the system's. Empty: none."`
 
+	// TLSOriginate are the hosts that requests reach in TLS that name them in plain HTTP; nil is none. An entry without a
+	// port is for port 80 alone.
+	TLSOriginate Hosts `envconfig:"TLS_ORIGINATE" help:"Hosts that http:// requests reach in https, verified, such as api.example.com,.partner.example,legacy:8443. Without a port an entry stands for port 80, which becomes 443; a port that is given stays. Empty: none."`
+
 	// AllowHosts are the only hosts that may be asked for, besides the addresses in AllowCIDRs; nil is any.
 	AllowHosts Hosts `envconfig:"ALLOW_HOSTS" help:"The only hosts that requests and tunnels may go to, such as orders,.example.com,10.0.0.7:8080, besides the addresses in ALLOW_CIDRS. A .suffix stands for every name below it. Empty: any."`
 

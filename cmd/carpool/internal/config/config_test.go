@@ -112,6 +112,7 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"WARM": {"orders=4", func(c *config.Config) {
 			c.Warm = config.Warm{{Origin: config.Origin{Host: "orders", Port: 80}, Conns: 4}}
 		}},
+		"TLS_ORIGINATE": {"a:8443", func(c *config.Config) { c.TLSOriginate = config.Hosts{{Name: "a", Port: 8443}} }},
 		"LOCAL_PORTS": {"9001=https://a", func(c *config.Config) {
 			c.LocalPorts = config.LocalPorts{{Port: 9001, Origin: config.Origin{TLS: true, Host: "a", Port: 443}}}
 		}},

@@ -68,7 +68,7 @@ func (s *sidecar) listensOn() []netip.AddrPort {
 // warnOfPorts says so if a rule refuses where a local port leads.
 func (s *sidecar) warnOfPorts(out *proxy.Egress) {
 	for _, p := range s.local {
-		if err := out.CheckOrigin(pool.Key(p.Origin)); err != nil {
+		if err := out.CheckOrigin(s.originate.Key(pool.Key(p.Origin))); err != nil {
 			s.log.Warn("CARPOOL_LOCAL_PORTS leads to an upstream that another setting refuses",
 				zap.Uint16("port", p.Port), zap.String("origin", p.Origin.String()), zap.Error(err))
 		}

@@ -41,6 +41,8 @@ type sidecar struct {
 	memory   *memory.Guard
 	hot      *hot.Memory
 	noReuse  policy.HostSet // of NO_REUSE_HOSTS
+
+	originate proxy.Originate // of TLS_ORIGINATE
 }
 
 // serve runs carpool with the settings of an environment until ctx ends, and
@@ -113,6 +115,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	fault := func(what string, err error) { log.Error(what, zap.String("error", logs.Text(err.Error()))) }
 	own := s.listensOn()
 	out := egress(cfg, own, log.Logger)
+	s.originate = proxy.NewOriginate(cfg.TLSOriginate)
 	s.warnOfPorts(out)
 	s.noReuse = policy.NewHostSet(cfg.NoReuseHosts)
 	var hosts seen.Origins
@@ -135,7 +138,9 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	}); err != nil {
 		return nil, err
 	}
-	if s.proxy, err = proxy.New(proxyConfig(cfg, s.pool, out, guard, clients, log.Logger, fault)); err != nil {
+	through := proxyConfig(cfg, s.pool, out, guard, clients, log.Logger, fault)
+	through.Originate = s.originate
+	if s.proxy, err = proxy.New(through); err != nil {
 		return nil, err
 	}
 	s.memory = guard

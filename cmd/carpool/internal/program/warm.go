@@ -29,7 +29,7 @@ func (s *sidecar) warmUp(ctx context.Context) {
 func (s *sidecar) warm(ctx context.Context) {
 	var list []pool.Warmth
 	for _, w := range s.cfg.Warm {
-		list = append(list, pool.Warmth{Key: pool.Key(w.Origin), Conns: w.Conns})
+		list = append(list, pool.Warmth{Key: s.originate.Key(pool.Key(w.Origin)), Conns: w.Conns})
 		s.warnOfLimits(list[len(list)-1])
 	}
 	ctx, cancel := context.WithTimeout(ctx, warmWait)
