@@ -107,8 +107,8 @@ func (o *Origin) dial(d *opening) {
 	if l.tls != nil {
 		o.manners.crowd.reached(l.endpoint, l.handshake, o.times.opened)
 	}
-	if l.endpoint.leaving && l.begun <= o.endpoints.movedAt {
-		o.tooLateLocked(d, l)
+	if why := o.overtakenLocked(l); why != "" {
+		o.tooLateLocked(d, l, why)
 		return
 	}
 	granted, warm := o.joinLocked(d, l), o.warmth.listed
@@ -292,7 +292,7 @@ func (m *making) race(ctx context.Context) error {
 
 // secure makes the TLS handshake, if the origin is spoken to in TLS.
 func (m *making) secure(ctx context.Context) error {
-	l, config := m.lease, m.origin.tls
+	l, config := m.lease, m.origin.security()
 	if config == nil {
 		return nil
 	}
@@ -300,11 +300,11 @@ func (m *making) secure(ctx context.Context) error {
 	t := tls.Client(g, config)
 	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
 	defer stalled.Stop()
-	if err := t.HandshakeContext(ctx); err != nil {
+	if err := handshake(ctx, t); err != nil {
 		return err
 	}
-	l.tls = &quietTLS{Conn: t, gate: g}
-	l.Stream = sock.Over(t)
+	l.tls, l.secured = &quietTLS{Conn: t, gate: g}, config
+	l.Stream = sock.Over(l.tls)
 	return nil
 }
 

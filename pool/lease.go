@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"crypto/tls"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,7 @@ const (
 	Upgraded       Reason = "upgraded"        // became a tunnel, which has ended
 	Pinned         Reason = "pinned"          // belonged to one client (NTLM), which has gone
 	AddressGone    Reason = "address_gone"    // the name does not have its address any more
+	TLSChanged     Reason = "tls_changed"     // opened with authorities or a client certificate that have been replaced
 	MakesRoom      Reason = "makes_room"      // the upstream serves so few at a time that another waits for its end
 	Shutdown       Reason = "shutdown"        // carpool is stopping
 )
@@ -48,8 +50,9 @@ type Lease struct {
 	sock.Stream
 
 	origin    *Origin
-	conn      *sock.Conn // the TCP connection under Stream
-	tls       *quietTLS  // nil without TLS
+	conn      *sock.Conn  // the TCP connection under Stream
+	tls       *quietTLS   // nil without TLS
+	secured   *tls.Config // by what; nil without TLS
 	id        uint64
 	addr      netip.AddrPort
 	begun     time.Duration // when its dial began

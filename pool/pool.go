@@ -18,6 +18,7 @@ package pool
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"net"
 	"net/netip"
@@ -80,6 +81,11 @@ type Config struct {
 	CheckWarm func(Key) error
 	// RootCAs verify https origins; nil means the system's.
 	RootCAs *x509.CertPool
+	// Certificate, if not nil, is shown to those https origins that ask for one and of
+	// which ShowTo says so. ShowTo may be called from any goroutine, and always says
+	// the same of an origin; nil is of none.
+	Certificate *tls.Certificate
+	ShowTo      func(Key) bool
 	// CheckAddr, if not nil, says whether an address may be connected to. It is
 	// asked with the very address that is dialled.
 	CheckAddr func(netip.AddrPort) error
@@ -158,8 +164,10 @@ type Pool struct {
 	longest longest
 	warmed  []*Origin // those kept warm
 	budget  budget
-	leases  map[uint64]*Lease // by id, for the watcher
-	lastID  uint64
+
+	credentials credentials
+	leases      map[uint64]*Lease // by id, for the watcher
+	lastID      uint64
 
 	waits, dials histogram
 }
@@ -167,6 +175,7 @@ type Pool struct {
 // New returns a Pool, which runs until Close.
 func New(cfg Config) (*Pool, error) {
 	p := &Pool{cfg: cfg, start: time.Now(), leases: map[uint64]*Lease{}}
+	p.credentials = credentials{cfg.RootCAs, cfg.Certificate}
 	p.known.most, p.known.byKey = maxOrigins, map[Key]*Origin{}
 	p.budget.init(cfg.MaxConns)
 	w, err := sock.NewWatcher(p.hungUp)

@@ -45,6 +45,7 @@ const (
 	kindHTTPUpgradeFailed
 	kindProxyInternalResponse
 	kindProxyLoopDetected
+	kindTLSAlertReceived
 	kindTLSCertificateError
 	kindTLSProtocolError
 	kindClientGone // is carpool's own, for the log alone: nobody is there who would read an answer
@@ -69,6 +70,7 @@ var errorNames = [errorKinds]string{
 	kindHTTPUpgradeFailed:       "http_upgrade_failed",
 	kindProxyInternalResponse:   "proxy_internal_response",
 	kindProxyLoopDetected:       "proxy_loop_detected",
+	kindTLSAlertReceived:        "tls_alert_received",
 	kindTLSCertificateError:     "tls_certificate_error",
 	kindTLSProtocolError:        "tls_protocol_error",
 	kindClientGone:              "client_gone",

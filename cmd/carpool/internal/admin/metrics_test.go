@@ -40,7 +40,7 @@ func TestEachLineOfTheTableOfMetricsIsExported(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(admin.NewCollector(admin.Sources{
-		Pool: &busyPool{}, Proxy: &busyProxy{}, Bypass: busyBypass{}, Memory: fakeMemory{}, Log: fakeLog{},
+		Pool: &busyPool{}, Proxy: &busyProxy{}, Bypass: busyBypass{}, Memory: fakeMemory{}, Log: fakeLog{}, Certs: fakeCerts{},
 	}))
 	families, err := registry.Gather()
 	if err != nil {

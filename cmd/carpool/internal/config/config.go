@@ -114,7 +114,17 @@ type Config struct {
 	MaxHeaderBytes Bytes `envconfig:"MAX_HEADER_BYTES" default:"64KiB" help:"Largest head of a request or a response, from 1KiB to 1MiB."`
 
 	// CAFile is the path of a PEM file; empty is none. Load does not open it.
-	CAFile string `envconfig:"CA_FILE" help:"PEM file of certificate authorities that carpool trusts for https upstreams, besides the system's. Empty: none."`
+	CAFile string `envconfig:"CA_FILE" help:"PEM file of certificate authorities that carpool trusts for https upstreams, besides the system's. It is read again when it changes. Empty: none."`
+
+	// ClientCertFile is the path of a PEM file; empty is none, and then ClientKeyFile and ClientCertHosts are, too. Load
+	// does not open it.
+	ClientCertFile string `envconfig:"CLIENT_CERT_FILE" help:"PEM file of the certificate that carpool shows to the upstreams in CLIENT_CERT_HOSTS, with those it rests on behind it. It is read again when it changes. Empty: none."`
+
+	// ClientKeyFile is the path of the PEM file that has the key; empty is ClientCertFile.
+	ClientKeyFile string `envconfig:"CLIENT_KEY_FILE" help:"PEM file of the key to CLIENT_CERT_FILE. It is read again when it changes. Empty: the key is in CLIENT_CERT_FILE."`
+
+	// ClientCertHosts are the upstreams that see the certificate.
+	ClientCertHosts Hosts `envconfig:"CLIENT_CERT_HOSTS" help:"https upstreams that may see the client certificate, such as api.partner.example,.partner.example:8443. No other does. Empty: none."`
 
 	// TLSOriginate are the hosts that requests reach in TLS that name them in plain HTTP; nil is none. An entry without a
 	// port is for port 80 alone.
@@ -215,6 +225,14 @@ var rules = []rule{
 		name: "MAX_HEADER_BYTES",
 		ok:   func(c *Config) bool { return KiB <= c.MaxHeaderBytes && c.MaxHeaderBytes <= MiB },
 		want: "from 1KiB to 1MiB, e.g. 64KiB",
+	}, {
+		name: "CLIENT_KEY_FILE",
+		ok:   func(c *Config) bool { return c.ClientKeyFile == "" || c.ClientCertFile != "" },
+		want: "CARPOOL_CLIENT_CERT_FILE too, e.g. /tls/tls.crt",
+	}, {
+		name: "CLIENT_CERT_HOSTS",
+		ok:   func(c *Config) bool { return c.ClientCertHosts == nil || c.ClientCertFile != "" },
+		want: "CARPOOL_CLIENT_CERT_FILE too, e.g. /tls/tls.crt",
 	}, {
 		name: "PRELOAD_DIR",
 		ok:   func(c *Config) bool { return c.PreloadDir == "" || filepath.IsAbs(c.PreloadDir) },

@@ -202,7 +202,7 @@ func TestPatternsAreWhatLoadTakes(t *testing.T) {
 		}
 		matches := regexp.MustCompile(pattern(t, field)).MatchString
 		for _, text := range specimens {
-			_, _, err := config.Load([]string{"CARPOOL_" + name + "=" + text, "CARPOOL_DRAIN_TIMEOUT=" + far(name)})
+			_, _, err := config.Load(append(companions[name], "CARPOOL_"+name+"="+text, "CARPOOL_DRAIN_TIMEOUT="+far(name)))
 			if matches(text) != (err == nil) {
 				t.Errorf("%s=%q: the pattern %s says %t, Load says %v", name, text, pattern(t, field), matches(text), err)
 			}
@@ -264,7 +264,7 @@ func TestThePolicyHasTheSettings(t *testing.T) {
 func wanted(name string) string {
 	var all []string
 	for _, text := range []string{"?", "0"} {
-		_, _, err := config.Load([]string{"CARPOOL_" + name + "=" + text})
+		_, _, err := config.Load(append(companions[name], "CARPOOL_"+name+"="+text))
 		if err == nil {
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -34,7 +35,7 @@ type secureUpstream struct {
 	conns atomic.Int32
 }
 
-func newSecureUpstream(t testing.TB, a *carpooltest.Authority, handler http.HandlerFunc) *secureUpstream {
+func newSecureUpstream(t testing.TB, a *carpooltest.Authority, handler http.HandlerFunc, change ...func(*tls.Config)) *secureUpstream {
 	t.Helper()
 	u := &secureUpstream{Server: httptest.NewUnstartedServer(handler)}
 	u.Config.ConnState = func(_ net.Conn, s http.ConnState) {
@@ -43,6 +44,10 @@ func newSecureUpstream(t testing.TB, a *carpooltest.Authority, handler http.Hand
 		}
 	}
 	u.TLS = &tls.Config{Certificates: []tls.Certificate{a.Issue(nil)}}
+	for _, f := range change {
+		f(u.TLS)
+	}
+	u.Config.ErrorLog = log.New(io.Discard, "", 0)
 	u.StartTLS()
 	t.Cleanup(u.Close)
 	return u

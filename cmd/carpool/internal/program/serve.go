@@ -2,7 +2,6 @@ package program
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/admin"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/certs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/hot"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/logs"
@@ -40,6 +40,7 @@ type sidecar struct {
 	local    []localPort // of LOCAL_PORTS
 	memory   *memory.Guard
 	hot      *hot.Memory
+	certs    *certs.Keeper
 	noReuse  policy.HostSet // of NO_REUSE_HOSTS
 
 	originate proxy.Originate // of TLS_ORIGINATE
@@ -102,7 +103,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 			s.close()
 		}
 	}()
-	roots, err := rootCAs(cfg.CAFile)
+	s.certs, err = certs.Open(certFiles(cfg))
 	if err := errors.Join(err, readable(cfg.ResolvConf), writePreload(cfg.PreloadDir)); err != nil {
 		return nil, settingsError{err}
 	}
@@ -118,6 +119,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	s.originate = proxy.NewOriginate(cfg.TLSOriginate)
 	s.warnOfPorts(out)
 	s.noReuse = policy.NewHostSet(cfg.NoReuseHosts)
+	shown := s.certs.Set()
 	var hosts seen.Origins
 	upstreams, clients, admins := budget()
 	if s.pool, err = pool.New(pool.Config{
@@ -127,7 +129,8 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
 		DNSTimeout: cfg.DNSTimeout, DNSMinTTL: max(cfg.DNSMinTTL, time.Second), DNSMaxTTL: cfg.DNSMaxTTL, DNSStale: cfg.DNSStale,
 		ResolvConf: cfg.ResolvConf, DNSNote: s.stale,
-		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
+		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout,
+		RootCAs: shown.Roots, Certificate: shown.Certificate, ShowTo: s.showTo(),
 		NoReuse: func(k pool.Key) bool { // asked for each new origin
 			hosts.Note(k)
 			_, named := s.noReuse.Match([]byte(k.Host), k.Port)
@@ -143,11 +146,12 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	if s.proxy, err = proxy.New(through); err != nil {
 		return nil, err
 	}
+	s.certs.Watch(log.Logger, func(c certs.Set) { s.pool.SetTLS(c.Roots, c.Certificate) })
 	s.memory = guard
 	s.memory.Start()
 	sock.Ration(guard.AdmitBuffer)
 	s.admin.Serve(admin.Sources{
-		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts, s.pool.Ended), Memory: guard,
+		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts, s.pool.Ended), Memory: guard, Certs: s.certs,
 		Log: log, Errors: log.Logger, Seen: &hosts, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
 	})
 	go func() { _ = s.proxy.Serve(s.listener, proxy.Lane{}) }() // ends with proxy.Close
@@ -198,6 +202,9 @@ func egress(cfg config.Config, own []netip.AddrPort, log *zap.Logger) *proxy.Egr
 func (s *sidecar) close() {
 	if s.hot != nil {
 		s.hot.Close()
+	}
+	if s.certs != nil {
+		s.certs.Close()
 	}
 	if s.proxy != nil {
 		_ = s.proxy.Close()
@@ -297,26 +304,6 @@ func budget() (upstreams, clients, admins int) {
 	admins = max(min(n/16, admin.DefaultConnections), 4)
 	n -= own
 	return max(n*2/5, 8), max(n*3/5, 8), admins
-}
-
-// rootCAs returns the system's roots and those in a file, or nil, which means
-// the system's, if there is no file.
-func rootCAs(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("CARPOOL_CA_FILE: %w", err)
-	}
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		roots = x509.NewCertPool()
-	}
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("CARPOOL_CA_FILE: %s holds no PEM certificate", file)
-	}
-	return roots, nil
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
