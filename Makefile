@@ -30,7 +30,7 @@ fuzz: ## each fuzz target for FUZZTIME
 soak: ## mixed clients against misbehaving upstreams, for SOAK
 	$(GO) test ./cmd/carpool/internal/soak -run 'TestSoak$$' -soak $(SOAK) -timeout 2h -v
 
-test-clients: ## real clients: Node 10 to 24, curl, Python, Ruby, Java
+test-clients: ## real clients (Node.js 10 to 26 and others) and real servers
 	cd .ci/clients && $(GO) test -count=1 ./...
 
 test-observability: ## dashboard, alerts and queries against what carpool exports

@@ -22,7 +22,7 @@ var (
 // Acquire borrows a connection: an idle one, or the next that comes free or
 // has been opened. It must be given back by Release or Discard.
 func (o *Origin) Acquire(t *Ticket) (*Lease, error) {
-	t.waited = false
+	t.waited, t.makesDo, t.spent = false, false, Waited{}
 	o.name.Use()
 	l, err := o.takeOwn(t), error(nil)
 	if l == nil {
@@ -39,15 +39,13 @@ func (o *Origin) Acquire(t *Ticket) (*Lease, error) {
 	}
 	if err == nil {
 		l.lent.Store(true)
+		t.recognize(l)
 		if !l.heard.Load() {
 			l.since = o.pool.now()
 		}
 	}
-	switch {
-	case t.waited:
-		o.pool.waits.observe(o.pool.now() - t.since)
-	case err == nil:
-		o.pool.waits.observe(0)
+	if err == nil || t.waited {
+		o.pool.waits.Observe(t.spent.total())
 	}
 	return l, err
 }
@@ -100,6 +98,11 @@ func (o *Origin) wait(t *Ticket) (*Lease, error) {
 	for {
 		select {
 		case g := <-t.ch:
+			if g.lease != nil { // from then on it is the exchange's own time
+				t.spent = g.course.of(t.since, g.lease.report.began)
+			} else {
+				t.spent = g.course.of(t.since, o.pool.now())
+			}
 			return g.lease, g.err
 		case <-timer.C:
 			o.mu.Lock()

@@ -37,5 +37,16 @@ func (b *Balance) Lifetime(jitter, random float64) time.Duration {
 	return b.b.lifetime(jitter, random)
 }
 
+// TurnLasts is how long a connection is preferred once its turn has come.
+const TurnLasts = turnLasts
+
 // Widest is how many connections are used in turn at most.
 const Widest = widest
+
+// Asked returns how many requests count in the origin's rate.
+func (o *Origin) Asked() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	m := &o.endpoints.balance.asks
+	return m.n + m.before
+}

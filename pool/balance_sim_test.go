@@ -29,6 +29,8 @@ type rule interface {
 	// width is how many connections are used in turn; of the others the one used
 	// last is used first.
 	width(now time.Duration) int
+	// lasts is how long a connection is preferred from when its turn has come.
+	lasts() time.Duration
 	// opened is told of each connection that is opened, and says how old it may
 	// become.
 	opened(now time.Duration, random float64) time.Duration
@@ -45,6 +47,7 @@ type fixed struct {
 
 func (f fixed) asked(_ time.Duration, open int) bool { return open < f.n }
 func (f fixed) width(time.Duration) int              { return f.n }
+func (f fixed) lasts() time.Duration                 { return 0 }
 func (f fixed) opened(_ time.Duration, random float64) time.Duration {
 	return f.age - time.Duration(jitter*random*float64(f.age))
 }
@@ -60,6 +63,7 @@ func (b balanced) asked(now time.Duration, open int) bool {
 	return b.Due(now, b.width(now), open)
 }
 func (b balanced) width(now time.Duration) int { return b.Width(now, b.warm) }
+func (b balanced) lasts() time.Duration        { return pool.TurnLasts }
 func (b balanced) opened(now time.Duration, random float64) time.Duration {
 	b.Begins(now)
 	return b.Lifetime(jitter, random)
@@ -72,13 +76,14 @@ type ride struct {
 	expires time.Duration
 	until   time.Duration // it is in use until then
 	since   time.Duration // idle
+	turn    time.Duration // its turn began then; 0: it waits for it
 }
 
 // caller is a client. It does with connections what the pool does.
 type caller struct {
 	rule
 	all   []*ride // the oldest first
-	turn  []*ride // idle, the next to be used first
+	turn  []*ride // idle: those whose turn it is, then the next to be used
 	spare []*ride // idle, the next to be used last
 
 	tidied time.Duration
@@ -86,11 +91,24 @@ type caller struct {
 
 func (c *caller) put(r *ride, now time.Duration) {
 	r.since = now
-	if len(c.turn) < c.width(now) {
-		c.turn = append(c.turn, r)
-	} else {
+	switch {
+	case len(c.turn) >= c.width(now):
 		c.spare = append(c.spare, r)
+	case r.turn > 0 && now-r.turn < c.lasts():
+		c.turn = slices.Insert(c.turn, 0, r)
+	default:
+		c.lineUp(r)
 	}
+}
+
+// lineUp puts a connection behind those that were used before it.
+func (c *caller) lineUp(r *ride) {
+	r.turn = 0
+	i := len(c.turn)
+	for i > 0 && c.turn[i-1].since > r.since {
+		i--
+	}
+	c.turn = slices.Insert(c.turn, i, r)
 }
 
 // take takes an idle connection; nil if there is none.
@@ -102,10 +120,18 @@ func (c *caller) take(now time.Duration) *ride {
 		c.spare = slices.Insert(c.spare, 0, c.turn[0])
 		c.turn = c.turn[1:]
 	}
+	for len(c.turn) > 0 && c.turn[0].turn > 0 && now-c.turn[0].turn >= c.lasts() {
+		r := c.turn[0]
+		c.turn = c.turn[1:]
+		c.lineUp(r)
+	}
 	for {
 		var r *ride
 		if len(c.turn) > 0 {
 			r, c.turn = c.turn[0], c.turn[1:]
+			if r.turn == 0 {
+				r.turn = now
+			}
 		} else if n := len(c.spare); n > 0 {
 			r, c.spare = c.spare[n-1], c.spare[:n-1]
 		}

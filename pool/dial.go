@@ -91,7 +91,7 @@ func (o *Origin) dial(d *opening) {
 	p := o.pool
 	defer p.work.Done()
 	defer p.contain("a dial")
-	l, err := o.connect(aim{avoid: d.avoid, first: d.first, trial: d.trial, ahead: d.ahead})
+	l, err := o.connect(d)
 	if err != nil {
 		p.unreserve()
 		o.failed(d, err)
@@ -198,15 +198,17 @@ func (o *Origin) failed(d *opening, err error) {
 // further.
 type making struct {
 	origin *Origin
+	dial   *opening
 	aim    aim
-	began  time.Duration
+	course *course
 	to     *names.Set
 	lease  *Lease // from the step on that connects
 }
 
-// connect opens one connection.
-func (o *Origin) connect(a aim) (*Lease, error) {
-	m := &making{origin: o, aim: a, began: o.pool.now()}
+// connect opens one connection, and notes in the dial's course how that goes.
+func (o *Origin) connect(d *opening) (*Lease, error) {
+	m := &making{origin: o, dial: d, aim: d.aim(), course: &d.course}
+	m.course.began = o.pool.now()
 	if err := m.walk(o.pool.ctx); err != nil {
 		if m.lease != nil {
 			o.pool.delist(m.lease)
@@ -227,24 +229,26 @@ func (m *making) walk(ctx context.Context) (err error) {
 			err = &DialError{StageConnect, p.caught("a dial", r)}
 		}
 	}()
-	if err := m.resolve(ctx); err != nil {
-		return failedAt(StageDNS, err)
+	if err := m.take(ctx, StageDNS, (*making).resolve); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
-	for _, step := range [...]struct {
-		stage Stage
-		take  func(*making, context.Context) error
-	}{
-		{StageConnect, (*making).race},
-		{StageTLS, (*making).secure},
-		{StageConnect, (*making).enlist},
-	} {
-		if err := step.take(m, ctx); err != nil {
-			return failedAt(step.stage, err)
-		}
+	err = m.take(ctx, StageConnect, (*making).race)
+	if err == nil && m.origin.key.TLS {
+		err = m.take(ctx, StageTLS, (*making).secure)
 	}
-	return nil
+	if err == nil {
+		err = failedAt(StageConnect, m.enlist())
+	}
+	return err
+}
+
+// take takes a step, and notes when it is over.
+func (m *making) take(ctx context.Context, s Stage, step func(*making, context.Context) error) error {
+	err := step(m, ctx)
+	m.course.through[s] = m.origin.pool.now()
+	return failedAt(s, err)
 }
 
 // resolve finds the addresses.
@@ -268,10 +272,8 @@ func (m *making) race(ctx context.Context) error {
 			release()
 		}
 	}
-	if errors.Is(err, syscall.ECONNREFUSED) && !over(ctx) {
-		// Nothing was sent, and behind the address of a Service it may be another
-		// pod that is asked next.
-		c, addr, err = m.tryAll(ctx, targets)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		c, addr, err = m.insist(ctx, targets, err)
 	}
 	if err != nil {
 		return err
@@ -281,7 +283,7 @@ func (m *making) race(ctx context.Context) error {
 		_ = c.Close()
 		return err
 	}
-	m.lease = &Lease{Stream: s, origin: o, conn: s, addr: addr, begun: m.began}
+	m.lease = &Lease{Stream: s, origin: o, conn: s, addr: addr, begun: m.course.began}
 	m.lease.node.init(m.lease)
 	m.lease.sibling.Value = m.lease
 	if d := o.pool.cfg.DeadTimeout; d > 0 {
@@ -290,12 +292,9 @@ func (m *making) race(ctx context.Context) error {
 	return nil
 }
 
-// secure makes the TLS handshake, if the origin is spoken to in TLS.
+// secure makes the TLS handshake. The origin is spoken to in TLS.
 func (m *making) secure(ctx context.Context) error {
 	l, config := m.lease, m.origin.security()
-	if config == nil {
-		return nil
-	}
 	g := &gate{Conn: l.conn}
 	t := tls.Client(g, config)
 	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
@@ -322,14 +321,14 @@ func (m *making) lifetime() time.Duration {
 }
 
 // enlist makes the connection known to the watcher, and gives it its age.
-func (m *making) enlist(context.Context) error {
+func (m *making) enlist() error {
 	p, l := m.origin.pool, m.lease
 	if err := p.enlist(l); err != nil {
 		return err
 	}
 	now := p.now()
-	l.born, l.idleSince, l.handshake = now, now, now-m.began
-	p.dials.observe(l.handshake)
+	l.born, l.idleSince, l.handshake = now, now, now-m.course.began
+	p.dials.Observe(l.handshake)
 	if p.cfg.MaxAge > 0 {
 		l.expires = now + m.lifetime()
 	}

@@ -151,6 +151,9 @@ func (o *Origin) PassTime(d time.Duration) {
 			n.Value.idleSince -= d
 			n.Value.halfSince -= d
 			n.Value.born -= d
+			if n.Value.turnBegan != 0 {
+				n.Value.turnBegan -= d
+			}
 		}
 	}
 	o.times.failed = max(o.times.failed-d, 0)
@@ -523,4 +526,11 @@ func (p *Pool) RootCAs() *x509.CertPool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.credentials.roots
+}
+
+// WaitedOf divides a wait by the steps of a dial.
+func WaitedOf(began, resolved, connected, secured, since, until time.Duration) Waited {
+	c := course{began: began}
+	c.through[StageDNS], c.through[StageConnect], c.through[StageTLS] = resolved, connected, secured
+	return c.of(since, until)
 }

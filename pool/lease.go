@@ -64,21 +64,25 @@ type Lease struct {
 	hint  time.Duration // how long the upstream said it may idle; 0: it did not
 	count requestCount  // what the upstream said of how many requests it takes
 
-	lent   atomic.Bool   // somebody has borrowed it
-	pinned bool          // it is for one borrower alone,
-	midway bool          // whose authentication is not over
-	reused bool          // this exchange is not the first
-	idled  time.Duration // how long it was idle before this exchange
-	report report        // what this exchange says of the endpoint
+	lent   atomic.Bool // somebody has borrowed it
+	pinned bool        // it is for one borrower alone,
+	midway bool        // whose authentication is not over
+	reused bool        // this exchange is not the first
+	// ordered says that it was opened a moment ago for a CONNECT of this borrower, who
+	// uses it now, as one would who has dialled it.
+	ordered bool
+	idled   time.Duration // how long it was idle before this exchange
+	report  report        // what this exchange says of the endpoint
 
 	since    time.Duration // when it was lent for the first exchange
 	heard    atomic.Bool   // an answer has come on it; set with the origin's mutex held
 	shutting atomic.Bool   // it is about to be accounted for as closed
 
 	// Guarded by the origin's mutex.
-	node      place // among idle connections
-	inTurn    bool  // it is used in turn with others of its endpoint
-	replaced  bool  // another was opened in its place
+	node      place         // among idle connections
+	inTurn    bool          // it is used in turn with others of its endpoint
+	turnBegan time.Duration // when its turn began; 0: it waits for it
+	replaced  bool          // another was opened in its place
 	idleSince time.Duration
 	carries   bool              // requests are carried on it now
 	hungUp    bool              // the peer has closed it while it was in use
@@ -90,7 +94,7 @@ type Lease struct {
 
 // Reused reports whether the connection was used before this exchange, or at
 // least idle, so that the upstream may have been closing it.
-func (l *Lease) Reused() bool { return l.requests > 0 || l.idled > 0 }
+func (l *Lease) Reused() bool { return l.requests > 0 || l.idled > 0 && !l.ordered }
 
 // Addr returns the address that the connection leads to.
 func (l *Lease) Addr() netip.AddrPort { return l.addr }
@@ -236,7 +240,7 @@ func (l *Lease) Silent() bool {
 // closed it, and bytes that no request asked for would be taken for the answer
 // to the next one. It returns the reason why it cannot be used.
 func (l *Lease) check() Reason {
-	if !l.Reused() {
+	if l.requests == 0 && l.idled == 0 {
 		return "" // as new
 	}
 	if l.origin.overdue(l) {

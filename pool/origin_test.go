@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/carpoolproxy/carpool/internal/histogram"
 	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
@@ -183,7 +184,7 @@ func TestASnapshotsFiguresAgree(t *testing.T) {
 	checkBalance(t, p)
 }
 
-func checkHistogram(t *testing.T, h pool.Histogram) {
+func checkHistogram(t *testing.T, h histogram.Snapshot) {
 	t.Helper()
 	var sum uint64
 	for _, n := range h.Counts {

@@ -36,7 +36,7 @@ func (q *request) mayUse(e *endpoint) bool {
 func (o *Origin) pickLocked(t *Ticket, now time.Duration) (l *Lease, due bool) {
 	s := &o.endpoints
 	if !s.balance.reuse {
-		if !t.Virgin {
+		if !t.Virgin && !t.Connect {
 			s.balance.asked(now)
 		}
 		if now >= s.revised {
@@ -62,6 +62,9 @@ func (o *Origin) pickLocked(t *Ticket, now time.Duration) (l *Lease, due bool) {
 // wake takes an idle connection for an exchange.
 func (l *Lease) wake(now time.Duration) {
 	l.node.Leave()
+	if l.turnBegan == 0 {
+		l.turnBegan = now
+	}
 	l.begin(now-l.idleSince, now)
 }
 

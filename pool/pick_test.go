@@ -25,6 +25,7 @@ func TestP22BehindOneAddressConnectionsAreUsedInTurn(t *testing.T) {
 		used[l]++
 		order = append(order, l)
 		l.Release()
+		o.PassTime(pool.TurnLasts)
 	}
 	if len(used) != 3 {
 		t.Errorf("%d connections are used, want 3", len(used))
@@ -57,6 +58,43 @@ func TestP22BehindOneAddressConnectionsAreUsedInTurn(t *testing.T) {
 	}
 }
 
+// What comes at once takes the connections whose turn it is: they are warm.
+func TestP22AConnectionKeepsItsTurnForAMoment(t *testing.T) {
+	u := newUpstream(t)
+	p := newPool(t)
+	o := u.origin(p)
+	fill(t, u, o, 4)
+	o.Choose(1, 4)
+	o.PassTime(pool.TurnLasts)
+	take := func() *pool.Lease { return acquire(t, o, pool.Ticket{Replayable: true}) }
+	first := take()
+	second := take()
+	first.Release()
+	second.Release()
+	for range 3 {
+		if l := take(); l != second {
+			t.Fatal("not the one used last of those whose turn it is")
+		}
+		if l := take(); l != first {
+			t.Fatal("not the other one whose turn it is")
+		}
+		first.Release()
+		second.Release()
+	}
+	o.PassTime(pool.TurnLasts)
+	third, fourth := take(), take()
+	if third == fourth || third == first || third == second || fourth == first || fourth == second {
+		t.Error("the turn of the others has not come")
+	}
+	if l := take(); l != first {
+		t.Error("not the one that was used longest ago")
+	} else {
+		l.Release()
+	}
+	third.Release()
+	fourth.Release()
+}
+
 // P26 of the catalogue, and the twin of
 // TestWhatCannotBeSentTwiceTakesAYoungConnection: the oldest few rest, the others
 // are used in turn.
@@ -73,6 +111,7 @@ func TestP26InTurnWhatCannotBeSentTwiceLeavesOutTheOldest(t *testing.T) {
 			used[l]++
 		}
 		l.Release()
+		o.PassTime(pool.TurnLasts)
 	}
 	for _, n := range used {
 		if n < 9 || n > 11 {

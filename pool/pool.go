@@ -28,6 +28,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/histogram"
 	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool/names"
 )
@@ -169,7 +170,7 @@ type Pool struct {
 	leases      map[uint64]*Lease // by id, for the watcher
 	lastID      uint64
 
-	waits, dials histogram
+	waits, dials histogram.Histogram
 }
 
 // New returns a Pool, which runs until Close.

@@ -21,20 +21,27 @@ type Ticket struct {
 	// is opened for it, and not needed when it is there, is closed: it is no use to
 	// requests, for what speaks there may speak first.
 	Virgin bool
+	// Connect says that the loan is for a CONNECT. It is no request: those that come
+	// in it borrow for themselves.
+	Connect bool
 	// Avoid, if valid, is an address that a connection opened for this request
-	// leads to only if there is no other.
+	// leads to only if there is no other: the request has failed there, and is sent
+	// again. With Fresh a connection that was used will do where dials are refused.
 	Avoid netip.Addr
 
-	ch     chan grant // made when first needed; holds one
-	node   list.Node[*Ticket]
-	dial   *opening // begun for this request; guarded by the origin's mutex
-	own    *Lease   // pinned for this ticket; it may have been closed since
-	since  time.Duration
-	waited bool // in this Acquire
+	ch      chan grant // made when first needed; holds one
+	node    list.Node[*Ticket]
+	dial    *opening // begun for this request; guarded by the origin's mutex
+	own     *Lease   // pinned for this ticket; it may have been closed since
+	opened  uint64   // the id of the new connection that was lent for its last CONNECT; 0: there was none
+	since   time.Duration
+	waited  bool   // in this Acquire
+	spent   Waited // likewise
+	makesDo bool   // in this Acquire a connection that was used will do after all; guarded as dial is
 }
 
 // takesUsed reports whether a connection that was used will do.
-func (t *Ticket) takesUsed() bool { return !t.Fresh && !t.Virgin }
+func (t *Ticket) takesUsed() bool { return !t.Virgin && (!t.Fresh || t.makesDo) }
 
 // opening is a dial under way. Whatever it brings is for who waits first by
 // then, but if it fails that says something only to the request that it was
@@ -47,14 +54,32 @@ type opening struct {
 	virgin bool       // begun for something other than HTTP
 	trial  bool       // it may lead to an endpoint that is on trial
 	ahead  bool       // no request waited for it
+	course course
 	// replaces is what has come of age when this one is there; nil: nothing.
 	replaces *Lease
+	// over is closed when its request has got another connection, or is given up.
+	over chan struct{} // nil if the dial does not wait for that; guarded as by is
+}
+
+// aim is what the dial prefers.
+func (d *opening) aim() aim {
+	return aim{avoid: d.avoid, first: d.first, trial: d.trial, ahead: d.ahead}
+}
+
+// letGo notes that the dial is for its request no more.
+func (d *opening) letGo() {
+	d.by.dial, d.by = nil, nil
+	if d.over != nil {
+		close(d.over)
+		d.over = nil
+	}
 }
 
 // grant is what ends a wait.
 type grant struct {
-	lease *Lease
-	err   error
+	lease  *Lease
+	err    error
+	course course // of the dial that has led to it, if one has
 }
 
 // queue is the requests that wait for a connection of an origin, and the dials
@@ -117,7 +142,7 @@ func (q *queue) firstUndialled() *Ticket {
 func (q *queue) failed(d *opening, err error) {
 	q.dialing--
 	if d.by != nil {
-		q.grant(d.by, grant{err: err})
+		q.grant(d.by, grant{err: err, course: d.course})
 	}
 }
 
@@ -125,14 +150,14 @@ func (q *queue) failed(d *opening, err error) {
 // connection instead.
 func (q *queue) served(d *opening, l *Lease) {
 	q.dialing--
-	q.grant(d.by, grant{lease: l})
+	q.grant(d.by, grant{lease: l, course: d.course})
 }
 
 // wasted notes the end of a dial that has brought what nobody is to have.
 func (q *queue) wasted(d *opening) {
 	q.dialing--
 	if d.by != nil {
-		d.by.dial, d.by = nil, nil
+		d.letGo()
 	}
 }
 
@@ -145,7 +170,7 @@ func (q *queue) succeeded(d *opening, l *Lease) bool {
 	}
 	first := q.waiting.Front()
 	if first != nil {
-		q.grant(first.Value, grant{lease: l})
+		q.grant(first.Value, grant{lease: l, course: d.course})
 	}
 	return first != nil
 }
@@ -177,7 +202,7 @@ func (q *queue) heir(m *manners, now time.Duration) (t *Ticket, inTheWay bool) {
 func (q *queue) grant(t *Ticket, g grant) {
 	q.waiting.Remove(&t.node)
 	if t.dial != nil {
-		t.dial.by, t.dial = nil, nil
+		t.dial.letGo()
 	}
 	t.ch <- g
 }

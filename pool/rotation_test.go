@@ -38,6 +38,7 @@ func TestP22ARateThatKeepsMoreConnectionsWarmHasThemOpened(t *testing.T) {
 		l := acquire(t, o, pool.Ticket{Replayable: true})
 		used[l] = true
 		l.Release()
+		o.PassTime(pool.TurnLasts)
 	}
 	if len(used) != 2 {
 		t.Error("the two are not used in turn")

@@ -1,9 +1,9 @@
 package pool
 
 import (
-	"sync/atomic"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/histogram"
 	"github.com/carpoolproxy/carpool/pool/names"
 )
 
@@ -76,7 +76,7 @@ type Snapshot struct {
 	Total Stats
 	// Waits is how long requests waited for a connection, Dials how long it took
 	// to open one.
-	Waits, Dials Histogram
+	Waits, Dials histogram.Snapshot
 	// MaxConns, MaxConnsPerHost and MaxPendingPerHost are the limits in force, as
 	// in Config.
 	MaxConns, MaxConnsPerHost, MaxPendingPerHost int
@@ -89,7 +89,7 @@ type Snapshot struct {
 // Snapshot returns the pool's figures as they are now.
 func (p *Pool) Snapshot() Snapshot {
 	s := Snapshot{
-		Waits: p.waits.snapshot(), Dials: p.dials.snapshot(),
+		Waits: p.waits.Snapshot(), Dials: p.dials.Snapshot(),
 		MaxConns: p.cfg.MaxConns, MaxConnsPerHost: p.cfg.MaxConnsPerHost, MaxPendingPerHost: p.cfg.MaxPendingPerHost,
 		DNS: p.names.Stats(), Panics: p.panics.Load(),
 	}
@@ -131,43 +131,4 @@ func (o *Origin) snapshot() (Stats, []AddrStats) {
 		s.Tally[i] = o.tally[i].Load()
 	}
 	return s, o.endpoints.snapshot(o.pool.now())
-}
-
-// Buckets are the upper bounds of a Histogram's buckets; one more is without
-// bound.
-var Buckets = [...]time.Duration{
-	500 * time.Microsecond, time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond,
-	25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
-	time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
-}
-
-// Histogram counts durations by bucket, not cumulatively.
-type Histogram struct {
-	Counts [len(Buckets) + 1]uint64
-	Count  uint64
-	Sum    time.Duration
-}
-
-// histogram is a Histogram in the making, safe for concurrent use.
-type histogram struct {
-	counts [len(Buckets) + 1]atomic.Uint64
-	sum    atomic.Int64
-}
-
-func (h *histogram) observe(d time.Duration) {
-	i := 0
-	for i < len(Buckets) && d > Buckets[i] {
-		i++
-	}
-	h.counts[i].Add(1)
-	h.sum.Add(int64(d))
-}
-
-func (h *histogram) snapshot() Histogram {
-	s := Histogram{Sum: time.Duration(h.sum.Load())}
-	for i := range h.counts {
-		s.Counts[i] = h.counts[i].Load()
-		s.Count += s.Counts[i]
-	}
-	return s
 }

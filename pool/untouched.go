@@ -10,11 +10,26 @@ import "time"
 // speaks there is HTTP, and is of no use to anything else.
 func (l *Lease) Carried() bool { return l.requests > 0 }
 
+// recognize notes whether a connection that is lent is the one that was opened for
+// the borrower's CONNECT a moment ago, and has carried nothing since.
+func (t *Ticket) recognize(l *Lease) {
+	l.ordered = false
+	switch {
+	case !t.Connect:
+		l.ordered = l.id == t.opened && !l.Carried() && l.idled <= brief
+		t.opened = 0
+	case l.Reused():
+		t.opened = 0
+	default:
+		t.opened = l.id
+	}
+}
+
 // Return gives back a connection of which the borrower has made no use: nothing was
 // sent on it. It goes on being idle since it was before, or since it was opened.
 func (l *Lease) Return() {
 	l.comeBack()
-	l.reused, l.report = false, report{} // not in this loan, which says nothing of the endpoint
+	l.reused, l.ordered, l.report = false, false, report{} // not in this loan, which says nothing of the endpoint
 	switch {
 	case l.pinned:
 		l.close(Pinned)

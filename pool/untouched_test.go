@@ -178,3 +178,64 @@ func TestWhatBecomesATunnelCarriesNoRequests(t *testing.T) {
 		}
 	}
 }
+
+// Who has had a connection opened by a CONNECT and uses it at once has a new one, and
+// nobody else has.
+func TestTheConnectionOfAConnectIsNewToWhoAskedForIt(t *testing.T) {
+	u := newUpstream(t)
+	o := u.origin(newPool(t, reuse))
+	own := &pool.Ticket{}
+	borrow := func(t *testing.T, k *pool.Ticket, connect bool) *pool.Lease {
+		t.Helper()
+		k.Connect = connect
+		l, err := o.Acquire(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	for name, c := range map[string]struct {
+		between func()
+		ticket  *pool.Ticket
+		reused  bool
+	}{
+		"at once":                 {func() {}, own, false},
+		"by another":              {func() {}, &pool.Ticket{}, true},
+		"after a second":          {func() { o.PassTime(time.Second) }, own, true},
+		"after another's CONNECT": {func() { borrow(t, &pool.Ticket{}, true).Return() }, own, false},
+		"after another's use":     {func() { borrow(t, &pool.Ticket{}, false).Release() }, own, true},
+	} {
+		l := borrow(t, own, true)
+		if l.Reused() {
+			t.Fatalf("%s: it was not opened for the CONNECT", name)
+		}
+		l.Return()
+		c.between()
+		again := borrow(t, c.ticket, false)
+		if again != l || again.Reused() != c.reused {
+			t.Errorf("%s: it is the same: %v, reused: %v", name, again == l, again.Reused())
+		}
+		again.Return()
+		once := borrow(t, c.ticket, false)
+		if !once.Reused() {
+			t.Errorf("%s: it is new twice", name)
+		}
+		once.Discard(pool.NotKept)
+	}
+}
+
+func TestAConnectCountsAsNoRequest(t *testing.T) {
+	u := newUpstream(t)
+	o := u.origin(newPool(t))
+	for range 10 {
+		acquire(t, o, pool.Ticket{Connect: true}).Return()
+		acquire(t, o, pool.Ticket{Connect: true, Virgin: true}).Discard(pool.Tunnelled)
+	}
+	if n := o.Asked(); n != 0 {
+		t.Errorf("%d requests are counted", n)
+	}
+	acquire(t, o, pool.Ticket{}).Release()
+	if n := o.Asked(); n != 1 {
+		t.Errorf("%d requests are counted, want 1", n)
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // namesOf is a resolver that has the same addresses for each name.
@@ -66,6 +68,57 @@ func TestX5RefusedOnce(t *testing.T) {
 			client.want(ok)
 			if n := tried.Load(); n != 2 {
 				t.Errorf("%d tries", n)
+			}
+		})
+	}
+}
+
+// X5: behind the address of a Service one pod has ended, and for a moment some dials
+// are led to it still. A request that it has failed goes to a pod that lives.
+func TestX5APodHasEndedAndItsServiceLeadsToItStill(t *testing.T) {
+	t.Parallel()
+	for name, more := range map[string]string{"GET": "", "PUT": "Content-Length: 5\r\n\r\nhello"} {
+		t.Run("X5 "+name, func(t *testing.T) {
+			t.Parallel()
+			o := newOrigin(t)
+			var ended atomic.Bool
+			r := start(t, func(s *settings) {
+				s.pool.CheckAddr = func(netip.AddrPort) error {
+					if ended.Load() {
+						return syscall.ECONNREFUSED
+					}
+					return nil
+				}
+			})
+			clients, pods := [2]*wire{r.client(), r.client()}, [2]*wire{}
+			for i, client := range clients {
+				client.send(o.get("/"))
+				pods[i] = o.accept()
+				pods[i].want(o.forwarded("GET", "/", ""))
+			}
+			for i, client := range clients {
+				pods[i].send(ok)
+				client.want(ok)
+			}
+			r.idle(o, 2)
+			ended.Store(true)
+			asked := make(chan *wire, 2)
+			for _, pod := range pods {
+				go func() {
+					if pod.fill() == nil {
+						asked <- pod
+					}
+				}()
+			}
+			clients[0].send(o.request(name, "/", more))
+			first := testkit.Await(t, "one pod is asked", asked)
+			_ = first.Close()
+			second := testkit.Await(t, "the other is asked", asked)
+			second.want(o.forwarded(name, "/", more))
+			second.send(ok)
+			clients[0].want(ok)
+			if n := r.proxy.Stats().Retries; n != 1 || first == second {
+				t.Errorf("%d retries", n)
 			}
 		})
 	}

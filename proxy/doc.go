@@ -69,10 +69,28 @@ and Upgrade. The fresh connection leads to another address where there is one.
 Requests with Upgrade take a new connection from the start.
 
 A dial that is refused is made once more, whatever it is for: nothing was sent.
+As long as connections to the origin are open it is made a few times more, for
+half a second, and meanwhile the request takes what comes free. One that is sent
+again then takes a connection that was used: behind the address of a Service it
+leads to a pod that lives, while new ones are led to one that has ended.
+
+The connection that a CONNECT has opened is none of the kept ones for the first
+request in the tunnel, if that comes within a second: the client would have dialled
+it just so. The pool looks at it all the same before it is used.
 
 Two things that come on a kept connection are no answer for this rule: bytes
 that do not begin like one, which are late ones of an answer before; and a 408,
 which servers send as they close what was idle.
+
+# Where the time goes (phases.go)
+
+Each exchange is divided into phases that add up to its duration. It costs one look
+at the clock, as the exchange ends: the pool reads it as a connection is asked for
+and as the answer begins, and the session as a request begins. The pool divides a wait
+by the steps of the dial that ended it (pool/waited.go). Of an exchange that is
+sent twice the waits add up, the time to the first byte is the second's, and the
+first attempt counts as the rest. Histograms are of what asked for a connection,
+but for what became a tunnel.
 
 # Bytes that no request asked for
 

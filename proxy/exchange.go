@@ -32,6 +32,8 @@ type exchange struct {
 	resp    *http1.Response // the head that came last
 	framing framing         // of the answer
 	facts   facts           // as they were judged last
+	timed   bool            // it counts in the timings
+	spent   Phases          // as far as they are over
 
 	respHead []byte // as it goes to the client
 	received int64  // bytes of body from the upstream
@@ -84,11 +86,12 @@ func (s *session) exchange(x *exchange) (more bool) {
 	default:
 		more = s.tell(x, x.unlent(&problemMemory)) == following
 	}
-	return s.reins.enter(busy, s.p.now()) && more
+	return s.reins.enter(busy, 0) && more
 }
 
 // carry is the retry loop: at most one retry, on a fresh connection.
 func (s *session) carry(x *exchange) bool {
+	x.timed = true
 	for {
 		lease, err := s.acquire(x)
 		if err != nil {
@@ -110,12 +113,14 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	// A handshake has to get through: the other protocol is spoken for long.
 	// A CONNECT sends nothing on a connection that was used.
 	s.ticket.Replayable, s.ticket.Fresh = x.connect || x.replayable && x.up.keep, x.retried || x.upgrade && !s.ticket.Kept()
+	s.ticket.Connect = x.connect
 	if !x.retried {
 		s.ticket.Avoid = netip.Addr{}
 	} else {
 		s.reins.beginAgain(x.origin)
 	}
 	l, err := x.origin.Acquire(&s.ticket)
+	x.spent.waited(s.ticket.Waited())
 	s.reins.hold(l)
 	if err != nil {
 		return nil, err
@@ -140,7 +145,9 @@ func (s *session) attempt(x *exchange) step {
 		x.accepted = true
 		x.up.start(x.wire)
 	}
-	if err := x.await(); err != nil {
+	err = x.await()
+	x.spent[PhaseFirstByte] = x.wire.firstByte()
+	if err != nil {
 		return s.conclude(x, x.judge(&s.reins, unanswered, err))
 	}
 	if x.crossed() {
@@ -227,7 +234,7 @@ func (s *session) tell(x *exchange, v verdict) step {
 	case nil:
 		return v.next
 	case &problemClientGone:
-		s.p.log(x, p.status, p.kind, "")
+		s.p.ended(x, p.status, p.kind, "")
 		return closing
 	}
 	x.origin.Tally(OwnAnswers)

@@ -28,20 +28,32 @@ type Record struct {
 	Sent, Received int64
 	// Duration is from the first byte of the request to the last of the answer.
 	Duration time.Duration
+	// Phases are the parts of Duration. Of a tunnel PhaseRest is all that came after
+	// its connection was there.
+	Phases Phases
 	// Retried says that the request was sent twice.
 	Retried bool
 }
 
-// log tells of an exchange that has ended.
-func (p *Proxy) log(x *exchange, status int, kind errorKind, detail string) {
-	cfg := &p.cfg
-	if cfg.Log == nil || !cfg.LogAll && kind == noError && status < 500 {
+// ended counts how long an exchange took that has ended, and tells of it.
+func (p *Proxy) ended(x *exchange, status int, kind errorKind, detail string) {
+	told := p.cfg.Log != nil && (p.cfg.LogAll || kind != noError || status >= 500)
+	if !x.timed && !told {
 		return
 	}
-	r := Record{
-		Status: status, Error: kind.String(), Detail: detail, Sent: x.up.sent, Received: x.received,
-		Duration: p.now() - x.start, Retried: x.retried,
+	took := p.now() - x.start
+	x.spent.end(took)
+	if x.timed {
+		p.timings.observe(took, &x.spent)
 	}
+	if told {
+		p.cfg.Log(x.record(Record{Status: status, Error: kind.String(), Detail: detail, Duration: took}))
+	}
+}
+
+// record completes what is told of an exchange.
+func (x *exchange) record(r Record) *Record {
+	r.Sent, r.Received, r.Phases, r.Retried = x.up.sent, x.received, x.spent, x.retried
 	switch {
 	case x.barred != "":
 		r.Origin = x.barred
@@ -55,7 +67,7 @@ func (p *Proxy) log(x *exchange, status int, kind errorKind, detail string) {
 		r.Method, r.Path, _ = strings.Cut(line, " ")
 		r.Path, _, _ = strings.Cut(r.Path, "?")
 	}
-	cfg.Log(&r)
+	return &r
 }
 
 // refuse answers a request that is malformed or not allowed, and closes: what
@@ -75,8 +87,9 @@ func (s *session) refuse(x *exchange, err error) bool {
 func (s *session) replyProblem(x *exchange, p *problem) (again bool) {
 	s.p.errors[p.kind].Add(1)
 	fields := "Content-Type: text/plain; charset=utf-8\r\nProxy-Status: carpool; error=" + p.kind.String() + "\r\n"
+	fields += string(x.appendTiming(nil))
 	again = s.reply(x, p.status, fields, "carpool: "+p.text+"\n")
-	s.p.log(x, p.status, p.kind, p.text)
+	s.p.ended(x, p.status, p.kind, p.text)
 	return again
 }
 
@@ -137,7 +150,7 @@ func (s *session) answerHere(x *exchange) (done, again bool) {
 	x.keepAlive = x.keepAlive && x.up.body.Done()
 	s.client.in.Consume(x.headLen)
 	again = s.reply(x, 200, fields, body)
-	s.p.log(x, 200, noError, "")
+	s.p.ended(x, 200, noError, "")
 	return true, again
 }
 

@@ -98,7 +98,7 @@ func (o *opening) await() step {
 // enter makes the session go on with the requests in the tunnel.
 func (o *opening) enter() step {
 	o.s.lane = within(o.x.origin.Key())
-	o.s.p.log(o.x, o.x.status, noError, "")
+	o.s.p.ended(o.x, o.x.status, noError, "")
 	return following
 }
 
@@ -216,6 +216,6 @@ func (o *opening) late(err error) step {
 func (o *opening) giveUp(p *problem) step {
 	o.s.client.abort = true
 	o.s.p.errors[p.kind].Add(1)
-	o.s.p.log(o.x, p.status, p.kind, p.text)
+	o.s.p.ended(o.x, p.status, p.kind, p.text)
 	return closing
 }

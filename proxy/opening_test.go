@@ -364,6 +364,71 @@ func TestC8WhoBeginsAndDoesNotGoOn(t *testing.T) {
 	})
 }
 
+// C8: the connection that a CONNECT has opened has carried nothing when the client
+// speaks a moment later. That it dies then says nothing of kept connections.
+func TestC8TheConnectionOfTheConnectIsNew(t *testing.T) {
+	t.Parallel()
+	r, o := start(t), newOrigin(t)
+	c := r.client()
+	c.send(connectTo(o.addr) + o.inner("GET", "/", ""))
+	c.want(established)
+	up := o.accept()
+	up.want(o.inner("GET", "/", ""))
+	_ = up.Close()
+	c.problem(502)
+	if n := r.proxy.Stats().Retries; n != 0 {
+		t.Errorf("it was sent again %d times", n)
+	}
+	if s := r.stats(o); s.Closed[pool.ClosedOnReuse] != 0 || s.Closed[pool.BadAnswer] != 1 {
+		t.Errorf("closed %v", s.Closed)
+	}
+	o.served(1)
+}
+
+// C8: connections that carried nothing are as good as kept ones to other clients.
+func TestC8TheConnectionOfAConnectIsAKeptOneToOthers(t *testing.T) {
+	t.Parallel()
+	r, o := start(t), newOrigin(t)
+	first := r.client()
+	first.send(connectTo(o.addr) + "GET") // which is HTTP, or not
+	first.want(established)
+	up := o.accept()
+	first.send(" / HTTP/1.1\r\nHost: other.test\r\n\r\n")
+	first.refused(421) // nothing was sent on it
+	r.idle(o, 1)
+	second := r.client()
+	second.send(o.get("/"))
+	up.want(o.forwarded("GET", "/", ""))
+	_ = up.Close()
+	up = o.accept()
+	up.want(o.forwarded("GET", "/", ""))
+	up.send(ok)
+	second.want(ok)
+	if n := r.proxy.Stats().Retries; n != 1 {
+		t.Errorf("it was sent again %d times", n)
+	}
+}
+
+// C8: a CONNECT is no request. Those inside count when they come.
+func TestC8AConnectDoesNotCountInTheRateOfRequests(t *testing.T) {
+	t.Parallel()
+	r, o := start(t), newOrigin(t)
+	o.exchange(r.client(), nil)
+	r.idle(o, 1)
+	for range 10 {
+		r.inside(o)
+	}
+	at := netip.MustParseAddrPort(o.addr)
+	x, err := r.pool.Origin(pool.Lookup{Host: []byte(at.Addr().String()), Port: at.Port()}).Explain(t.Context(), true)
+	if err != nil || len(x.Addrs) != 1 {
+		t.Fatalf("%+v, %v", x, err)
+	}
+	// One request in ten seconds lets three connections be warm for a minute.
+	if n := x.Addrs[0].InTurn; n > 4 {
+		t.Errorf("%d connections are used in turn for one request", n)
+	}
+}
+
 // Nobody has said a word, and one is gone.
 func TestC7EndsBeforeAnyoneSpoke(t *testing.T) {
 	t.Parallel()

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/histogram"
 	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
 )
@@ -57,6 +58,9 @@ type Config struct {
 	// or else of those that failed.
 	Log    func(*Record)
 	LogAll bool
+	// ServerTiming gives answers to requests that were carried a Server-Timing field,
+	// which says where the time went before them.
+	ServerTiming bool
 	// Fault, if not nil, is told of what should not happen: a panic, a failing
 	// accept.
 	Fault func(what string, err error)
@@ -81,6 +85,7 @@ type Proxy struct {
 	refused  atomic.Uint64
 	panics   atomic.Uint64
 	errors   [errorKinds]atomic.Uint64 // answers of carpool's own
+	timings  timings
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -112,6 +117,11 @@ type Stats struct {
 	// Errors counts the answers that carpool made itself because something was
 	// wrong, by error type of RFC 9209. Every type is in it.
 	Errors map[string]uint64
+	// Durations is how long the exchanges took that asked for an upstream connection,
+	// and Phases where that time went: of each Phase those that it took part in. What
+	// became a tunnel is in neither.
+	Durations histogram.Snapshot
+	Phases    [NumPhases]histogram.Snapshot
 	// Rules are the figures of Config.Egress.
 	Rules []RuleStats
 	// MaxClients is the limit on client connections; 0 is none.
@@ -279,7 +289,8 @@ func (p *Proxy) Stats() Stats {
 	return Stats{
 		Clients: clients, InFlight: int(p.inFlight.Load()), Tunnels: int(p.tunnels.Load()),
 		Accepted: accepted, Refused: p.refused.Load(), Retries: p.retries.Load(), Panics: p.panics.Load(),
-		Errors: kinds, Rules: p.cfg.Egress.Stats(), MaxClients: p.cfg.MaxClients, Lanes: p.laneStats(),
+		Errors: kinds, Durations: p.timings.whole.Snapshot(), Phases: p.timings.snapshot(),
+		Rules: p.cfg.Egress.Stats(), MaxClients: p.cfg.MaxClients, Lanes: p.laneStats(),
 	}
 }
 

@@ -54,7 +54,8 @@ func (r *reins) rest() {
 	r.mu.Unlock()
 }
 
-// enter changes the phase and reports whether the session may go on.
+// enter changes the phase and reports whether the session may go on. When it does so
+// is asked of an idle one alone.
 func (r *reins) enter(ph phase, now time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -17,7 +17,7 @@ func (s *session) answer(x *exchange) step {
 	x.status = r.Status
 	x.pin = x.pin || r.Status == 401 && r.Has.Of(http1.WWWAuthenticate) && asksForConnection(r)
 	x.frame(x.up.whole() && !s.p.draining.Load())
-	x.respHead = append(x.appendConnection(x.buildResponse()), "\r\n"...)
+	x.respHead = append(x.appendTiming(x.appendConnection(x.buildResponse())), "\r\n"...)
 	return s.relay(x)
 }
 
@@ -61,7 +61,7 @@ func (s *session) settle(x *exchange) step {
 // finish ends an exchange whose answer was passed on whole.
 func (s *session) finish(x *exchange, next step) step {
 	countAnswer(x.origin, x.status)
-	s.p.log(x, x.status, noError, "")
+	s.p.ended(x, x.status, noError, "")
 	s.client.sent()
 	s.client.linger = true
 	if x.up.body.Done() {
@@ -79,7 +79,7 @@ func (s *session) brokenOff(x *exchange, err error, abort bool) step {
 	x.wire.settle(v.reason, nil, false)
 	s.client.abort = abort
 	countAnswer(x.origin, x.status)
-	s.p.log(x, x.status, v.problem.kind, "")
+	s.p.ended(x, x.status, v.problem.kind, "")
 	return closing
 }
 

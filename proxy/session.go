@@ -78,7 +78,7 @@ func (s *session) await() bool {
 		return false
 	}
 	err := c.Fill(&s.client.in)
-	if !s.reins.enter(busy, s.p.now()) {
+	if !s.reins.enter(busy, 0) {
 		return false
 	}
 	if s.reins.drowsy || limit > 0 {

@@ -25,7 +25,7 @@ func (s *session) serveConnect(x *exchange) bool {
 		}
 	}
 	more := s.open(x, fate == tunnelled) == following
-	return s.reins.enter(busy, s.p.now()) && more
+	return s.reins.enter(busy, 0) && more
 }
 
 // authority returns host:port of the request's origin.
@@ -34,7 +34,7 @@ func (x *exchange) authority() string { return x.origin.Key().Authority() }
 // switchProtocols passes a 101 on and relays what follows, both ways (RFC 9110
 // section 7.8).
 func (s *session) switchProtocols(x *exchange) step {
-	x.status, x.keepAlive = 101, false
+	x.status, x.keepAlive, x.timed = 101, false, false
 	head := append(x.buildResponse(), "Connection: Upgrade\r\n\r\n"...)
 	x.up.forget()
 	if err := s.client.conn.Register(); err != nil {
@@ -69,6 +69,6 @@ func (t *splice) end(s *session, x *exchange, broken bool) step {
 	}
 	s.client.abort = broken
 	countAnswer(x.origin, x.status)
-	s.p.log(x, x.status, noError, detail)
+	s.p.ended(x, x.status, noError, detail)
 	return v.next
 }

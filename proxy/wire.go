@@ -36,6 +36,9 @@ type wire interface {
 	// head waits for the next head of an answer, of which the last is the first that
 	// is final: a 101, or no 1xx. It is valid until the next call of head or body.
 	head() (*http1.Response, error)
+	// firstByte returns how long after the lease was lent the answer began, or, if it
+	// has not, how long ago that is.
+	firstByte() time.Duration
 	// frame says how the final answer is delimited for the client: isHead, of a request
 	// for the head alone; unwrap, for one that knows no chunks. It comes before body.
 	frame(isHead, unwrap bool) framing
@@ -175,6 +178,8 @@ func (w *wire1) head() (*http1.Response, error) {
 	}
 }
 
+func (w *wire1) firstByte() time.Duration { return w.lease.FirstByte() }
+
 // headCame notes what kind of head has come.
 func (w *wire1) headCame() error {
 	if !isFinal(w.resp.Status) {
@@ -201,15 +206,29 @@ func (w *wire1) frame(isHead, unwrap bool) framing {
 	r, d := &w.resp, &w.decoder
 	w.hintTimeout, w.hintMax = r.KeepAliveHint()
 	w.suspect = w.suspect || r.Status == 204 && (r.Length > 0 || r.Chunked) // there may be a body to come
-	switch {
-	case r.Status == 429 || r.Status == 503:
-		w.lease.Overloaded(retryAfter(r, time.Now()))
-	case r.Status >= 500:
-		w.lease.Failed()
-	}
+	w.gradeEndpoint()
 	*d = r.Body(isHead)
 	d.Unwrap = unwrap && r.Chunked
 	return framing{empty: d.Done(), unwrapped: d.Unwrap, untilClose: d.UntilClose() || d.Unwrap && d.Chunked()}
+}
+
+// gradeEndpoint tells the pool of an answer that says that the endpoint does not do
+// well. Retry-After says for how long it is to be left alone. Without it a 503 is a
+// failure as any other 5xx: one says little, a run of them moves requests to others.
+// A 429 is none then. It is mostly about the client, whom a limit on its rate finds
+// at each of the endpoints, and it shows an endpoint that is well enough to count:
+// to take it for a failure would bench one after the other of a healthy service.
+func (w *wire1) gradeEndpoint() {
+	status := w.resp.Status
+	if status == 429 || status == 503 {
+		if d := retryAfter(&w.resp, time.Now()); d > 0 {
+			w.lease.Overloaded(d)
+			return
+		}
+	}
+	if status >= 500 {
+		w.lease.Failed()
+	}
 }
 
 // retryAfter is how long the upstream asks to be left alone (RFC 9110 section

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -82,23 +83,40 @@ func startCarpool(t *testing.T, settings ...string) *carpool {
 
 // accepted returns how many client connections the proxy has accepted.
 func (c *carpool) accepted() (int, error) {
-	const name = "\ncarpool_client_connections_accepted_total "
+	n, err := c.sum("carpool_client_connections_accepted_total")
+	return int(n), err
+}
+
+// sum adds up the samples of a metric, whatever their labels.
+func (c *carpool) sum(metric string) (float64, error) {
 	response, err := http.Get("http://" + address(c.admin) + "/metrics")
 	if err != nil {
 		return 0, err
 	}
 	defer response.Body.Close()
-	metrics, err := io.ReadAll(response.Body)
+	text, err := io.ReadAll(response.Body)
 	if err != nil {
 		return 0, err
 	}
-	_, value, found := strings.Cut(string(metrics), name)
-	if !found {
-		return 0, fmt.Errorf("no %q among the metrics", name)
+	sum, found := 0.0, false
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if at := strings.Index(line, "} "); at >= 0 {
+			name, value = line[:at], strings.TrimSpace(line[at+2:])
+		}
+		if name, _, _ = strings.Cut(name, "{"); name != metric {
+			continue
+		}
+		n, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum, found = sum+n, true
 	}
-	var n float64
-	_, err = fmt.Sscan(value, &n)
-	return int(n), err
+	if !found {
+		return 0, fmt.Errorf("no metric %s", metric)
+	}
+	return sum, nil
 }
 
 func isReady(admin int) error {

@@ -28,8 +28,17 @@
 // programs agents.js and cost.js are for that script alone; each says how it is
 // called. TestPreloadCost, a measurement, is run by make bench-preload only.
 //
-// What the tests need beyond Go: nginx, Apache, Puma, curl, ruby, a JDK, python3 with venv,
-// and npm 7 or later; install.sh installs them on Debian. A test whose tool is
+// TestX14FiveNginxAreRestartedUnderLoad is about the other side: five real
+// servers that are restarted while requests come.
+//
+// The README's table of clients is that of table_test.go, which holds it to the
+// clients that are tested:
+//
+//	go test . -run TheTable -update
+//
+// What the tests need beyond Go: nginx, Apache, Puma, curl, wget, ruby, PHP and
+// Perl with their packages for HTTP, a JDK, python3 with venv, and npm 7 or
+// later; install.sh installs them on Debian. A test whose tool is
 // missing is skipped, or fails if CARPOOL_CLIENTS_REQUIRED is set. Node.js in
 // all its versions and the client libraries are installed on first use (about
 // 1 GB) below CARPOOL_CLIENTS_CACHE, by default carpool-clients in the user's

@@ -18,6 +18,11 @@ need ruby command -v ruby
 need python3-venv python3 -c 'import ensurepip, venv'
 need default-jdk-headless command -v javac
 need npm command -v npm
+need php-cli command -v php
+need php-curl php -r 'exit(extension_loaded("curl") ? 0 : 1);'
+need libwww-perl perl -MLWP::UserAgent -e 1
+need liblwp-protocol-https-perl perl -MLWP::Protocol::https -e 1
+need wget command -v wget
 
 if [ -z "$missing" ]; then
 	echo "nothing to install"

@@ -44,28 +44,29 @@ func matrix() []client {
 			})
 		}
 	}
+	all = append(all, moreClients()...)
 	return append(all,
 		client{name: "node24 axios-latest keep-alive", host: loopback,
 			program: nodeProgram(24, "axios-latest", "default-agent")},
 		// fetch of Node.js up to 26.8, and undici up to 8.6, ask by CONNECT for plain HTTP too.
-		client{name: "node22 fetch", host: loopback, program: fetchProgram(22)},
-		client{name: "node24 fetch", host: loopback, program: fetchProgram(24)},
-		client{name: "node26 fetch", host: loopback, program: fetchProgram(26)},
+		client{name: "node22 fetch", host: loopback, program: envProxyProgram(22, "fetch")},
+		client{name: "node24 fetch", host: loopback, program: envProxyProgram(24, "fetch")},
+		client{name: "node26 fetch", host: loopback, program: envProxyProgram(26, "fetch")},
 		client{name: "node20 undici-6 EnvHttpProxyAgent", host: loopback,
 			program: nodeProgram(20, "undici-6", "default-agent")},
 		client{name: "node22 undici-6 ProxyAgent for each call", host: loopback,
 			program: nodeProgram(22, "undici-6", "closing-agent")},
 		client{name: "node24 undici-7 ProxyAgent for each call", host: loopback,
 			program: nodeProgram(24, "undici-7", "closing-agent")},
-		client{name: "curl", host: loopback, program: curlProgram()},
-		client{name: "curl --proxytunnel", host: loopback, program: curlProgram("--proxytunnel")},
+		client{name: "curl", host: loopback, program: shellProgram("curl", "curl")},
+		client{name: "curl --proxytunnel", host: loopback, program: shellProgram("curl", "curl--proxytunnel")},
 		client{name: "python http.client tunnel", host: loopback, program: pythonProgram("http.client")},
 		client{name: "python urllib", host: loopback, program: pythonProgram("urllib")},
 		client{name: "python requests", host: loopback, program: pythonProgram("requests")},
 		// Ruby asks no proxy for 127.0.0.0/8, whatever the environment says.
 		client{name: "ruby", host: "0.0.0.0", program: rubyProgram},
-		client{name: "java", host: loopback, program: javaProgram(false)},
-		client{name: "java keep-alive", host: loopback, program: javaProgram(true)},
+		client{name: "java", host: loopback, program: javaProgram("Client.java", false)},
+		client{name: "java keep-alive", host: loopback, program: javaProgram("Client.java", true)},
 	)
 }
 
@@ -111,19 +112,11 @@ func pythonProgram(library string) func(int) (program, error) {
 	}
 }
 
-// fetchProgram is fetch as it comes with Node.js.
-func fetchProgram(major int) func(int) (program, error) {
-	return func(port int) (program, error) {
-		p, err := nodeProgram(major, "fetch", "default-agent")(port)
-		p.env = append(p.env, "NODE_USE_ENV_PROXY=1")
-		return p, err
-	}
-}
-
-func curlProgram(options ...string) func(int) (program, error) {
+// shellProgram is a client of the shell that runs a command, which its package is named after.
+func shellProgram(command, kind string) func(int) (program, error) {
 	return func(int) (program, error) {
-		_, err := tool("curl", "curl")
-		return program{argv: append([]string{filepath.Join("programs", "client.sh")}, options...)}, err
+		_, err := tool(command, command)
+		return program{argv: []string{filepath.Join("programs", "client.sh"), kind}}, err
 	}
 }
 
@@ -132,7 +125,7 @@ func rubyProgram(int) (program, error) {
 	return program{argv: []string{ruby, filepath.Join("programs", "client.rb")}}, err
 }
 
-func javaProgram(keepAlive bool) func(int) (program, error) {
+func javaProgram(source string, keepAlive bool) func(int) (program, error) {
 	return func(proxyPort int) (program, error) {
 		// java alone cannot run a source file.
 		if _, err := tool("javac", "default-jdk-headless"); err != nil {
@@ -145,7 +138,7 @@ func javaProgram(keepAlive bool) func(int) (program, error) {
 			"-Dhttps.proxyHost=127.0.0.1", "-Dhttps.proxyPort=" + port,
 			"-Dhttp.nonProxyHosts=", // by default all of 127.0.0.0/8
 			"-Dhttp.keepAlive=" + strconv.FormatBool(keepAlive),
-			filepath.Join("programs", "Client.java"),
+			filepath.Join("programs", source),
 		}}, err
 	}
 }

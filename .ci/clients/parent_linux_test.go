@@ -2,6 +2,7 @@ package clients
 
 import "syscall"
 
-// dieWithParent has the kernel kill the process when the tests are gone, even
+// dieWithParent has the kernel end the process when the tests are gone, even
 // if they were killed themselves (go test's time limit) and cleaned up nothing.
-func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }
+// By SIGTERM, so that a server ends its workers, too.
+func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGTERM }

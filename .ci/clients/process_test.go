@@ -57,8 +57,12 @@ func startProcess(t *testing.T, env []string, argv ...string) *process {
 	}()
 	name := filepath.Base(argv[0])
 	t.Cleanup(func() {
-		p.cmd.Process.Kill()
-		<-p.exited
+		select {
+		case <-p.exited:
+		default:
+			syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // its workers, too
+			<-p.exited
+		}
 		if t.Failed() {
 			t.Logf("stderr of %s:\n%s", name, p.stderr.tail(8<<10))
 		}

@@ -159,7 +159,7 @@ func writeTemplate(t *testing.T, path string, tmpl *template.Template, data any)
 }
 
 // nginxStatus is what the module stub_status counts.
-type nginxStatus struct{ accepts, requests int }
+type nginxStatus struct{ active, accepts, requests int }
 
 // A unixClient is the path of a unix socket that serves HTTP.
 type unixClient string
@@ -184,9 +184,13 @@ func (c unixClient) read() (s nginxStatus, err error) {
 	// Active connections: 1
 	// server accepts handled requests
 	//  3 3 5
+	_, active, _ := strings.Cut(string(body), "connections:")
 	_, counts, _ := strings.Cut(string(body), "requests\n")
 	var handled int
-	if _, err := fmt.Sscan(counts, &s.accepts, &handled, &s.requests); err != nil {
+	if _, err = fmt.Sscan(active, &s.active); err == nil {
+		_, err = fmt.Sscan(counts, &s.accepts, &handled, &s.requests)
+	}
+	if err != nil {
 		return s, fmt.Errorf("stub_status: %w: %q", err, body)
 	}
 	return s, nil

@@ -147,6 +147,8 @@ func TestQueriesAreReallyChecked(t *testing.T) {
 		`sum by (origin) (carpool_tunnels)`:                   "nothing here has a label origin",
 		`carpool_connections_closed_total{reason="bored"}`:    "no reason is bored",
 		`carpool_error_answers_total{error=~"dns_error|odd"}`: "no error is odd",
+		`carpool_request_phase_seconds_sum{phase="lunch"}`:    "no phase is lunch",
+		`carpool_policy_refusals_total{rule="whim"}`:          "no rule is whim",
 		`rate(carpool_tunnels[5m])`:                           "carpool_tunnels is a gauge",
 		`carpool_tunnels / on (origin) carpool_clients`:       "nothing here has a label origin",
 	} {
@@ -219,7 +221,7 @@ func (c checker) values(f family, label string) map[string]bool {
 	switch label {
 	case "reason":
 		return c.reasons
-	case "error", "code_class":
+	case "error", "code_class", "phase", "rule", "action":
 		known := map[string]bool{}
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
@@ -293,7 +295,8 @@ func TestTextNamesMetricsThatThereAre(t *testing.T) {
 	check := checker{metrics: exported(t)}
 	for _, file := range []string{readme, rulesFile, dashboardFile} {
 		for _, name := range regexp.MustCompile(`\bcarpool_\w+`).FindAllString(read(t, file), -1) {
-			if _, ok := check.family(name); !ok {
+			_, whole := check.metrics[name] // as prose calls a histogram; queries would not find it
+			if _, ok := check.family(name); !ok && !(whole && file == readme) {
 				t.Errorf("%s: no metric %s", file, name)
 			}
 		}

@@ -55,6 +55,7 @@ var alertCases = map[string]alertCase{
 			`carpool_error_answers_total{%s, error="dns_error"} 0+1x60`,
 			`carpool_error_answers_total{%s, error="connection_limit_reached"} 7x60`,
 			`carpool_error_answers_total{%s, error="http_request_error"} 0+1x60`,
+			`carpool_policy_refusals_total{%s, rule="allow_hosts", action="refused"} 0+1x60`,
 			`carpool_bypass_connections{%s, port="80"} 0x60`,
 			`carpool_pod_time_wait_sockets{%s} 28000x60`,
 			`carpool_pod_tcp_sockets{%s} 400x60`,
@@ -196,6 +197,20 @@ var alertCases = map[string]alertCase{
 		series: []string{`carpool_error_answers_total{%s, error="http_request_error"} 0+60x40`},
 		at:     30,
 		want:   []string{`CarpoolRefusesRequests{error="http_request_error", namespace="shop", pod="web-1"} carpool in web-1 refuses what the app asks for`},
+	},
+	"a rule refuses, another would": {
+		series: []string{
+			`carpool_policy_refusals_total{%s, rule="deny_hosts", action="refused"} 0+60x40`,
+			`carpool_policy_refusals_total{%s, rule="allow_hosts", action="refused"} 0x40`,
+			`carpool_policy_refusals_total{%s, rule="allow_hosts", action="reported"} 0+60x40`,
+			`carpool_error_answers_total{%s, error="http_request_denied"} 0+60x40`,
+		},
+		at:   30,
+		want: []string{`CarpoolPolicyRefuses{namespace="shop", pod="web-1", rule="deny_hosts"} carpool in web-1 refuses destinations: deny_hosts`},
+	},
+	"a rule refused, for a moment": {
+		series: []string{`carpool_policy_refusals_total{%s, rule="link_local", action="refused"} 0+60x3 180x40`},
+		at:     30,
 	},
 	"the app goes past carpool, with all its ports": {
 		series: []string{

@@ -23,6 +23,7 @@ const module = "github.com/carpoolproxy/carpool/"
 var mayImport = map[string][]string{
 	"charts":                nil,
 	"internal/rules":        nil,
+	"internal/histogram":    {},
 	"internal/list":         {},
 	"internal/sock":         {"golang.org/x/sys/"},
 	"internal/testkit":      nil, // for tests: no program links it
@@ -32,10 +33,11 @@ var mayImport = map[string][]string{
 	"internal/testkit/nameserver": {"golang.org/x/net/dns/dnsmessage"}, // for tests: no program links it
 
 	"proxy/policy": {"golang.org/x/sys/"},
-	"pool":         {module + "internal/sock", module + "internal/list", module + "pool/names", "golang.org/x/"},
+	"pool":         {module + "internal/sock", module + "internal/list", module + "internal/histogram", module + "pool/names", "golang.org/x/"},
 	"pool/names":   {module + "internal/list", "golang.org/x/net/dns/dnsmessage"},
 	"proxy": {
-		module + "proxy/http1", module + "proxy/policy", module + "internal/sock", module + "internal/list", module + "pool",
+		module + "proxy/http1", module + "proxy/policy", module + "internal/sock", module + "internal/list",
+		module + "internal/histogram", module + "pool",
 		"github.com/elazarl/goproxy",
 	},
 }

@@ -25,10 +25,12 @@ const (
 	// maxAddrs is how many addresses a Set has at most.
 	maxAddrs = 256
 	// goneAfter is in how many answers in turn an address has to be missing, and
-	// goneFor for how long, before it goes. Where addresses come back after they have
-	// gone, both double, up to most.
+	// goneFor for how long, before it goes. Where more than one in everyFew of those
+	// that an answer names have come back after they had gone, answers rotate, and
+	// both double, up to most. Fewer come back where servers are restarted one by one.
 	goneAfter, mostGoneAfter = 2, 32
 	goneFor, mostGoneFor     = 5 * time.Second, 5 * time.Minute
+	everyFew                 = 3
 	// backWithin is how soon an address has to come back for that; a name of which
 	// none has for restedAfter begins anew.
 	backWithin  = 5 * time.Minute
@@ -113,15 +115,20 @@ func (m *memory) learn(addrs []netip.Addr, now time.Time) {
 	if m.after == 0 || now.Sub(m.back) > restedAfter {
 		m.after, m.stay = goneAfter, goneFor
 	}
-	came := false
+	came := 0
 	for _, a := range addrs {
 		if left, was := m.left[a]; was {
-			came = came || now.Sub(left) <= backWithin
+			if now.Sub(left) <= backWithin {
+				came++
+			}
 			delete(m.left, a)
 		}
 	}
-	if came {
-		m.back = now
+	if came == 0 {
+		return
+	}
+	m.back = now
+	if m.rotates() || came*everyFew > len(addrs) {
 		m.after, m.stay = min(m.after*2, mostGoneAfter), min(m.stay*2, mostGoneFor)
 	}
 }

@@ -92,6 +92,36 @@ func TestX3RotatingAnswersDoNotThrash(t *testing.T) {
 	}
 }
 
+// X3: servers that are restarted one by one, and come back at the addresses they
+// had, are not taken for that: the last of them is left as soon as the first.
+func TestX3ServersThatAreRestartedInTurnAreNoRotation(t *testing.T) {
+	t.Parallel()
+	for _, servers := range []byte{3, 5, 20} {
+		var m names.Memory
+		var all []byte
+		for k := range servers {
+			all = append(all, k)
+		}
+		now := time.Now()
+		m.Take(now, numbered(all...)...)
+		for range 3 {
+			for k := range servers {
+				others := numbered(slices.DeleteFunc(slices.Clone(all), func(n byte) bool { return n == k })...)
+				for range 5 {
+					now = now.Add(time.Second)
+					m.Take(now, others...)
+				}
+				now = now.Add(time.Second)
+				if s := m.Take(now, others...); s.Missing != 0 || m.Rotates() {
+					t.Fatalf("%d servers: number %d is not left after 5 s", servers, k)
+				}
+				now = now.Add(time.Second)
+				m.Take(now, numbered(all...)...)
+			}
+		}
+	}
+}
+
 func TestSetsAreBounded(t *testing.T) {
 	t.Parallel()
 	var m names.Memory

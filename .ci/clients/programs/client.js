@@ -10,6 +10,8 @@ const https = require('https');
 
 const [library, agent, base, calls, tag, uploadFile, uploadHash, downloadHash] = process.argv.slice(2);
 
+const core = base.startsWith('https:') ? https : http;
+
 // The default agent up to Node.js 18; later ones keep connections.
 if (agent === 'closing-agent') {
   http.globalAgent = new http.Agent({ keepAlive: false });
@@ -104,7 +106,7 @@ function coreClient(ask) {
   let calls = 0;
   return {
     get: (url) => collect(overloads[calls++ % overloads.length](url, { headers: { Accept: '*/*' } })),
-    post: (url, body) => collect(http.request(url, { method: 'POST', headers: { 'Content-Length': body.length } }), body),
+    post: (url, body) => collect(core.request(url, { method: 'POST', headers: { 'Content-Length': body.length } }), body),
   };
 }
 
@@ -167,14 +169,15 @@ function undiciClient(undici, agentForEach) {
 const clients = {
   'fetch': () => undiciClient({ fetch: globalThis.fetch }),
   'got-11': gotClient,
-  'http.get': () => coreClient(http.get),
-  'http.request': () => coreClient(http.request),
+  'http.get': () => coreClient(core.get),
+  'http.request': () => coreClient(core.request),
   'needle': needleClient,
   'node-fetch': fetchClient,
   'request': requestClient,
   'superagent': superagentClient,
   'undici-6': () => undiciClient(require('undici-6'), agent === 'closing-agent'),
   'undici-7': () => undiciClient(require('undici-7'), agent === 'closing-agent'),
+  'undici-8': () => undiciClient(require('undici-8'), agent === 'closing-agent'),
 };
 
 function same(what, got, want) {

@@ -1,17 +1,27 @@
 #!/bin/sh
-# The client program for curl, a process per call as in a shell script;
-# ../doc.go says what it does.
+# The client program for curl and wget, a process per call as in a shell script;
+# ../doc.go says what it does. The first argument is curl, curl--proxytunnel or wget.
 set -eu
-tunnel=
-if [ "$1" = --proxytunnel ]; then # plain HTTP inside CONNECT, too
-	tunnel=$1
-	shift
-fi
+client=$1
+shift
 base=$1 calls=$2 tag=$3 upload_file=$4 upload_hash=$5 download_hash=$6
 
-# -q: whatever the user's .curlrc says, it is not tested here.
-# shellcheck disable=SC2086 # an option, or nothing
-fetch() { curl -q $tunnel --silent --show-error --fail-with-body "$@"; }
+# Whatever the user's .curlrc or .wgetrc says, it is not tested here.
+case $client in
+curl)
+	get() { curl -q --silent --show-error --fail-with-body "$1"; }
+	post() { curl -q --silent --show-error --fail-with-body --data-binary "@$2" "$1"; }
+	;;
+curl--proxytunnel) # plain HTTP inside CONNECT, too
+	get() { curl -q --proxytunnel --silent --show-error --fail-with-body "$1"; }
+	post() { curl -q --proxytunnel --silent --show-error --fail-with-body --data-binary "@$2" "$1"; }
+	;;
+wget)
+	ask() { wget --no-config --no-verbose --no-hsts --tries=1 --ca-certificate="$CURL_CA_BUNDLE" --output-document=- "$@"; }
+	get() { ask "$1"; }
+	post() { ask --post-file="$2" "$1"; }
+	;;
+esac
 
 same() {
 	if [ "$2" != "$3" ]; then
@@ -22,8 +32,8 @@ same() {
 
 n=1
 while [ "$n" -le "$calls" ]; do
-	same "call $n" "$(fetch "$base/echo?tag=$tag&n=$n")" "$tag $n"
+	same "call $n" "$(get "$base/echo?tag=$tag&n=$n")" "$tag $n"
 	n=$((n + 1))
 done
-same upload "$(fetch --data-binary "@$upload_file" "$base/upload")" "$upload_hash"
-same download "$(fetch "$base/download" | sha256sum | cut -d ' ' -f 1)" "$download_hash"
+same upload "$(post "$base/upload" "$upload_file")" "$upload_hash"
+same download "$(get "$base/download" | sha256sum | cut -d ' ' -f 1)" "$download_hash"

@@ -5,7 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/carpoolproxy/carpool/pool"
+	"github.com/carpoolproxy/carpool/internal/histogram"
 )
 
 // kind says how a metric's values are to be read.
@@ -14,8 +14,8 @@ type kind prometheus.ValueType
 const (
 	counter = kind(prometheus.CounterValue) // only grows
 	gauge   = kind(prometheus.GaugeValue)
-	// histogram has counts by bucket, which only grow.
-	histogram = kind(0)
+	// distribution has counts by bucket, which only grow.
+	distribution = kind(0)
 )
 
 // collector exports the table of metrics. It reads the figures at each scrape,
@@ -66,13 +66,13 @@ func (s *sink) put(v float64, labels ...string) {
 }
 
 // spread exports a histogram, whose counts by bucket become cumulative ones.
-func (s *sink) spread(h *pool.Histogram) {
-	buckets := make(map[float64]uint64, len(pool.Buckets))
+func (s *sink) spread(h *histogram.Snapshot, labels ...string) {
+	buckets := make(map[float64]uint64, len(histogram.Buckets))
 	sum := uint64(0)
-	for i, bound := range pool.Buckets {
+	for i, bound := range histogram.Buckets {
 		sum += h.Counts[i]
 		buckets[bound.Seconds()] = sum
 	}
-	total := sum + h.Counts[len(pool.Buckets)]
-	s.ch <- prometheus.MustNewConstHistogram(s.desc, total, math.Max(h.Sum.Seconds(), 0), buckets)
+	total := sum + h.Counts[len(histogram.Buckets)]
+	s.ch <- prometheus.MustNewConstHistogram(s.desc, total, math.Max(h.Sum.Seconds(), 0), buckets, labels...)
 }

@@ -15,7 +15,7 @@ type Line struct {
 func Table() []Line {
 	var lines []Line
 	for _, m := range metrics {
-		name := map[kind]string{counter: "counter", gauge: "gauge", histogram: "histogram"}[m.kind]
+		name := map[kind]string{counter: "counter", gauge: "gauge", distribution: "histogram"}[m.kind]
 		lines = append(lines, Line{m.name, name, len(m.labels)})
 	}
 	return lines

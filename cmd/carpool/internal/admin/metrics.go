@@ -34,8 +34,8 @@ var metrics = []metric{
 	{"learned_idle_limit_seconds", gauge, "After how long the upstream was seen to close idle connections; 0: not known.", origin, each(func(o *pool.OriginStats) float64 { return o.IdleLimit.Seconds() })},
 
 	// All upstreams together.
-	{"pool_wait_seconds", histogram, "How long exchanges waited for an upstream connection.", nil, func(f *figures, out *sink) { out.spread(&f.pool.Waits) }},
-	{"dial_seconds", histogram, "How long it took to open an upstream connection.", nil, func(f *figures, out *sink) { out.spread(&f.pool.Dials) }},
+	{"pool_wait_seconds", distribution, "How long exchanges waited for an upstream connection.", nil, func(f *figures, out *sink) { out.spread(&f.pool.Waits) }},
+	{"dial_seconds", distribution, "How long it took to open an upstream connection.", nil, func(f *figures, out *sink) { out.spread(&f.pool.Dials) }},
 	{"connections_limit", gauge, "Most upstream connections at a time; 0: no limit.", nil, one(func(f *figures) int { return f.pool.MaxConns })},
 	{"connections_per_origin_limit", gauge, "Most upstream connections to one origin at a time; 0: no limit but the one on all.", nil, one(func(f *figures) int { return f.pool.MaxConnsPerHost })},
 	{"requests_waiting_limit", gauge, "Most requests that wait for a connection to one origin.", nil, one(func(f *figures) int { return f.pool.MaxPendingPerHost })},
@@ -52,6 +52,8 @@ var metrics = []metric{
 
 	// Clients and requests.
 	{"requests_in_flight", gauge, "Requests being carried.", nil, one(func(f *figures) int { return f.proxy.InFlight })},
+	{"request_duration_seconds", distribution, "How long requests took from their first byte to the last of the answer. Those that became tunnels are left out.", nil, func(f *figures, out *sink) { out.spread(&f.proxy.Durations) }},
+	{"request_phase_seconds", distribution, "Where that time went: waiting for a connection (wait), the steps of opening one that the request waited for (dns, connect, tls), until the answer began (first_byte), all else (rest). A phase counts the requests that it took time of.", labels{"phase"}, byPhase},
 	{"tunnels", gauge, "CONNECT tunnels open.", nil, one(func(f *figures) int { return f.proxy.Tunnels })},
 	{"client_connections", gauge, "Client connections open.", nil, one(func(f *figures) int { return f.proxy.Clients })},
 	{"client_connections_limit", gauge, "Most client connections at a time; 0: no limit.", nil, one(func(f *figures) int { return f.proxy.MaxClients })},
@@ -175,6 +177,12 @@ func byReason(f *figures, out *sink) {
 func byError(f *figures, out *sink) {
 	for kind, n := range f.proxy.Errors {
 		out.put(float64(n), kind)
+	}
+}
+
+func byPhase(f *figures, out *sink) {
+	for ph := range f.proxy.Phases {
+		out.spread(&f.proxy.Phases[ph], proxy.Phase(ph).String())
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,7 +108,7 @@ func choices(field reflect.StructField) (words []any) {
 		return nil
 	}
 	for word := range strings.FieldsFuncSeq(field.Tag.Get("help"), func(r rune) bool { return strings.ContainsRune(" :,.", r) }) {
-		if strings.Trim(word, "0123456789") != "" && decoder.UnmarshalText([]byte(word)) == nil {
+		if strings.Trim(word, "0123456789") != "" && decoder.UnmarshalText([]byte(word)) == nil && !slices.Contains(words, any(word)) {
 			words = append(words, word)
 		}
 	}

@@ -35,7 +35,7 @@ type Config struct {
 	LogFormat LogFormat `envconfig:"LOG_FORMAT" default:"json" help:"Form of log lines: json for machines, console for people."`
 
 	// AccessLog says which requests get a log line.
-	AccessLog AccessLog `envconfig:"ACCESS_LOG" default:"errors" help:"Which requests get a log line: off, errors or all. A few a second of each kind of error are logged, and how many more there were to each upstream."`
+	AccessLog AccessLog `envconfig:"ACCESS_LOG" default:"errors" help:"Which requests get a log line: off, errors, all, or debug, which is all and a Server-Timing header in every answer. Of errors a few a second of each kind are logged, and how many more there were to each upstream."`
 
 	// IdleTimeout is more than 0: the ceiling on how long an upstream connection stays pooled without a request.
 	IdleTimeout time.Duration `envconfig:"IDLE_TIMEOUT" default:"50s" help:"Longest time an upstream connection is kept without a request. It is shorter where the server announces less or was seen to close sooner." agentkeepalive:"freeSocketTimeout"`

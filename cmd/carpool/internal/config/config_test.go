@@ -251,7 +251,7 @@ func TestABadValueIsNamedWithWhatIsExpected(t *testing.T) {
 		"PRELOAD_DIR": {"want an absolute path, e.g. /carpool": {"carpool", "./carpool", "../carpool", " /carpool"}},
 		"LOG_LEVEL":   {"want debug, info, warn or error": {"verbose", "2"}},
 		"LOG_FORMAT":  {"want one of [json console]": {"text", "JSON"}},
-		"ACCESS_LOG":  {"want one of [off errors all]": {"true", "none"}},
+		"ACCESS_LOG":  {"want one of [off errors all debug]": {"true", "none"}},
 		"BALANCE":     {"want one of [spread reuse]": {"Spread", "off", "none"}},
 		"VIA":         {truth: {"yes", "no", "on", "2", "truee"}},
 		"LISTEN": {

@@ -81,11 +81,15 @@ const (
 	AccessOff    AccessLog = "off"
 	AccessErrors AccessLog = "errors"
 	AccessAll    AccessLog = "all"
+	AccessDebug  AccessLog = "debug"
 )
+
+// All reports whether every request gets a line.
+func (a AccessLog) All() bool { return a == AccessAll || a == AccessDebug }
 
 // UnmarshalText takes the values of AccessLog.
 func (a *AccessLog) UnmarshalText(text []byte) error {
-	return oneOf(a, text, AccessOff, AccessErrors, AccessAll)
+	return oneOf(a, text, AccessOff, AccessErrors, AccessAll, AccessDebug)
 }
 
 // Balance says how requests to one upstream are spread over connections.

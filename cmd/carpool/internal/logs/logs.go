@@ -44,7 +44,7 @@ func New(cfg config.Config, w io.Writer) *Log {
 	if cfg.LogFormat == config.LogConsole {
 		encoder = zapcore.NewConsoleEncoder(ec)
 	}
-	all := cfg.AccessLog == config.AccessAll
+	all := cfg.AccessLog.All()
 	delay := time.Duration(0)
 	if all {
 		delay = holdBack

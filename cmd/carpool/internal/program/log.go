@@ -28,6 +28,11 @@ func accessLog(cfg config.Config, log *zap.Logger) func(*proxy.Record) {
 			zap.Int("status", r.Status), zap.Duration("duration", r.Duration),
 			zap.Int64("sent", r.Sent), zap.Int64("received", r.Received),
 		}
+		for ph, d := range r.Phases {
+			if d > 0 {
+				fields = append(fields, zap.Duration(proxy.Phase(ph).String(), d))
+			}
+		}
 		if r.Retried {
 			fields = append(fields, zap.Bool("retried", true))
 		}

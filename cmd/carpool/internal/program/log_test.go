@@ -64,6 +64,10 @@ func TestAccessLogFields(t *testing.T) {
 	out := accessLines(t, []string{"CARPOOL_ACCESS_LOG=all"}, proxy.Record{
 		Method: "PUT", Path: "/a/b", Origin: "http://orders:8080", Status: 502, Error: "connection_terminated", Detail: "why",
 		Sent: 5, Received: 7, Duration: 1500 * time.Millisecond, Retried: true,
+		Phases: proxy.Phases{
+			proxy.PhaseWait: 10 * time.Millisecond, proxy.PhaseDNS: 20 * time.Millisecond, proxy.PhaseConnect: 30 * time.Millisecond,
+			proxy.PhaseTLS: 40 * time.Millisecond, proxy.PhaseFirstByte: 400 * time.Millisecond, proxy.PhaseRest: time.Second,
+		},
 	})
 	var line map[string]any
 	if err := json.Unmarshal([]byte(out), &line); err != nil {
@@ -76,9 +80,20 @@ func TestAccessLogFields(t *testing.T) {
 	want := map[string]any{
 		"level": "warn", "msg": "request", "method": "PUT", "path": "/a/b", "origin": "http://orders:8080", "status": 502.0,
 		"error": "connection_terminated", "detail": "why", "sent": 5.0, "received": 7.0, "duration": 1.5, "retried": true,
+		"wait": 0.01, "dns": 0.02, "connect": 0.03, "tls": 0.04, "first_byte": 0.4, "rest": 1.0,
 	}
 	if !maps.Equal(line, want) {
 		t.Errorf("got  %v\nwant %v", line, want)
+	}
+}
+
+func TestAccessLogLeavesOutPhasesOfNoLength(t *testing.T) {
+	t.Parallel()
+	out := accessLines(t, []string{"CARPOOL_ACCESS_LOG=debug"}, proxy.Record{
+		Status: 200, Duration: 3 * time.Second, Phases: proxy.Phases{proxy.PhaseFirstByte: 2 * time.Second, proxy.PhaseRest: time.Second},
+	})
+	if !strings.Contains(out, `"duration":3,"sent":0,"received":0,"first_byte":2,"rest":1}`) {
+		t.Errorf("%q", out)
 	}
 }
 

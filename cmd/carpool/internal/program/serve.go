@@ -176,7 +176,7 @@ func proxyConfig(cfg config.Config, upstreams *pool.Pool, out *proxy.Egress, gua
 		MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
 		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectTunnelPorts: cfg.ConnectTunnelPorts,
 		Admit: guard.AdmitRequest,
-		Log:   accessLog(cfg, log), LogAll: cfg.AccessLog == config.AccessAll,
+		Log:   accessLog(cfg, log), LogAll: cfg.AccessLog.All(), ServerTiming: cfg.AccessLog == config.AccessDebug,
 		Fault: fault,
 	}
 }
