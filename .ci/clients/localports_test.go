@@ -2,6 +2,7 @@ package clients
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -16,6 +17,21 @@ func directClients() (all []client) {
 		}
 	}
 	return all
+}
+
+// withoutProxy is the client by loopback, and without the options that name a proxy:
+// Java's.
+func (c client) withoutProxy() client {
+	with := c.program
+	c.host = loopback
+	c.program = func(port int) (program, error) {
+		p, err := with(port)
+		p.argv = slices.DeleteFunc(p.argv, func(arg string) bool {
+			return strings.HasPrefix(arg, "-Dhttp") && strings.Contains(strings.ToLower(arg), "proxy")
+		})
+		return p, err
+	}
+	return c
 }
 
 // A base URL is all that is changed, so every client pools https that way, those too
@@ -34,8 +50,8 @@ func TestEveryClientPoolsHTTPSByALocalPort(t *testing.T) {
 			need(t, c.available())
 			up := startNginx(t, files.server)
 			port := freePort(t)
-			proxy := startCarpool(t, fmt.Sprintf("CARPOOL_LOCAL_PORTS=%d=https://%s", port, address(up.port)))
-			c.host = loopback
+			proxy := startCarpool(t, fmt.Sprintf("CARPOOL_LOCAL_PORTS=%d=https://%s", port, address(up.port)), "CARPOOL_MAX_CONN_AGE=0")
+			c = c.withoutProxy()
 			if err := c.run(proxy.port, "http", port, pooledCalls, "NO_PROXY="+loopback, "no_proxy="+loopback); err != nil {
 				t.Error(err)
 			}
@@ -73,7 +89,7 @@ func TestPlainRequestsLeaveInTLS(t *testing.T) {
 			t.Parallel()
 			need(t, c.available())
 			up := startNginx(t, files.server)
-			proxy := startCarpool(t, fmt.Sprintf("CARPOOL_TLS_ORIGINATE=%s:%d", c.host, up.port))
+			proxy := startCarpool(t, fmt.Sprintf("CARPOOL_TLS_ORIGINATE=%s:%d", c.host, up.port), "CARPOOL_MAX_CONN_AGE=0")
 			if err := c.run(proxy.port, "http", up.port, pooledCalls); err != nil {
 				t.Error(err)
 			}
