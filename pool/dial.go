@@ -21,11 +21,12 @@ const (
 	StagePolicy                   // whether the address may be connected to
 	StageConnect                  // TCP
 	StageTLS                      // the handshake
+	StageHop                      // the next hop's own connection to the origin
 )
 
 // String returns the stage in one word.
 func (s Stage) String() string {
-	return [...]string{"none", "dns", "policy", "connect", "tls"}[s]
+	return [...]string{"none", "dns", "policy", "connect", "tls", "hop"}[s]
 }
 
 // DialError is why no connection could be opened. Nothing has been sent.
@@ -33,6 +34,8 @@ type DialError struct {
 	// Stage is what failed.
 	Stage Stage
 	Err   error
+	// Hop says that it is the next hop that failed, or could not be reached.
+	Hop bool
 }
 
 func (e *DialError) Error() string { return e.Stage.String() + ": " + e.Err.Error() }
@@ -44,7 +47,7 @@ func failedAt(s Stage, err error) error {
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
-	return &DialError{s, err}
+	return &DialError{Stage: s, Err: err}
 }
 
 func (o *Origin) mayDialLocked() bool {
@@ -203,6 +206,8 @@ type making struct {
 	course *course
 	to     *names.Set
 	lease  *Lease // from the step on that connects
+	// through says that the next hop has made its connection to the origin.
+	through bool
 }
 
 // connect opens one connection, and notes in the dial's course how that goes.
@@ -226,7 +231,7 @@ func (m *making) walk(ctx context.Context) (err error) {
 	p := m.origin.pool
 	defer func() {
 		if r := recover(); r != nil {
-			err = &DialError{StageConnect, p.caught("a dial", r)}
+			err = &DialError{Stage: StageConnect, Err: p.caught("a dial", r)}
 		}
 	}()
 	if err := m.take(ctx, StageDNS, (*making).resolve); err != nil {
@@ -235,11 +240,14 @@ func (m *making) walk(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
 	err = m.take(ctx, StageConnect, (*making).race)
+	if err == nil && m.origin.key.Way == ByHop {
+		err = m.takeHop(ctx)
+	}
 	if err == nil && m.origin.key.TLS {
 		err = m.take(ctx, StageTLS, (*making).secure)
 	}
 	if err == nil {
-		err = failedAt(StageConnect, m.enlist())
+		err = m.failed(StageConnect, m.enlist())
 	}
 	return err
 }
@@ -248,7 +256,7 @@ func (m *making) walk(ctx context.Context) (err error) {
 func (m *making) take(ctx context.Context, s Stage, step func(*making, context.Context) error) error {
 	err := step(m, ctx)
 	m.course.through[s] = m.origin.pool.now()
-	return failedAt(s, err)
+	return m.failed(s, err)
 }
 
 // resolve finds the addresses.
@@ -294,16 +302,25 @@ func (m *making) race(ctx context.Context) error {
 
 // secure makes the TLS handshake. The origin is spoken to in TLS.
 func (m *making) secure(ctx context.Context) error {
-	l, config := m.lease, m.origin.security()
-	g := &gate{Conn: l.conn}
-	t := tls.Client(g, config)
-	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
-	defer stalled.Stop()
-	if err := handshake(ctx, t); err != nil {
+	config := m.origin.security()
+	if err := m.handshake(ctx, config); err != nil {
 		return err
 	}
-	l.tls, l.secured = &quietTLS{Conn: t, gate: g}, config
-	l.Stream = sock.Over(l.tls)
+	m.lease.secured = config
+	return nil
+}
+
+// handshake lays TLS over the connection, as it is by then.
+func (m *making) handshake(ctx context.Context, config *tls.Config) error {
+	l := m.lease
+	q := l.tls.over(l.conn, config)
+	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
+	defer stalled.Stop()
+	if err := handshake(ctx, q.Conn); err != nil {
+		return err
+	}
+	l.tls = q
+	l.Stream = sock.Over(q)
 	return nil
 }
 

@@ -12,6 +12,9 @@ import (
 type Explanation struct {
 	// Addr is the endpoint; the zero Addr says that there is none.
 	Addr netip.Addr
+	// Hop is the next hop that Addr belongs to, as Key.String writes it; "" if Addr is
+	// the origin's own.
+	Hop string
 	// Idle says that a connection is there, which would be taken; else one would be
 	// opened.
 	Idle bool
@@ -34,7 +37,7 @@ func (o *Origin) Explain(ctx context.Context, replayable bool) (Explanation, err
 	if !known {
 		m := &making{origin: o}
 		if err := m.resolve(ctx); err != nil {
-			return Explanation{}, failedAt(StageDNS, err)
+			return Explanation{}, m.failed(StageDNS, err)
 		}
 		m.learn(m.to.Addrs, (*endpoints).learn)
 	}
@@ -46,6 +49,9 @@ func (o *Origin) Explain(ctx context.Context, replayable bool) (Explanation, err
 	}
 	x := o.explainLocked(&Ticket{Replayable: replayable}, now)
 	x.Addrs, x.Total = o.endpoints.listing(now)
+	if o.key.Way != Directly {
+		x.Hop = o.pool.cfg.Hop.String()
+	}
 	return x, nil
 }
 
@@ -76,7 +82,7 @@ func (o *Origin) dialledLocked(t *Ticket, why string, now time.Duration) Explana
 	s := &o.endpoints
 	x := Explanation{Why: "a new connection: " + why}
 	if s.balance.reuse {
-		if list := s.order(s.set, o.key.Port, now); len(list) > 0 {
+		if list := s.order(s.set, o.port, now); len(list) > 0 {
 			x.Addr = list[0].Addr()
 		}
 		return x

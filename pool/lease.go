@@ -53,6 +53,7 @@ type Lease struct {
 	conn      *sock.Conn  // the TCP connection under Stream
 	tls       *quietTLS   // nil without TLS
 	secured   *tls.Config // by what; nil without TLS
+	early     *earlyBytes // nil if nothing came with the next hop's word
 	id        uint64
 	addr      netip.AddrPort
 	begun     time.Duration // when its dial began
@@ -96,6 +97,9 @@ type Lease struct {
 // least idle, so that the upstream may have been closing it.
 func (l *Lease) Reused() bool { return l.requests > 0 || l.idled > 0 && !l.ordered }
 
+// Way returns how the connection was made.
+func (l *Lease) Way() Way { return l.origin.key.Way }
+
 // Addr returns the address that the connection leads to.
 func (l *Lease) Addr() netip.AddrPort { return l.addr }
 
@@ -124,13 +128,18 @@ type report struct {
 
 // Failed notes that the upstream answered this exchange with a failure of its own.
 // One says little. Where others serve the same origin, a run of them shifts
-// requests there. It comes before the lease is given back.
-func (l *Lease) Failed() { l.report.failed = true }
+// requests there. It comes before the lease is given back. Of the next hop an answer
+// says nothing, for others give it.
+func (l *Lease) Failed() { l.report.failed = l.Way() != ToHop }
 
 // Overloaded notes that the upstream asked to be left alone for so long. Where
 // others serve the same origin requests go to these meanwhile, for a minute at
 // most. It comes before the lease is given back.
-func (l *Lease) Overloaded(d time.Duration) { l.report.overloaded = max(d, 0) }
+func (l *Lease) Overloaded(d time.Duration) {
+	if l.Way() != ToHop {
+		l.report.overloaded = max(d, 0)
+	}
+}
 
 func clamp(d time.Duration) time.Duration { return max(d, time.Millisecond) }
 

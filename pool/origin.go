@@ -17,6 +17,7 @@ type Origin struct {
 	key   Key
 	name  *names.Name // finds its addresses
 	label string      // empty when counted as other
+	port  uint16      // at its addresses; with name it is where connections lead
 	seat  seat
 	tally [8]atomic.Uint64 // see Tally
 	// gone is set when the pool has forgotten the origin.
@@ -61,8 +62,9 @@ type times struct {
 
 // newOrigin returns an origin. p.mu is held.
 func newOrigin(p *Pool, k Key) *Origin {
-	o := &Origin{pool: p, key: k, tls: p.credentials.config(k, p.cfg.ShowTo)}
-	o.name = p.names.Name(k.Host, o.renamed)
+	to := p.leadsTo(k)
+	o := &Origin{pool: p, key: k, port: to.Port, tls: p.credentials.config(k, p.cfg.ShowTo)}
+	o.name = p.names.Name(to.Host, o.renamed)
 	o.times.used = p.now()
 	o.stats.Closed = map[Reason]uint64{}
 	o.manners.never = p.cfg.NoReuse != nil && p.cfg.NoReuse(k)

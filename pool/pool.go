@@ -90,6 +90,9 @@ type Config struct {
 	// CheckAddr, if not nil, says whether an address may be connected to. It is
 	// asked with the very address that is dialled.
 	CheckAddr func(netip.AddrPort) error
+	// Hop, if not nil, is the next proxy on the way to the origins whose Way says so.
+	// Where it is stays the same; what its Connect does may change.
+	Hop *Hop
 	// Resolver, if not nil, finds the addresses of names instead of the system's name
 	// servers.
 	Resolver names.Resolver
@@ -109,15 +112,20 @@ type Key struct {
 	// Host is a name in lower case, or an IP address without brackets.
 	Host string
 	Port uint16
+	// Way is how connections get there.
+	Way Way
 }
 
-// String returns the origin as scheme://host:port.
+// String returns the origin as scheme://host:port, after "next hop " if it is that.
 func (k Key) String() string {
-	scheme := "http://"
+	s := "http://"
 	if k.TLS {
-		scheme = "https://"
+		s = "https://"
 	}
-	return scheme + k.Authority()
+	if k.Way == ToHop {
+		s = "next hop " + s
+	}
+	return s + k.Authority()
 }
 
 // Authority returns host:port.
@@ -129,7 +137,11 @@ type Lookup struct {
 	TLS  bool
 	Host []byte
 	Port uint16
+	Way  Way
 }
+
+// Lookup returns what finds the origin.
+func (k Key) Lookup() Lookup { return Lookup{k.TLS, []byte(k.Host), k.Port, k.Way} }
 
 const (
 	// maxOrigins is how many origins are kept before unused ones make room.
@@ -148,6 +160,7 @@ type Pool struct {
 	start   time.Time
 	watcher *sock.Watcher
 	names   *names.Names
+	hopTLS  *tls.Config   // nil if the next hop is not spoken to in TLS, or there is none
 	suspect func(*Origin) // asks for an origin's addresses again
 	panics  atomic.Uint64
 	tick    *time.Ticker  // the janitor's
@@ -185,6 +198,9 @@ func New(cfg Config) (*Pool, error) {
 	}
 	p.watcher = w
 	p.names = names.New(p.namesConfig())
+	if cfg.Hop != nil {
+		p.hopTLS = p.credentials.config(cfg.Hop.Key, cfg.ShowTo)
+	}
 	p.suspect = func(o *Origin) { o.name.Suspect() }
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.work.Add(1)
@@ -220,12 +236,12 @@ func (p *Pool) now() time.Duration { return time.Since(p.start) }
 // it knows.
 func (p *Pool) Origin(k Lookup) *Origin {
 	p.mu.Lock()
-	if o := p.known.byKey[Key{k.TLS, string(k.Host), k.Port}]; o != nil {
+	if o := p.known.byKey[Key{k.TLS, string(k.Host), k.Port, k.Way}]; o != nil {
 		p.mu.Unlock()
 		return o
 	}
 	shut := p.makeRoomLocked()
-	o := newOrigin(p, Key{k.TLS, string(k.Host), k.Port})
+	o := newOrigin(p, Key{k.TLS, string(k.Host), k.Port, k.Way})
 	p.known.add(o)
 	p.mu.Unlock()
 	for _, l := range shut {

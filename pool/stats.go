@@ -62,6 +62,8 @@ func (s *Stats) add(t *Stats) {
 // first few hundred are together called "other".
 type OriginStats struct {
 	Origin string
+	// Way is how connections get there; Directly for "other".
+	Way Way
 	Stats
 	// Addrs are the addresses that its connections lead to, or have led to
 	// lately; nil for "other".
@@ -107,12 +109,12 @@ func (p *Pool) Snapshot() Snapshot {
 			other.add(&t)
 		} else {
 			s.Total.add(&t)
-			s.Origins = append(s.Origins, OriginStats{o.label, t, addrs})
+			s.Origins = append(s.Origins, OriginStats{o.label, o.key.Way, t, addrs})
 		}
 	}
 	s.Total.add(&other)
 	if unlabelled {
-		s.Origins = append(s.Origins, OriginStats{"other", other, nil})
+		s.Origins = append(s.Origins, OriginStats{"other", Directly, other, nil})
 	}
 	return s
 }

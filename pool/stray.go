@@ -24,6 +24,9 @@ const (
 // look looks for bytes that no request asked for, or for the connection's end.
 // The caller owns the connection. Nothing here waits.
 func (l *Lease) look() (found, error) {
+	if l.early != nil && len(l.early.rest) > 0 {
+		return someBytes, nil
+	}
 	if l.tls != nil {
 		return l.tls.look()
 	}

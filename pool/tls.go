@@ -74,16 +74,30 @@ func handshake(ctx context.Context, t *tls.Conn) error {
 // given is not to be changed afterwards.
 func (p *Pool) SetTLS(roots *x509.CertPool, cert *tls.Certificate) {
 	p.mu.Lock()
-	old := p.credentials
-	p.credentials = credentials{roots, cert}
+	old, c := p.credentials, credentials{roots, cert}
+	p.credentials = c
+	differs := func(k Key) bool {
+		return k.TLS && (old.roots != roots || old.cert != cert && p.cfg.ShowTo != nil && p.cfg.ShowTo(k))
+	}
+	hop := p.cfg.Hop != nil && differs(p.cfg.Hop.Key)
+	if hop {
+		p.hopTLS = c.config(p.cfg.Hop.Key, p.cfg.ShowTo)
+	}
 	list := p.allLocked()
 	p.mu.Unlock()
 	for _, o := range list {
-		k := o.key
-		if k.TLS && (old.roots != roots || old.cert != cert && p.cfg.ShowTo != nil && p.cfg.ShowTo(k)) {
-			o.setTLS(credentials{roots, cert}.config(k, p.cfg.ShowTo))
+		if k := o.key; differs(k) || hop && k.TLS && k.Way == ByHop {
+			o.setTLS(c.config(k, p.cfg.ShowTo))
 		}
 	}
+}
+
+// hopSecurity is what connections to the next hop are secured by, before what is behind
+// it is; nil without TLS.
+func (p *Pool) hopSecurity() *tls.Config {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hopTLS
 }
 
 // setTLS secures connections by another configuration from now on.
@@ -112,20 +126,40 @@ func (o *Origin) security() *tls.Config {
 // may have read records ahead.
 type quietTLS struct {
 	*tls.Conn
-	gate *gate
+	gate *gate // under all layers
+	tap  *tap  // under this one, if it is not the lowest; else nil
 	b    [1]byte
+}
+
+// over returns TLS, before its handshake, over a connection that has q already; q is
+// nil for one that has none.
+func (q *quietTLS) over(conn *sock.Conn, config *tls.Config) *quietTLS {
+	if q == nil {
+		g := &gate{Conn: conn}
+		return &quietTLS{Conn: tls.Client(g, config), gate: g}
+	}
+	t := &tap{Conn: q.Conn}
+	return &quietTLS{Conn: tls.Client(t, config), gate: q.gate, tap: t}
 }
 
 // gate is the connection under a quietTLS. While it is shut a read finds
 // nothing where it would wait.
 type gate struct {
 	*sock.Conn
-	shut    bool
+	shut bool
+	passed
+}
+
+// passed is what has passed below a layer of TLS.
+type passed struct {
 	records records
 
 	full bool // the last read had no room for more
 	left int  // records at most that it has brought and that were not taken out
 }
+
+// note notes what a read has brought.
+func (w *passed) note(p []byte, n int) { w.full, w.left = n == len(p), w.records.pass(p[:n]) }
 
 func (g *gate) Read(p []byte) (n int, err error) {
 	if g.shut {
@@ -133,7 +167,7 @@ func (g *gate) Read(p []byte) (n int, err error) {
 	} else {
 		n, err = g.Conn.Read(p)
 	}
-	g.full, g.left = n == len(p), g.records.pass(p[:n])
+	g.note(p, n)
 	return n, err
 }
 
@@ -141,15 +175,18 @@ func (g *gate) Read(p []byte) (n int, err error) {
 // at most. Where the last read from the socket has shown that there is nothing more it
 // costs next to nothing.
 func (q *quietTLS) ReadMore(p []byte) int {
-	g := q.gate
-	if g.left <= 0 && !g.full {
+	below := &q.gate.passed
+	if q.tap != nil {
+		below = &q.tap.passed
+	}
+	if below.left <= 0 && !below.full {
 		return 0
 	}
-	g.shut = true
+	q.gate.shut = true
 	n, _ := q.Read(p)
-	g.shut = false
+	q.gate.shut = false
 	if n < len(p) { // or else it may go on
-		g.left--
+		below.left--
 	}
 	return n
 }
@@ -168,7 +205,7 @@ func (q *quietTLS) look() (found, error) {
 			err = io.EOF
 		}
 		return nothing, err
-	case q.gate.records.within():
+	case q.gate.records.within(), q.tap != nil && q.tap.records.within():
 		return halfRecord, nil
 	}
 	return nothing, nil

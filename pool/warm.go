@@ -130,7 +130,7 @@ func (p *Pool) checkWarm(k Key) error {
 // warm changes an origin's warmth and begins to see to it.
 func (p *Pool) warm(k Key, change func(*Origin)) *Origin {
 	for {
-		o := p.Origin(Lookup{TLS: k.TLS, Host: []byte(k.Host), Port: k.Port})
+		o := p.Origin(k.Lookup())
 		p.mu.Lock()
 		o.mu.Lock()
 		gone := o.gone.Load()

@@ -142,6 +142,33 @@ the local ports of Consul rewrite any of them, so no client of these can rely on
 base URL that has to survive a redirect is better mended at the upstream, or reached by
 TLS_ORIGINATE, where the client knows the upstream's own name.
 
+# The next hop (hop.go)
+
+Where everything has to go out through a proxy, Hop has it. Plain HTTP is relayed: the
+origin of such a request is the hop itself, its head is in absolute-form, and its
+connections are shared by all hosts. For TLS, tunnels and upgrades the hop is asked by
+CONNECT for a connection, which then belongs to the pool's origin of that host. One set
+of credentials goes with each request and each CONNECT, so a connection has no identity
+that would have to be in its key.
+
+  - A hop that fails is never gone round. What it says to CONNECT, and that it cannot
+    be reached, is told apart from faults behind it (hopfaults.go); of a relayed answer
+    only a 407 is surely its own. A client would take that for a question to itself,
+    answer it in vain, or give its password to nobody: it gets a 502.
+  - A relayed 5xx does not count against the hop's address, for others give it too.
+  - A CONNECT to port 80 is taken for one that will carry plain HTTP: the client is told
+    that it has a tunnel once the hop can be reached. Hops refuse such a CONNECT by
+    default. If TLS comes in it, the tunnel is asked for then, and if it is refused
+    the client's is reset; this happens once, as with used connections.
+  - What is pinned to a client by NTLM is for one host, so a request to another one
+    gives it up.
+  - Rules on hosts come before a name is handed on. Rules on addresses see the hop's own,
+    and those written in URLs, as if they were dialled. What a name leads to they do not
+    see. The names of metadata services stand for their addresses.
+  - NEXT_NO_PROXY's ranges are for addresses in URLs, as Go and curl have it: to look a
+    name up only to find out whether to look it up would leak it, and fails where
+    only the hop can.
+
 # Where it differs from what might be expected
 
   - A folded line, a line that ends with LF alone and a space before a colon

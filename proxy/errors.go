@@ -43,6 +43,7 @@ const (
 	kindHTTPResponseIncomplete
 	kindHTTPResponseTimeout
 	kindHTTPUpgradeFailed
+	kindProxyConfiguration
 	kindProxyInternalResponse
 	kindProxyLoopDetected
 	kindTLSAlertReceived
@@ -68,6 +69,7 @@ var errorNames = [errorKinds]string{
 	kindHTTPResponseIncomplete:  "http_response_incomplete",
 	kindHTTPResponseTimeout:     "http_response_timeout",
 	kindHTTPUpgradeFailed:       "http_upgrade_failed",
+	kindProxyConfiguration:      "proxy_configuration_error",
 	kindProxyInternalResponse:   "proxy_internal_response",
 	kindProxyLoopDetected:       "proxy_loop_detected",
 	kindTLSAlertReceived:        "tls_alert_received",
@@ -226,6 +228,8 @@ func policyProblem(err error) *problem {
 		return &problem{403, kindDestinationIPProhibited, denied.Message}
 	case errors.Is(err, errLoop):
 		return &problemLoop
+	case sock.Exhausted(err):
+		return &problemBudget
 	}
 	return &problemConnect
 }

@@ -38,6 +38,8 @@ type exchange struct {
 	respHead []byte // as it goes to the client
 	received int64  // bytes of body from the upstream
 	status   int
+	// hopStatus is with what the next hop has refused its service; 0: it did not.
+	hopStatus int
 }
 
 // scratchSize is what the heads of an exchange may keep of memory.
@@ -95,7 +97,7 @@ func (s *session) carry(x *exchange) bool {
 	for {
 		lease, err := s.acquire(x)
 		if err != nil {
-			return s.tell(x, x.unlent(dialProblem(err))) == following
+			return s.tell(x, x.unlent(s.noLease(x, err))) == following
 		}
 		addr := lease.Addr().Addr()
 		if next := s.attempt(x); next != again {
@@ -207,6 +209,7 @@ func (x *exchange) judge(r *reins, got progress, err error) verdict {
 	*f = facts{
 		got: got, accepted: x.accepted, read: x.up.body.Done(), sent: !x.up.broken, replayable: x.replayable, kept: x.up.keep,
 		retried: x.retried, upgrade: x.upgrade, connect: x.connect, persists: x.keepAlive,
+		asked: got == headed && x.asked(),
 	}
 	x.wire.tell(f)
 	if got == complete {
@@ -224,6 +227,7 @@ func (x *exchange) judge(r *reins, got progress, err error) verdict {
 func (s *session) conclude(x *exchange, v verdict) step {
 	s.reins.letGo()
 	x.wire.settle(v.reason, nil, false)
+	v.problem = s.hopFailed(x, v.problem)
 	return s.tell(x, v)
 }
 

@@ -210,6 +210,7 @@ func (l Lane) names(authority []byte) bool {
 type route struct {
 	upstreams Upstreams
 	egress    *Egress
+	hop       *Hop // nil: there is none
 	originate Originate
 
 	origin    *pool.Origin // of the last request,
@@ -226,21 +227,15 @@ func (r *route) forget() { *r = route{authority: r.authority[:0], name: r.name[:
 // to returns the origin of a target. The error is a *problem, a *refusal or a
 // *policy.Denied.
 func (r *route) to(t target) (*pool.Origin, error) {
-	if r.origin != nil && r.tls == t.tls && !r.origin.Gone() && bytes.Equal(r.authority, t.authority) {
+	if r.origin != nil && !r.origin.Gone() && r.leads(t) {
 		if r.let != nil {
-			r.egress.report(r.let, r.origin.Key().String())
+			r.egress.report(r.let, r.originate.Key(t.key()).String())
 		}
 		return r.origin, nil
 	}
-	host, port, bad := splitAuthority(t.authority)
+	host, port, bad := t.address()
 	if bad != nil {
 		return nil, bad
-	}
-	if port == 0 {
-		port = 80
-		if t.tls {
-			port = 443
-		}
 	}
 	l, addr, err := r.lookup(t.tls, host, port)
 	if err != nil {
@@ -253,10 +248,39 @@ func (r *route) to(t target) (*pool.Origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := r.upstreams.Origin(l)
+	o, err := r.reach(l, addr, 0)
+	if err != nil {
+		return nil, err
+	}
 	r.origin, r.let = o, let
 	r.tls, r.authority = t.tls, append(r.authority[:0], t.authority...)
 	return o, nil
+}
+
+// moves reports whether a target is another host's or port's than the request before.
+func (r *route) moves(t target) bool { return r.hop != nil && r.origin != nil && !r.leads(t) }
+
+// leads reports whether the last request was for the host and port of a target, in the
+// same letters.
+func (r *route) leads(t target) bool { return r.tls == t.tls && bytes.Equal(r.authority, t.authority) }
+
+// address returns the host and port of a target.
+func (t target) address() (host []byte, port uint16, bad *problem) {
+	host, port, bad = splitAuthority(t.authority)
+	if port == 0 {
+		port = 80
+		if t.tls {
+			port = 443
+		}
+	}
+	return host, port, bad
+}
+
+// key returns what a target that was found names.
+func (t target) key() pool.Key {
+	host, port, _ := t.address()
+	l, _, _ := lookup(nil, t.tls, host, port)
+	return pool.Key{TLS: l.TLS, Host: string(l.Host), Port: l.Port}
 }
 
 // tunnelTo returns the origin that a CONNECT names. The error is as that of to. If
@@ -279,7 +303,7 @@ func (r *route) tunnelTo(authority []byte) (*pool.Origin, error) {
 	if _, err := r.mayAsk(asked, addr, port); err != nil {
 		return nil, err
 	}
-	return r.upstreams.Origin(l), nil
+	return r.reach(l, addr, port)
 }
 
 // originates reports whether requests to an origin leave in TLS that name it in
@@ -297,19 +321,55 @@ func (r *route) mayTunnel(k pool.Key) error {
 	return err
 }
 
-// lookup returns what an origin at a host is found by, until the next call, and the
-// host's address if it is one.
+// reach returns the origin that a request or a CONNECT may go to, by way of the hop if
+// it goes there. connect is as in mayAsk.
+func (r *route) reach(l pool.Lookup, addr netip.Addr, connect uint16) (*pool.Origin, error) {
+	if r.hop.takes(l.Host, addr, l.Port) {
+		if err := r.mayHandOn(l, addr, connect != 0); err != nil {
+			return nil, err
+		}
+		if l.Way = pool.ByHop; !l.TLS && connect == 0 {
+			l = r.hop.relayTo(l)
+		}
+	}
+	return r.upstreams.Origin(l), nil
+}
+
+// lookup is the function of this name, in memory that lasts until the next call.
 func (r *route) lookup(tls bool, host []byte, port uint16) (pool.Lookup, netip.Addr, error) {
+	l, addr, err := lookup(r.name[:0], tls, host, port)
+	r.name = l.Host
+	return l, addr, err
+}
+
+// lookup returns what an origin is found by. Its host is appended to buf. The error is
+// a *policy.Denied.
+func lookup(buf []byte, tls bool, host []byte, port uint16) (pool.Lookup, netip.Addr, error) {
 	addr, err := policy.Host(host)
-	if err != nil {
-		return pool.Lookup{}, addr, err
-	}
 	if addr.IsValid() {
-		r.name = addr.AppendTo(r.name[:0])
+		buf = addr.AppendTo(buf)
 	} else {
-		r.name = appendLower(r.name[:0], host)
+		buf = appendLower(buf, host)
 	}
-	return pool.Lookup{TLS: tls, Host: r.name, Port: port}, addr, nil
+	return pool.Lookup{TLS: tls, Host: buf, Port: port}, addr, err
+}
+
+// through returns the origin of a target that was found before, as it is reached
+// through the hop.
+func (r *route) through(t target) *pool.Origin {
+	host, port, _ := t.address()
+	var buf [256]byte
+	l, _, _ := lookup(buf[:0], t.tls, host, port)
+	l.Way = pool.ByHop
+	return r.upstreams.Origin(l)
+}
+
+// mayHandOn asks Egress whether the hop may be asked for what only it will resolve.
+func (r *route) mayHandOn(l pool.Lookup, addr netip.Addr, connect bool) error {
+	if err := r.egress.handOn(l.Host, addr, l.Port); err != nil {
+		return &refusal{*policyProblem(err), targetOf(l, connect)}
+	}
+	return nil
 }
 
 // mayAsk asks Egress whether an origin may be asked for, and reports what it lets

@@ -65,9 +65,18 @@ func (x *exchange) record(r Record) *Record {
 	if head := string(x.reqHead); head != "" {
 		line, _, _ := strings.Cut(head, " HTTP/1.1\r\n")
 		r.Method, r.Path, _ = strings.Cut(line, " ")
+		if x.relayed() {
+			r.Origin, r.Path = apart(r.Path)
+		}
 		r.Path, _, _ = strings.Cut(r.Path, "?")
 	}
 	return &r
+}
+
+// apart takes a target apart that was written for the next hop.
+func apart(absolute string) (origin, path string) {
+	t, _ := parseTarget([]byte(absolute)) // it was made of one
+	return t.key().String(), string(t.path)
 }
 
 // refuse answers a request that is malformed or not allowed, and closes: what
@@ -86,7 +95,7 @@ func (s *session) refuse(x *exchange, err error) bool {
 // replyProblem answers with p.
 func (s *session) replyProblem(x *exchange, p *problem) (again bool) {
 	s.p.errors[p.kind].Add(1)
-	fields := "Content-Type: text/plain; charset=utf-8\r\nProxy-Status: carpool; error=" + p.kind.String() + "\r\n"
+	fields := "Content-Type: text/plain; charset=utf-8\r\nProxy-Status: carpool; error=" + p.kind.String() + x.hopParams() + "\r\n"
 	fields += string(x.appendTiming(nil))
 	again = s.reply(x, p.status, fields, "carpool: "+p.text+"\n")
 	s.p.ended(x, p.status, p.kind, p.text)

@@ -45,7 +45,7 @@ func (s *session) open(x *exchange, closed bool) step {
 	x.status = 200
 	established := x.established()
 	switch {
-	case lease.Carried():
+	case lease.Carried(), lease.Way() == pool.ToHop:
 		s.reins.letGo()
 		lease.Return()
 		return o.await()
@@ -70,6 +70,10 @@ func (x *exchange) established() []byte {
 // borrow borrows a connection, virgin or as a request would.
 func (o *opening) borrow(virgin bool) (*pool.Lease, *problem) {
 	s, x := o.s, o.x
+	if hop := s.p.cfg.Hop; !virgin && hop.plain(x.origin.Key()) {
+		defer func(o *pool.Origin) { x.origin = o }(x.origin)
+		x.origin = s.p.cfg.Upstreams.Origin(hop.relay())
+	}
 	switch {
 	case !s.reins.begin(x.origin):
 		return nil, &problemClientGone
@@ -80,7 +84,7 @@ func (o *opening) borrow(virgin bool) (*pool.Lease, *problem) {
 	lease, err := s.acquire(x)
 	s.ticket.Virgin = false
 	if err != nil {
-		return nil, dialProblem(err)
+		return nil, s.noLease(x, err)
 	}
 	return lease, nil
 }
@@ -194,7 +198,7 @@ func (o *opening) late(err error) step {
 	s, x := o.s, o.x
 	x.connect = true
 	k := s.lane.inside
-	x.origin = s.p.cfg.Upstreams.Origin(pool.Lookup{Host: []byte(k.Host), Port: k.Port})
+	x.origin = s.p.cfg.Upstreams.Origin(k.Lookup()) // it was found before
 	if err != nil && !isEnd(err) || !s.reins.resume() {
 		return closing
 	}

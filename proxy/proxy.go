@@ -51,6 +51,8 @@ type Config struct {
 	// Originate says which origins are spoken to in TLS that requests name in plain
 	// HTTP.
 	Originate Originate
+	// Hop, if not nil, is the next proxy on the way out. Upstreams has its Hop.Pool.
+	Hop *Hop
 	// Admit, if not nil, says whether there is memory for one more exchange or
 	// tunnel, with which so many are open. It is asked for every one.
 	Admit func(open int64) bool
@@ -124,6 +126,9 @@ type Stats struct {
 	Phases    [NumPhases]histogram.Snapshot
 	// Rules are the figures of Config.Egress.
 	Rules []RuleStats
+	// HopErrors counts what kept Config.Hop from being used, by error type of RFC 9209;
+	// nil without one. Those that did not occur are not in it.
+	HopErrors map[string]uint64
 	// MaxClients is the limit on client connections; 0 is none.
 	MaxClients int
 	// Lanes are the figures of those that lead to one origin (LaneTo), in the order in
@@ -290,7 +295,7 @@ func (p *Proxy) Stats() Stats {
 		Clients: clients, InFlight: int(p.inFlight.Load()), Tunnels: int(p.tunnels.Load()),
 		Accepted: accepted, Refused: p.refused.Load(), Retries: p.retries.Load(), Panics: p.panics.Load(),
 		Errors: kinds, Durations: p.timings.whole.Snapshot(), Phases: p.timings.snapshot(),
-		Rules: p.cfg.Egress.Stats(), MaxClients: p.cfg.MaxClients, Lanes: p.laneStats(),
+		Rules: p.cfg.Egress.Stats(), HopErrors: p.cfg.Hop.errors(), MaxClients: p.cfg.MaxClients, Lanes: p.laneStats(),
 	}
 }
 

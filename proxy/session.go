@@ -25,7 +25,7 @@ var sessions = sync.Pool{New: func() any { return new(session) }}
 func (p *Proxy) newSession(lane Lane) *session {
 	s := sessions.Get().(*session)
 	s.p, s.lane = p, lane
-	s.route.upstreams, s.route.egress, s.route.originate = p.cfg.Upstreams, p.cfg.Egress, p.cfg.Originate
+	s.route.upstreams, s.route.egress, s.route.hop, s.route.originate = p.cfg.Upstreams, p.cfg.Egress, p.cfg.Hop, p.cfg.Originate
 	s.client.begin(&p.cfg)
 	if s.reins.run == nil {
 		s.reins.conn, s.reins.ticket, s.reins.run = &s.client.conn, &s.ticket, s.serve
@@ -153,12 +153,15 @@ func (s *session) find(x *exchange) error {
 	if bad != nil {
 		return bad
 	}
+	moves := s.route.moves(t)
 	o, err := s.route.to(t)
 	if err != nil {
 		return err
 	}
 	s.lane.count()
-	x.origin = o
+	if x.origin = o; x.relayed() {
+		s.relays(x, t, moves)
+	}
 	x.buildRequest(t)
 	return nil
 }

@@ -40,6 +40,7 @@ type facts struct {
 	late     bool // it does not begin like an answer
 	idledOut bool // it is a 408 that need not be meant for this request
 	switched bool // it is a 101
+	asked    bool // it is the next hop's, and asks for credentials
 	last     bool // it says that it is the last answer of its connection
 	suspect  bool // it is odd
 	stray    bool // more has come behind it
@@ -206,6 +207,8 @@ func (f *facts) withHead() verdict {
 	switch {
 	case f.upstream == garbled:
 		return f.fails(&problemProtocol, pool.BadAnswer)
+	case f.asked: // of carpool; a client would take it for itself
+		return f.fails(&problemHopCredentials, pool.NotKept)
 	case f.switched && (!f.upgrade || !f.sent): // the other protocol goes on where the request ends
 		return f.fails(&problemUpgrade, pool.BadAnswer)
 	case f.idledOut && f.repeatable() && f.client == fine && f.upstream == fine:

@@ -28,6 +28,9 @@
 // programs agents.js and cost.js are for that script alone; each says how it is
 // called. TestPreloadCost, a measurement, is run by make bench-preload only.
 //
+// Real proxies stand between carpool and upstreams in hop_test.go: Squid,
+// tinyproxy, and another carpool.
+//
 // TestX14FiveNginxAreRestartedUnderLoad is about the other side: five real
 // servers that are restarted while requests come.
 //
@@ -36,7 +39,7 @@
 //
 //	go test . -run TheTable -update
 //
-// What the tests need beyond Go: nginx, Apache, Puma, curl, wget, ruby, PHP and
+// What the tests need beyond Go: nginx, Apache, Puma, Squid, tinyproxy, curl, wget, ruby, PHP and
 // Perl with their packages for HTTP, a JDK, python3 with venv, and npm 7 or
 // later; install.sh installs them on Debian. A test whose tool is
 // missing is skipped, or fails if CARPOOL_CLIENTS_REQUIRED is set. Node.js in

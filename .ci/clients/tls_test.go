@@ -43,6 +43,9 @@ var makeTLSFiles = sync.OnceValues(func() (tlsFiles, error) {
 	leaf.SerialNumber = big.NewInt(2)
 	leaf.Subject = pkix.Name{CommonName: "carpool test upstream"}
 	leaf.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4zero}
+	if own, err := ownAddress(); err == nil {
+		leaf.IPAddresses = append(leaf.IPAddresses, net.ParseIP(own))
+	}
 	leaf.KeyUsage = x509.KeyUsageDigitalSignature
 	leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -2,6 +2,7 @@ package observability
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -77,8 +78,8 @@ var scrape = sync.OnceValues(func() (string, error) {
 	}
 	proxy, admin := freeAddr(), freeAddr()
 	cmd := exec.Command(bin)
-	// An upstream that is named in WARM has figures of its own; nothing listens there.
-	cmd.Env = []string{"CARPOOL_LISTEN=" + proxy, "CARPOOL_ADMIN_LISTEN=" + admin, "CARPOOL_WARM=127.0.0.1:9=1"}
+	// An upstream that is named in WARM has figures of its own, and so has a next hop that fails; nothing listens there.
+	cmd.Env = []string{"CARPOOL_LISTEN=" + proxy, "CARPOOL_ADMIN_LISTEN=" + admin, "CARPOOL_WARM=127.0.0.1:9=1", "CARPOOL_NEXT_PROXY=http://127.0.0.1:9"}
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return "", err
@@ -124,7 +125,7 @@ func awaitReady(admin string) error {
 }
 
 // makeRequests lets each kind of figure appear: answers, a connection that is
-// reused, and one that the upstream closes.
+// reused, one that the upstream closes, and a next hop that cannot be reached.
 func makeRequests(proxy string) error {
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/close" {
@@ -138,6 +139,9 @@ func makeRequests(proxy string) error {
 		if _, err := get(&http.Client{Transport: transport, Timeout: patience}, upstream.URL+path); err != nil {
 			return err
 		}
+	}
+	if _, err := get(&http.Client{Transport: transport, Timeout: patience}, "http://far.example/"); err == nil {
+		return errors.New("far.example was reached past the next hop")
 	}
 	return nil
 }

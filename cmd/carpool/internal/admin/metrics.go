@@ -61,6 +61,7 @@ var metrics = []metric{
 	{"requests_refused_total", counter, "Requests that were malformed or not allowed.", nil, one(func(f *figures) uint64 { return f.proxy.Refused })},
 	{"retries_total", counter, "Requests sent a second time on a fresh connection.", nil, one(func(f *figures) uint64 { return f.proxy.Retries })},
 	{"error_answers_total", counter, "Answers that carpool made itself because something was wrong, by error type of RFC 9209.", labels{"error"}, byError},
+	{"next_hop_failures_total", counter, "Requests and tunnels that the next hop (CARPOOL_NEXT_PROXY) has kept from going on, by error type of RFC 9209. There is none without a next hop, and none of a type that did not occur.", labels{"error"}, byHopError},
 	{"policy_refusals_total", counter, "Requests, and addresses about to be dialled, that a rule on where requests may go has refused (action: refused), or would have if CARPOOL_POLICY were enforce (action: reported).", labels{"rule", "action"}, byRule},
 
 	{"local_port_requests_total", counter, "Requests that came on a port of CARPOOL_LOCAL_PORTS and went on to its upstream.", labels{"port"}, byLane},
@@ -176,6 +177,12 @@ func byReason(f *figures, out *sink) {
 
 func byError(f *figures, out *sink) {
 	for kind, n := range f.proxy.Errors {
+		out.put(float64(n), kind)
+	}
+}
+
+func byHopError(f *figures, out *sink) {
+	for kind, n := range f.proxy.HopErrors {
 		out.put(float64(n), kind)
 	}
 }

@@ -27,7 +27,8 @@ func (*busyPool) Snapshot() pool.Snapshot {
 
 func (*busyProxy) Stats() proxy.Stats {
 	return proxy.Stats{Errors: map[string]uint64{"dns_timeout": 3}, Rules: []proxy.RuleStats{{Rule: "deny_hosts", Refused: 2}},
-		Lanes: []proxy.LaneStats{{Port: 9001, Requests: 5}}}
+		HopErrors: map[string]uint64{"dns_timeout": 1},
+		Lanes:     []proxy.LaneStats{{Port: 9001, Requests: 5}}}
 }
 
 func (busyBypass) Snapshot() bypass.Snapshot {

@@ -155,6 +155,15 @@ type Config struct {
 	// Policy says what becomes of what ALLOW_HOSTS, DENY_HOSTS, DENY_CIDRS and CONNECT_PORTS refuse; it changes nothing of what is refused by default.
 	Policy Policy `envconfig:"POLICY" default:"enforce" help:"What becomes of requests that ALLOW_HOSTS, DENY_HOSTS, DENY_CIDRS or CONNECT_PORTS refuse: enforce answers 403, report lets them through, counts and logs them. What carpool refuses by default stays refused."`
 
+	// NextProxy is the proxy that everything goes out through but what NextNoProxy has; the zero value is none.
+	NextProxy NextProxy `envconfig:"NEXT_PROXY" help:"Proxy that requests and tunnels go out through, such as http://proxy.corp:8080, or https:// if it is spoken to in TLS. There is no way round it: what it does not do fails. User and password belong into NEXT_PROXY_AUTH_FILE. Empty: none."`
+
+	// NextNoProxy is what goes out without NextProxy.
+	NextNoProxy NoProxy `envconfig:"NEXT_NO_PROXY" default:".svc,.cluster.local" help:"What goes out without NEXT_PROXY: host names with all names below them, .suffixes, IP addresses and ranges of them, such as .svc,.cluster.local,corp.example,10.0.0.0/8. Ranges are for addresses in URLs: no name is looked up for them. Names without a dot, localhost and loopback addresses never go there."`
+
+	// NextProxyAuthFile is the path of a file with user:password; empty is none. Load does not open it.
+	NextProxyAuthFile string `envconfig:"NEXT_PROXY_AUTH_FILE" help:"File with user:password for NEXT_PROXY, from a mounted Secret, say. carpool reads it again when it changes. Empty: none."`
+
 	// Via says whether Via is sent, to upstreams and to clients.
 	Via bool `envconfig:"VIA" default:"false" help:"Send Via to upstreams and clients. Some upstreams, such as nginx, do not compress for requests that have it."`
 
@@ -205,6 +214,16 @@ var rules = []rule{
 		name: "LOCAL_PORTS",
 		ok:   func(c *Config) bool { return c.LocalPorts.clear(c.Listen) && c.LocalPorts.clear(c.AdminListen) },
 		want: "other ports than those of CARPOOL_LISTEN and CARPOOL_ADMIN_LISTEN, e.g. 9001=https://api.partner.example",
+	}, {
+		name: "NEXT_PROXY",
+		with: "LISTEN",
+		ok:   func(c *Config) bool { return !c.NextProxy.leadsTo(c.Listen) },
+		want: "another proxy than carpool itself, which listens there (CARPOOL_LISTEN)",
+	}, {
+		name: "NEXT_PROXY",
+		with: "ADMIN_LISTEN",
+		ok:   func(c *Config) bool { return !c.NextProxy.leadsTo(c.AdminListen) },
+		want: "a proxy, not carpool's own CARPOOL_ADMIN_LISTEN",
 	}, {
 		name: "IDLE_TIMEOUT",
 		ok:   func(c *Config) bool { return c.IdleTimeout > 0 },

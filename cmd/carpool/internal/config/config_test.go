@@ -60,6 +60,7 @@ func defaults() config.Config {
 		ClientHeaderTimeout: 10 * time.Second,
 		MaxHeaderBytes:      64 * config.KiB,
 		BypassPorts:         config.PortsOrOff{80, 8080},
+		NextNoProxy:         config.NoProxy{Hosts: config.Hosts{{Name: "svc", Below: true}, {Name: "cluster.local", Below: true}}},
 		Policy:              config.PolicyEnforce,
 		DrainTimeout:        25 * time.Second,
 
@@ -118,6 +119,14 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"BYPASS_PORTS":            {"off", func(c *config.Config) { c.BypassPorts = nil }},
 		"DRAIN_DELAY":             {"25s", func(c *config.Config) { c.DrainDelay = 25 * time.Second }},
 		"DRAIN_TIMEOUT":           {"0", func(c *config.Config) { c.DrainTimeout = 0 }},
+
+		"NEXT_PROXY": {"https://Proxy.corp/", func(c *config.Config) {
+			c.NextProxy = config.NextProxy{TLS: true, Host: "proxy.corp", Port: 443}
+		}},
+		"NEXT_NO_PROXY": {"a.test,10.0.0.0/8", func(c *config.Config) {
+			c.NextNoProxy = config.NoProxy{Hosts: config.Hosts{{Name: "a.test"}}, Ranges: config.CIDRs{netip.MustParsePrefix("10.0.0.0/8")}}
+		}},
+		"NEXT_PROXY_AUTH_FILE": {"/next/auth", func(c *config.Config) { c.NextProxyAuthFile = "/next/auth" }},
 
 		"DNS_TIMEOUT": {"3s", func(c *config.Config) { c.DNSTimeout = 3 * time.Second }},
 		"DNS_MIN_TTL": {"1s", func(c *config.Config) { c.DNSMinTTL = time.Second }},

@@ -98,9 +98,17 @@ func reason(err error, t reflect.Type) error {
 	return err
 }
 
-// quote makes one printable line of a value, and never a long one: it may be a secret in the wrong place.
+// quote makes one printable line of a value, and never a long one: it may be a secret in the wrong place. What may be a
+// user and a password in a URL is left out.
 func quote(s string) string {
 	const most = 64
+	if at := strings.LastIndexByte(s, '@'); at >= 0 {
+		_, rest, found := strings.Cut(s[:at], "//")
+		if !found {
+			rest = s[:at]
+		}
+		s = s[:at-len(rest)] + "…" + s[at:]
+	}
 	if len(s) > most {
 		return strconv.Quote(s[:most]) + "…"
 	}

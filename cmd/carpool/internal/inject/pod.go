@@ -160,6 +160,7 @@ func (p pod) injectSpec(spec, apps *yaml.Node, o Options) error {
 func (p pod) serve(s *sidecar, served []*yaml.Node) error {
 	p.noteOptions(s, served)
 	for _, c := range served {
+		p.noteProxy(c, s)
 		if err := s.serve(c, p.note); err != nil {
 			return err
 		}

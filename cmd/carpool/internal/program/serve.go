@@ -31,18 +31,18 @@ import (
 
 // sidecar is all of a running carpool.
 type sidecar struct {
-	cfg      config.Config
-	log      *logs.Log
-	pool     *pool.Pool
-	proxy    *proxy.Proxy
-	admin    *admin.Server
-	listener *sock.Listener
-	local    []localPort // of LOCAL_PORTS
-	memory   *memory.Guard
-	hot      *hot.Memory
-	certs    *certs.Keeper
-	noReuse  policy.HostSet // of NO_REUSE_HOSTS
-
+	cfg       config.Config
+	log       *logs.Log
+	pool      *pool.Pool
+	proxy     *proxy.Proxy
+	admin     *admin.Server
+	listener  *sock.Listener
+	local     []localPort // of LOCAL_PORTS
+	memory    *memory.Guard
+	hot       *hot.Memory
+	certs     *certs.Keeper
+	noReuse   policy.HostSet  // of NO_REUSE_HOSTS
+	hop       *nextHop        // nil without NEXT_PROXY
 	originate proxy.Originate // of TLS_ORIGINATE
 }
 
@@ -60,6 +60,7 @@ func serve(ctx context.Context, environ []string, stderr io.Writer) error {
 	for _, u := range unknown {
 		log.Warn(u.Warning())
 	}
+	warnOfProxies(cfg, environ, log.Logger)
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
 	s, err := start(ctx, cfg, log, !isSet(environ, "GOMEMLIMIT"), quit)
@@ -104,7 +105,8 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		}
 	}()
 	s.certs, err = certs.Open(certFiles(cfg))
-	if err := errors.Join(err, readable(cfg.ResolvConf), writePreload(cfg.PreloadDir)); err != nil {
+	userinfo, unread := readCredentials(cfg.NextProxyAuthFile)
+	if err := errors.Join(err, readable(cfg.ResolvConf), writePreload(cfg.PreloadDir), unread); err != nil {
 		return nil, settingsError{err}
 	}
 	if err := s.listen(ctx); err != nil {
@@ -119,10 +121,32 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	s.originate = proxy.NewOriginate(cfg.TLSOriginate)
 	s.warnOfPorts(out)
 	s.noReuse = policy.NewHostSet(cfg.NoReuseHosts)
-	shown := s.certs.Set()
 	var hosts seen.Origins
+	s.hop = startNextHop(cfg, userinfo, hosts.Note, log.Logger)
 	upstreams, clients, admins := budget()
-	if s.pool, err = pool.New(pool.Config{
+	if s.pool, err = pool.New(s.poolConfig(out, upstreams, hosts.Note, fault)); err != nil {
+		return nil, err
+	}
+	if s.proxy, err = proxy.New(s.proxyConfig(out, guard, clients, fault)); err != nil {
+		return nil, err
+	}
+	s.certs.Watch(log.Logger, func(c certs.Set) { s.pool.SetTLS(c.Roots, c.Certificate) })
+	s.memory = guard
+	s.memory.Start()
+	sock.Ration(guard.AdmitBuffer)
+	s.admin.Serve(admin.Sources{
+		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(s.hop.bypassPorts(cfg.BypassPorts), s.pool.Ended), Memory: guard, Certs: s.certs,
+		Log: log, Errors: log.Logger, Seen: &hosts, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
+	})
+	go func() { _ = s.proxy.Serve(s.listener, proxy.Lane{}) }() // ends with proxy.Close
+	s.serveLocal()
+	return s, nil
+}
+
+// poolConfig is what the pool is held to. seen is told of origins.
+func (s *sidecar) poolConfig(out *proxy.Egress, upstreams int, seen func(pool.Key), fault func(string, error)) pool.Config {
+	cfg, shown := s.cfg, s.certs.Set()
+	return pool.Config{
 		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
 		Reuse: cfg.Balance == config.BalanceReuse, MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
 		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxConns: upstreams,
@@ -132,31 +156,17 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout,
 		RootCAs: shown.Roots, Certificate: shown.Certificate, ShowTo: s.showTo(),
 		NoReuse: func(k pool.Key) bool { // asked for each new origin
-			hosts.Note(k)
+			if k.Way != pool.ToHop { // whose origins the proxy tells of
+				k.Way = pool.Directly
+				seen(k)
+			}
 			_, named := s.noReuse.Match([]byte(k.Host), k.Port)
 			return named
 		},
 		CheckAddr: out.CheckAddr, CheckWarm: out.CheckOrigin, Fault: fault,
+		Hop:      s.hop.pool(int(cfg.MaxHeaderBytes)),
 		Identity: identity(),
-	}); err != nil {
-		return nil, err
 	}
-	through := proxyConfig(cfg, s.pool, out, guard, clients, log.Logger, fault)
-	through.Originate = s.originate
-	if s.proxy, err = proxy.New(through); err != nil {
-		return nil, err
-	}
-	s.certs.Watch(log.Logger, func(c certs.Set) { s.pool.SetTLS(c.Roots, c.Certificate) })
-	s.memory = guard
-	s.memory.Start()
-	sock.Ration(guard.AdmitBuffer)
-	s.admin.Serve(admin.Sources{
-		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(cfg.BypassPorts, s.pool.Ended), Memory: guard, Certs: s.certs,
-		Log: log, Errors: log.Logger, Seen: &hosts, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
-	})
-	go func() { _ = s.proxy.Serve(s.listener, proxy.Lane{}) }() // ends with proxy.Close
-	s.serveLocal()
-	return s, nil
 }
 
 // identity tells this pod from others: in a pod the host name is the pod's name.
@@ -168,15 +178,16 @@ func identity() string {
 	return name
 }
 
-func proxyConfig(cfg config.Config, upstreams *pool.Pool, out *proxy.Egress, guard *memory.Guard, clients int, log *zap.Logger, fault func(string, error)) proxy.Config {
+func (s *sidecar) proxyConfig(out *proxy.Egress, guard *memory.Guard, clients int, fault func(string, error)) proxy.Config {
+	cfg := s.cfg
 	return proxy.Config{
-		Upstreams: upstreams, Egress: out, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
+		Upstreams: s.pool, Egress: out, Hop: s.hop.proxy(), Originate: s.originate, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
 		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout, BodyIdleTimeout: cfg.BodyIdleTimeout,
 		TunnelHalfClosedTimeout: cfg.TunnelHalfClosedTimeout, TunnelIdleTimeout: cfg.TunnelIdleTimeout,
 		MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
 		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectTunnelPorts: cfg.ConnectTunnelPorts,
 		Admit: guard.AdmitRequest,
-		Log:   accessLog(cfg, log), LogAll: cfg.AccessLog.All(), ServerTiming: cfg.AccessLog == config.AccessDebug,
+		Log:   accessLog(cfg, s.log.Logger), LogAll: cfg.AccessLog.All(), ServerTiming: cfg.AccessLog == config.AccessDebug,
 		Fault: fault,
 	}
 }
@@ -209,6 +220,7 @@ func (s *sidecar) close() {
 	if s.proxy != nil {
 		_ = s.proxy.Close()
 	}
+	s.hop.close()
 	if s.memory != nil { // no request asks it any more
 		sock.Ration(nil)
 		s.memory.Close()

@@ -21,7 +21,7 @@ func (s *sidecar) warmUp(ctx context.Context) {
 	s.warm(ctx)
 	s.admin.Ready()
 	if s.cfg.CacheDir != "" {
-		s.hot = hot.Keep(s.cfg.CacheDir, s.pool, s.log.Logger)
+		s.hot = hot.Keep(s.cfg.CacheDir, primed{s.pool, s.hop.proxy()}, s.log.Logger)
 	}
 }
 
@@ -29,8 +29,10 @@ func (s *sidecar) warmUp(ctx context.Context) {
 func (s *sidecar) warm(ctx context.Context) {
 	var list []pool.Warmth
 	for _, w := range s.cfg.Warm {
-		list = append(list, pool.Warmth{Key: s.originate.Key(pool.Key(w.Origin)), Conns: w.Conns})
-		s.warnOfLimits(list[len(list)-1])
+		warmth := pool.Warmth{Key: pool.Key(w.Origin), Conns: w.Conns}
+		s.warnOfLimits(warmth)
+		warmth.Key = s.hop.proxy().Route(s.originate.Key(warmth.Key))
+		list = append(list, warmth)
 	}
 	ctx, cancel := context.WithTimeout(ctx, warmWait)
 	defer cancel()

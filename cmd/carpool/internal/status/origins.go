@@ -24,6 +24,7 @@ type origin struct {
 	Low                                   bool // reuse is bad
 	InUse, Idle, Waiting                  string
 	Warm                                  string // empty if it is not kept warm
+	Way                                   string // empty if it is direct
 	SavedTime, Handshake, IdleLimit       string
 	Failed, LastFailed                    string // answers that carpool had to make itself
 	ServerErrors, LastServerError         string // 5xx that the upstream sent
@@ -66,6 +67,12 @@ func newOrigin(o *pool.OriginStats) origin {
 	}
 	if o.Warm > 0 {
 		row.Warm = fmt.Sprintf("warm %s of %s", gauge(o.WarmOpen), gauge(o.Warm))
+	}
+	switch o.Way {
+	case pool.ByHop:
+		row.Way = "through the next hop"
+	case pool.ToHop:
+		row.Way = "passes requests on"
 	}
 	if o.Handshake > 0 {
 		row.Handshake = duration(o.Handshake)
