@@ -52,8 +52,8 @@ bench: ## allocations and time per request, in one process
 	$(GO) test ./proxy ./proxy/http1 ./pool ./internal/sock -run '^$$' -bench . -benchmem
 
 ROUNDS ?= 11
-bench-preload: ## CPU a call of Node 12 with axios 0.21: alone, through carpool, preloaded
-	cd .ci/clients && $(GO) test -count=1 -run 'TestPreloadCost$$' -cost-rounds $(ROUNDS) -timeout 30m -v .
+bench-preload: ## CPU a call of Node 12 and 18, core and axios 0.21, http and https: alone, and with carpool preload
+	cd .ci/clients && $(GO) test -count=1 -run 'TestPreloadCost$$' -cost-rounds $(ROUNDS) -timeout 60m -v .
 
 bench-https: ## CPU a request to an https upstream, beside HAProxy (HAPROXY=path, ROUNDS)
 	cd .ci/compare && $(GO) run . -haproxy $(or $(HAPROXY),haproxy) -rounds $(ROUNDS)

@@ -101,6 +101,7 @@ func (o *Origin) dial(d *opening) {
 		return
 	}
 	o.mu.Lock()
+	o.spareDialledLocked(d)
 	o.open++
 	o.times.opened = p.now()
 	o.stats.Opened++
@@ -136,9 +137,12 @@ func (o *Origin) dial(d *opening) {
 // land sees to a connection that nobody waits for any more: what it was opened for
 // took one that came free meanwhile, or has gone.
 func (o *Origin) land(d *opening, l *Lease) {
-	if d.virgin {
+	switch {
+	case d.virgin:
 		l.close(ClientGone)
-	} else {
+	case d.spare:
+		o.keepSpare(l)
+	default:
 		l.putIdle()
 	}
 	o.mu.Lock()
@@ -171,6 +175,7 @@ func (o *Origin) joinLocked(d *opening, l *Lease) (granted bool) {
 // failed accounts for a dial that has failed.
 func (o *Origin) failed(d *opening, err error) {
 	o.mu.Lock()
+	o.spareDialledLocked(d)
 	now := o.pool.now()
 	o.stats.DialErrors++
 	o.times.failed = now
@@ -203,26 +208,33 @@ type making struct {
 	origin *Origin
 	dial   *opening
 	aim    aim
+	tls    *tls.Config // nil: none
 	course *course
 	to     *names.Set
 	lease  *Lease // from the step on that connects
+	trial  *Trial // is told of each address that is dialled; nil: none
 	// through says that the next hop has made its connection to the origin.
 	through bool
 }
 
 // connect opens one connection, and notes in the dial's course how that goes.
 func (o *Origin) connect(d *opening) (*Lease, error) {
-	m := &making{origin: o, dial: d, aim: d.aim(), course: &d.course}
+	m := &making{origin: o, dial: d, aim: d.aim(), tls: o.security(), course: &d.course}
 	m.course.began = o.pool.now()
 	if err := m.walk(o.pool.ctx); err != nil {
-		if m.lease != nil {
-			o.pool.delist(m.lease)
-			o.giveUp(m.lease)
-			_ = m.lease.conn.Close()
-		}
+		m.undo()
 		return nil, err
 	}
 	return m.lease, nil
+}
+
+// undo closes what is there of the connection.
+func (m *making) undo() {
+	if l := m.lease; l != nil {
+		m.origin.pool.delist(l)
+		m.origin.giveUp(l)
+		_ = l.conn.Close()
+	}
 }
 
 // walk goes through the steps, or to the first that fails. Finding addresses has a
@@ -243,7 +255,7 @@ func (m *making) walk(ctx context.Context) (err error) {
 	if err == nil && m.origin.key.Way == ByHop {
 		err = m.takeHop(ctx)
 	}
-	if err == nil && m.origin.key.TLS {
+	if err == nil && m.tls != nil {
 		err = m.take(ctx, StageTLS, (*making).secure)
 	}
 	if err == nil {
@@ -302,11 +314,10 @@ func (m *making) race(ctx context.Context) error {
 
 // secure makes the TLS handshake. The origin is spoken to in TLS.
 func (m *making) secure(ctx context.Context) error {
-	config := m.origin.security()
-	if err := m.handshake(ctx, config); err != nil {
+	if err := m.handshake(ctx, m.tls); err != nil {
 		return err
 	}
-	m.lease.secured = config
+	m.lease.secured = m.tls
 	return nil
 }
 

@@ -40,6 +40,7 @@ type Origin struct {
 	landing   int     // those just opened that are about to be idle
 	peak      peak    // of carrying
 	warmth    warmth
+	spares    spares
 	stats     Stats
 }
 
@@ -78,6 +79,9 @@ func newOrigin(p *Pool, k Key) *Origin {
 
 // Key returns what the origin is known by.
 func (o *Origin) Key() Key { return o.key }
+
+// LeadsTo returns what its connections lead to: the origin itself, or the next hop.
+func (o *Origin) LeadsTo() Key { return o.pool.leadsTo(o.key) }
 
 // Gone reports that the pool has forgotten this origin for lack of use: it
 // still works, but the pool should be asked for it again.
@@ -188,8 +192,8 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 
 // carryLocked notes that a connection carries requests now.
 func (o *Origin) carryLocked(l *Lease, now time.Duration) {
-	if l.carries {
-		return // and goes from one request to the next
+	if l.carries || l.ready {
+		return // and goes from one request to the next, or will not
 	}
 	l.carries = true
 	o.carrying++
@@ -217,6 +221,10 @@ func (o *Origin) lostLocked(l *Lease, reason Reason) {
 	o.carriedLocked(l, o.pool.now())
 	o.open--
 	o.endpoints.closed(l)
+	if l.ready {
+		o.endSpareLocked(l)
+		o.stats.SparesUnused++
+	}
 	o.stats.Closed[reason]++
 }
 

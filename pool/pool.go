@@ -13,7 +13,8 @@
 // connection on the less loaded of two (pick.go, load.go) of those that this instance
 // uses, which are as few as the rate keeps warm (roster.go, balance.go, rank.go). One
 // that fails sits on the bench (bench.go), and one that the name has lost is left
-// (moved.go). A dial goes where the fewest connections lead (order.go).
+// (moved.go). A dial goes where the fewest connections lead (order.go). Some wait for tunnels
+// (sparetunnel.go).
 package pool
 
 import (
@@ -60,6 +61,9 @@ type Config struct {
 	MaxPendingPerHost int
 	// PendingTimeout is how long such a request waits; more than 0.
 	PendingTimeout time.Duration
+	// SpareTunnels is how many connections wait, at most, for the next tunnel to an
+	// origin (see Origin.ExpectTunnel); 0 lets none wait.
+	SpareTunnels int
 	// DNSTimeout, DNSMinTTL, DNSMaxTTL and DNSStale say how addresses of names are
 	// found and remembered (see names.Config).
 	DNSTimeout, DNSMinTTL, DNSMaxTTL, DNSStale time.Duration
@@ -68,6 +72,9 @@ type Config struct {
 	// DNSNote, if not nil, is told of names whose old addresses are used because the
 	// name servers fail. It may be called from any goroutine.
 	DNSNote func(names.Note)
+	// DNSAsked, if not nil, is told of each question to a name server, as
+	// names.Config.Asked is.
+	DNSAsked func(names.Asked)
 	// DialTimeout bounds connecting and the TLS handshake together; more than 0.
 	DialTimeout time.Duration
 	// DeadTimeout is after how long a peer that answers nothing at all, not even
@@ -163,6 +170,7 @@ type Pool struct {
 	hopTLS  *tls.Config   // nil if the next hop is not spoken to in TLS, or there is none
 	suspect func(*Origin) // asks for an origin's addresses again
 	panics  atomic.Uint64
+	spares  atomic.Int64  // spare tunnels, of all origins, and dials for them
 	tick    *time.Ticker  // the janitor's
 	tended  atomic.Int64  // when the janitor last turned, by now
 	ended   atomic.Uint64 // see Ended

@@ -17,8 +17,13 @@ A CONNECT begins in another way: serveConnect finds its origin, decider.decide
 asks goproxy what becomes of it, open borrows a connection and answers 200. Then
 an opening listens to both sides. If the client speaks HTTP, the connection goes
 back, and the session's lane is within the tunnel from now on: its requests go the
-way above. Or else it is a tunnel, and the splice of the opening copies. An Upgrade
-comes from attempt by switchProtocols to join and a splice.
+way above. Or else it is a tunnel: the session becomes the splice of the opening. An
+Upgrade comes from attempt by switchProtocols to join and a splice. A splice begins
+in session.end, when what has led to it is over, and its last direction ends the
+session.
+
+An OPTIONS that ends here can ask whether an https origin can be verified. verify
+borrows a connection for it and gives it back, as an opening does (verify.go).
 
 Whatever an exchange ends by, judge gathers the facts and facts.judge says what
 follows: the answer, what becomes of the connection, and the next step.
@@ -29,9 +34,16 @@ the version of HTTP that the connection speaks.
 
 One goroutine does all of it, in this order, without handing anything to
 another. The exceptions are the upload, which sends the part of a request body
-that has not arrived with its head, because the upstream may answer first; the
-second direction of a tunnel; and the sweeper, which looks over all sessions a
-few times a second.
+that has not arrived with its head, because the upstream may answer first; and the
+sweeper, which looks over all sessions a few times a second.
+
+A splice has no goroutine but one for each direction. A direction that waits while
+nothing moves for a second is sent to sleep by the sweeper, as an idle session is:
+its read is interrupted, the watcher is told to look at its socket, and the
+goroutine ends. What comes wakes that direction alone. Whoever ends a splice wakes
+those that sleep.
+
+Where bytes come in bulk, and no TLS is between, sock.Splice has the kernel move them.
 
 # What other goroutines may do to a session
 

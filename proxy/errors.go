@@ -86,6 +86,27 @@ func (k errorKind) answered() bool { return k != noError && k != kindClientGone 
 
 func (p *problem) Error() string { return p.text }
 
+// problemDetails tell apart what programs see apart, and RFC 9209 has one error type
+// for.
+var problemDetails = map[*problem]string{
+	&problemDNS:         "unresolved",
+	&problemTLSExpired:  "expired",
+	&problemTLSEarly:    "not_yet_valid",
+	&problemTLSName:     "wrong_name",
+	&problemTLSSelf:     "self_signed",
+	&problemTLSStranger: "unknown_authority",
+	&problemTLSWeak:     "weak_signature",
+}
+
+// proxyStatus returns the header line that tells of p, to which more can be added.
+func (p *problem) proxyStatus() string {
+	line := "Proxy-Status: carpool; error=" + p.kind.String()
+	if details := problemDetails[p]; details != "" {
+		line += `; details="` + details + `"`
+	}
+	return line
+}
+
 var (
 	problemHeadTimeout = problem{408, kindHTTPRequestError, "the request head did not arrive in time (CARPOOL_CLIENT_HEADER_TIMEOUT)"}
 	problemBodyTimeout = problem{408, kindHTTPRequestError, "the request body did not arrive in time (CARPOOL_BODY_IDLE_TIMEOUT)"}
@@ -117,7 +138,6 @@ var (
 	problemConnTimeout = problem{504, kindConnectionTimeout, "the upstream could not be connected to in time (CARPOOL_DIAL_TIMEOUT)"}
 	problemUnroutable  = problem{502, kindDestinationIPUnroutable, "there is no route to the upstream"}
 	problemConnect     = problem{502, kindDestinationUnavailable, "the upstream could not be connected to"}
-	problemCertificate = problem{502, kindTLSCertificateError, "the upstream's certificate does not hold for this host: wrong name, expired, or an unknown authority (CARPOOL_CA_FILE adds one)"}
 
 	// problemClientGone is no answer: nobody is there who would read one.
 	problemClientGone = problem{status: 499, kind: kindClientGone}

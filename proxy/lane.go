@@ -283,27 +283,28 @@ func (t target) key() pool.Key {
 	return pool.Key{TLS: l.TLS, Host: string(l.Host), Port: l.Port}
 }
 
-// tunnelTo returns the origin that a CONNECT names. The error is as that of to. If
-// requests in the tunnel leave in TLS, it is judged as where these go: see
-// mayTunnel.
-func (r *route) tunnelTo(authority []byte) (*pool.Origin, error) {
+// tunnelTo returns the origin that a CONNECT names, and what a rule has against it, if
+// it is let through nevertheless. The error is as that of to. If requests in the tunnel
+// leave in TLS, it is judged as where these go: see mayTunnel.
+func (r *route) tunnelTo(authority []byte) (_ *pool.Origin, let *policy.Denied, _ error) {
 	host, port, bad := splitAuthority(authority)
 	switch {
 	case bad != nil:
-		return nil, bad
+		return nil, nil, bad
 	case port == 0:
-		return nil, &problemAuthority
+		return nil, nil, &problemAuthority
 	}
 	l, addr, err := r.lookup(false, host, port)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	asked := l
 	asked.Port, asked.TLS = r.originate.port(l.Host, port)
-	if _, err := r.mayAsk(asked, addr, port); err != nil {
-		return nil, err
+	if let, err = r.mayAsk(asked, addr, port); err != nil {
+		return nil, nil, err
 	}
-	return r.reach(l, addr, port)
+	o, err := r.reach(l, addr, port)
+	return o, let, err
 }
 
 // originates reports whether requests to an origin leave in TLS that name it in
@@ -367,7 +368,7 @@ func (r *route) through(t target) *pool.Origin {
 // mayHandOn asks Egress whether the hop may be asked for what only it will resolve.
 func (r *route) mayHandOn(l pool.Lookup, addr netip.Addr, connect bool) error {
 	if err := r.egress.handOn(l.Host, addr, l.Port); err != nil {
-		return &refusal{*policyProblem(err), targetOf(l, connect)}
+		return &refusal{*policyProblem(err), ruleOf(err), targetOf(l, connect)}
 	}
 	return nil
 }

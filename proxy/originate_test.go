@@ -140,7 +140,8 @@ func TestC5WhatIsToLeaveInTLSNeverLeavesInClear(t *testing.T) {
 					t.Errorf("the upstream got %q", s)
 				}
 				head, _ := client.problem(502)
-				if got := field(head, "Proxy-Status"); got != "carpool; error=tls_certificate_error" {
+				details := strings.NewReplacer(" ", "_", "-", "_").Replace(wrong)
+				if got := field(head, "Proxy-Status"); got != `carpool; error=tls_certificate_error; details="`+details+`"` {
 					t.Errorf("Proxy-Status: %s", got)
 				}
 				o.served(1)

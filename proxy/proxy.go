@@ -161,7 +161,7 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{
 		cfg: cfg, start: time.Now(),
-		roster: roster{most: cfg.MaxClients, asleep: map[uint64]*reins{}},
+		roster: roster{most: cfg.MaxClients, asleep: map[uint64]*reins{}, dozing: map[uint64]*way{}},
 	}
 	p.loops.Store(new([]*acceptLoop))
 	w, err := sock.NewWatcher(p.wake)
@@ -390,7 +390,7 @@ func (p *Proxy) sweep() {
 // lookAfter contains what one session may do to the sweeper.
 func (p *Proxy) lookAfter(r *reins) {
 	defer p.contain("the sweeper")
-	if makeRoom := r.lookAfter(p.now(), &p.cfg); makeRoom != nil {
-		makeRoom()
+	if then := r.lookAfter(p.now(), &p.cfg); then != nil {
+		then()
 	}
 }

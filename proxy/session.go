@@ -3,6 +3,7 @@ package proxy
 import (
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/carpoolproxy/carpool/pool"
@@ -10,14 +11,16 @@ import (
 
 // session serves one client connection: a loop that reads a request, carries
 // it upstream and the answer back. One goroutine runs it; only a request body
-// that does not arrive at once, and tunnels, take a second.
+// that does not arrive at once takes a second. What has become a tunnel goes on
+// without it.
 type session struct {
 	p      *Proxy
 	lane   Lane
 	client client
 	route  route
 	ticket pool.Ticket
-	reins  reins // what others may pull
+	tunnel *splice // what it has become, and is to begin
+	reins  reins   // what others may pull
 }
 
 var sessions = sync.Pool{New: func() any { return new(session) }}
@@ -92,13 +95,17 @@ func (s *session) await() bool {
 }
 
 // end closes the connection and makes the session ready to serve another one;
-// or it lets it sleep.
+// or it lets it sleep, or become a tunnel.
 func (s *session) end() {
 	p, r := s.p, recover()
 	if r != nil {
 		p.caught("a session", r)
 		s.reins.abandon()
 		s.client.abort, s.client.linger = true, false
+	} else if t := s.tunnel; t != nil {
+		s.tunnel = nil
+		t.begin()
+		return
 	} else if s.reins.drowsy && !s.reins.isGone() {
 		s.reins.drowsy = false
 		p.roster.sleep(&s.reins)
@@ -115,6 +122,13 @@ func (s *session) end() {
 		sessions.Put(s)
 	}
 	p.work.Done()
+}
+
+// uncount takes an exchange off a count, unless it goes on as a tunnel.
+func (s *session) uncount(from *atomic.Int64) {
+	if s.tunnel == nil {
+		from.Add(-1)
+	}
 }
 
 // handle serves the request that begins in what the client has sent.

@@ -110,6 +110,12 @@ func (c *Conn) SetUserTimeout(d time.Duration) error { return nil }
 // Unacknowledged is not known here.
 func (c *Conn) Unacknowledged() time.Duration { return 0 }
 
+// Splice is not to be had here.
+func Splice(dst, src *Conn, moved func()) (n int64, err error) { return 0, ErrNoSplice }
+
+// SpliceDescriptors is how many descriptors Splice takes.
+const SpliceDescriptors = 0
+
 // Listener accepts connections on a TCP address.
 type Listener struct{ *net.TCPListener }
 

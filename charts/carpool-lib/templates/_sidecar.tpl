@@ -156,7 +156,7 @@ otherwise, as a YAML list. It takes the ports and godebug. An entry with
 What the other containers get in their environment, as a YAML list. Beside name
 and value an entry can have
 
-  when     a choice that it depends on: https, java or preload
+  when     a choice that it depends on: https, java, preload or preloadHttps
   with     a variable that it belongs to: a container that has that one, in
            either spelling, with another value than here does without this one
   extend   where the variable is there already, with a value of its own, this one
@@ -194,6 +194,9 @@ and value an entry can have
   value: --require=/carpool/preload.js
   when: preload
   extend: " "
+- name: CARPOOL_PRELOAD_HTTPS # read by the script
+  value: "true"
+  when: preloadHttps
 {{- end }}
 
 {{/*

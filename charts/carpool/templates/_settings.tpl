@@ -31,6 +31,7 @@ CARPOOL_CLIENT_HEADER_TIMEOUT: {"pattern":"^(\\+?(0|(([0-9]+(\\.[0-9]*)?|\\.[0-9
 CARPOOL_CLIENT_IDLE_TIMEOUT: {"pattern":"^(\\+?(0|(([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+))?$","want":"want a duration of 0 or more, e.g. 500ms, 50s or 2m"}
 CARPOOL_TUNNEL_HALF_CLOSED_TIMEOUT: {"pattern":"^(\\+?(0|(([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+))?$","want":"want a duration of 0 or more, e.g. 500ms, 50s or 2m"}
 CARPOOL_TUNNEL_IDLE_TIMEOUT: {"pattern":"^(\\+?(0|(([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+))?$","want":"want a duration of 0 or more, e.g. 500ms, 50s or 2m"}
+CARPOOL_SPARE_TUNNELS: {"pattern":"^(0*(0|[1-9][0-9]{0,8}|1([0-9][0-9]{8})|2(0([0-9][0-9]{7})|1([0-3][0-9]{7}|4([0-6][0-9]{6}|7([0-3][0-9]{5}|4([0-7][0-9]{4}|8([0-2][0-9]{3}|3([0-5][0-9]{2}|6([0-3][0-9]|4([0-7])))))))))))?$","want":"want a whole number of 0 or more, e.g. 100"}
 CARPOOL_MAX_HEADER_BYTES: {"pattern":"^(0*(1(0(2([4-9])|[3-9][0-9])|[1-9][0-9]{2})|[2-9][0-9]{3}|[1-9][0-9]{4,5}|1(0([0-3][0-9]{4}|4([0-7][0-9]{3}|8([0-4][0-9]{2}|5([0-6][0-9]|7([0-6]))))))|([1-9][0-9]{0,2}|1(0([0-1][0-9]|2([0-4]))))KiB?|1MiB?))?$","want":"want a size in bytes, KiB or MiB, e.g. 65536 or 64KiB; from 1KiB to 1MiB, e.g. 64KiB"}
 CARPOOL_CA_FILE: {"pattern":"","want":"want "}
 CARPOOL_CLIENT_CERT_FILE: {"pattern":"","want":"want "}

@@ -29,8 +29,8 @@ import (
 	"github.com/carpoolproxy/carpool/proxy"
 )
 
-// Server serves /healthz, /readyz, /metrics, /seen, /quitquitquit and, at /, the
-// status page.
+// Server serves /healthz, /readyz, /metrics, /seen, /origin, /quitquitquit and, at /,
+// the status page.
 type Server struct {
 	listener net.Listener
 	server   http.Server
@@ -67,6 +67,7 @@ func (s *Server) Failed() <-chan error { return s.failed }
 type (
 	Pool interface {
 		Snapshot() pool.Snapshot
+		Inspect(pool.Key) (pool.Inspection, bool)
 		Lag() time.Duration
 	}
 	Proxy interface {
@@ -95,6 +96,8 @@ type Sources struct {
 	MaxConns int
 	// Room, if not nil, frees a descriptor of the process when there is none left, and reports whether it did.
 	Room func() bool
+	// Route returns what requests to an origin lead to: the next hop, say. nil leaves origins as they are.
+	Route func(pool.Key) pool.Key
 	// ProxyPort is the port that the app is to be sent to.
 	ProxyPort uint16
 	// Quit makes carpool drain and exit, as SIGTERM does. It returns at once.
@@ -156,17 +159,15 @@ func (s *Server) handler(from Sources) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(from.Seen.List())
 	})
+	handle("GET /origin", large, func(w http.ResponseWriter, r *http.Request) { s.origin(w, r, from) })
 	handle("GET /healthz", small, func(w http.ResponseWriter, _ *http.Request) { health(w, from) })
 	handle("POST /quitquitquit", small, func(w http.ResponseWriter, r *http.Request) { quit(w, r, from.Quit) })
 	handle("GET /readyz", small, func(w http.ResponseWriter, _ *http.Request) {
-		switch s.state.Load() {
-		case ready:
-			_, _ = io.WriteString(w, "ok\n")
-		case draining:
-			http.Error(w, "draining", http.StatusServiceUnavailable)
-		default:
-			http.Error(w, "starting", http.StatusServiceUnavailable)
+		if name := s.stateName(); name != "ready" {
+			http.Error(w, name, http.StatusServiceUnavailable)
+			return
 		}
+		_, _ = io.WriteString(w, "ok\n")
 	})
 	return mux
 }
@@ -191,6 +192,11 @@ func health(w http.ResponseWriter, from Sources) {
 		return
 	}
 	_, _ = io.WriteString(w, "ok\n")
+}
+
+// stateName is the state in a word.
+func (s *Server) stateName() string {
+	return [...]string{"starting", "ready", "draining"}[s.state.Load()]
 }
 
 // Ready makes /readyz say that carpool is ready, unless it drains.

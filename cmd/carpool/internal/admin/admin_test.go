@@ -31,6 +31,9 @@ type (
 )
 
 func (*fakePool) Snapshot() pool.Snapshot { return pool.Snapshot{} }
+func (*fakePool) Inspect(pool.Key) (pool.Inspection, bool) {
+	return pool.Inspection{}, false
+}
 func (*fakeProxy) Stats() proxy.Stats     { return proxy.Stats{} }
 func (fakeCerts) Stats() certs.Stats      { return certs.Stats{Renewed: 1} }
 func (fakeLog) Dropped() (uint64, uint64) { return 3, 4 }

@@ -31,6 +31,10 @@ var metrics = []metric{
 	{"requests_waiting", gauge, "Requests that wait for an upstream connection.", origin, each(func(o *pool.OriginStats) int { return o.Waiting })},
 	{"warm_connections_wanted", gauge, "Connections that CARPOOL_WARM asks to keep open to the upstream.", origin, warm(func(o *pool.OriginStats) int { return o.Warm })},
 	{"warm_connections_open", gauge, "How many of these there are, idle or in use.", origin, warm(func(o *pool.OriginStats) int { return o.WarmOpen })},
+	{"spare_tunnels", gauge, "Idle connections that wait for a tunnel.", origin, spare(func(o *pool.OriginStats) int { return o.Spares })},
+	{"spare_tunnels_made_total", counter, "Connections opened to wait for a tunnel.", origin, spare(func(o *pool.OriginStats) uint64 { return o.SparesMade })},
+	{"spare_tunnels_used_total", counter, "Of these, those that a tunnel got.", origin, spare(func(o *pool.OriginStats) uint64 { return o.SparesUsed })},
+	{"spare_tunnels_unused_total", counter, "Of these, those that were closed without.", origin, spare(func(o *pool.OriginStats) uint64 { return o.SparesUnused })},
 	{"learned_idle_limit_seconds", gauge, "After how long the upstream was seen to close idle connections; 0: not known.", origin, each(func(o *pool.OriginStats) float64 { return o.IdleLimit.Seconds() })},
 
 	// All upstreams together.
@@ -131,6 +135,17 @@ func warm[N number](value func(*pool.OriginStats) N) func(*figures, *sink) {
 	return func(f *figures, out *sink) {
 		for i := range f.pool.Origins {
 			if o := &f.pool.Origins[i]; o.Warm > 0 {
+				out.put(float64(value(o)), o.Origin)
+			}
+		}
+	}
+}
+
+// spare is a metric with a value for each origin that has had spare tunnels.
+func spare[N number](value func(*pool.OriginStats) N) func(*figures, *sink) {
+	return func(f *figures, out *sink) {
+		for i := range f.pool.Origins {
+			if o := &f.pool.Origins[i]; o.SparesMade > 0 {
 				out.put(float64(value(o)), o.Origin)
 			}
 		}

@@ -14,14 +14,14 @@ import (
 
 // Sources of which each has a figure for each metric.
 type (
-	busyPool   struct{ loops }
+	busyPool   struct{ fakePool }
 	busyProxy  struct{ loops }
 	busyBypass struct{}
 )
 
 func (*busyPool) Snapshot() pool.Snapshot {
 	return pool.Snapshot{Origins: []pool.OriginStats{{
-		Origin: "http://a.test", Stats: pool.Stats{Warm: 2, WarmOpen: 1, Closed: map[pool.Reason]uint64{pool.PeerDead: 2}},
+		Origin: "http://a.test", Stats: pool.Stats{Warm: 2, WarmOpen: 1, SparesMade: 1, Closed: map[pool.Reason]uint64{pool.PeerDead: 2}},
 	}}}
 }
 

@@ -90,10 +90,13 @@ func PEM(t testing.TB, c tls.Certificate) (cert, key []byte) {
 	return pemOf("CERTIFICATE", c.Certificate[0]), pemOf("PRIVATE KEY", der)
 }
 
-// Write writes a file.
+// Write writes a file: who reads it meanwhile finds it as it was before.
 func Write(t testing.TB, file string, text []byte) {
 	t.Helper()
-	if err := os.WriteFile(file, text, 0o600); err != nil {
+	if err := os.WriteFile(file+".new", text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
 		t.Fatal(err)
 	}
 }

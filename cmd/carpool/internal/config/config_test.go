@@ -145,6 +145,7 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		}},
 		"CACHE_DIR":                  {"/cache", func(c *config.Config) { c.CacheDir = "/cache" }},
 		"CONNECT_TUNNEL_PORTS":       {"8080", func(c *config.Config) { c.ConnectTunnelPorts = config.Ports{8080} }},
+		"SPARE_TUNNELS":              {"2", func(c *config.Config) { c.SpareTunnels = 2 }},
 		"TUNNEL_IDLE_TIMEOUT":        {"1h", func(c *config.Config) { c.TunnelIdleTimeout = time.Hour }},
 		"TUNNEL_HALF_CLOSED_TIMEOUT": {"90s", func(c *config.Config) { c.TunnelHalfClosedTimeout = 90 * time.Second }},
 	}

@@ -136,6 +136,13 @@ func listenAddr(s string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(n)), err == nil
 }
 
+// Listeners returns the addresses that carpool listens on, the proxy's first, as far as settings tell: a port may be 0.
+func (c Config) Listeners() []netip.AddrPort {
+	own, _ := listenAddr(c.Listen)
+	admin, _ := listenAddr(c.AdminListen)
+	return []netip.AddrPort{own, admin}
+}
+
 // overlap reports whether two listeners would take the same port of the same address. The unspecified address of either
 // family is both families' every address, as it is to net.Listen.
 func overlap(a, b string) bool {

@@ -56,6 +56,8 @@ are noted on stderr. uninject takes out what inject put in.
                             longer count for them
   --java                    set JAVA_TOOL_OPTIONS too
   --preload                 make Node.js programs use carpool that know no proxy
+  --preload-https           the same for their https, whose certificates carpool
+                            verifies then; --preload comes with it
   --plain                   an ordinary container, for Kubernetes before 1.29
   --strict                  fail if containers are passed over, be it in a place
                             that inject does not know or in a Kustomize patch
@@ -179,7 +181,7 @@ func defineOptions(flags *flag.FlagSet, o *Options) {
 			return opt.set(o, v)
 		}
 		switch opt.name {
-		case "https", "java", "preload":
+		case "https", "java", "preload", "preload-https":
 			flags.BoolFunc(opt.name, "", set)
 		case "skip-containers":
 			flags.Func("skip", "", set)

@@ -48,6 +48,10 @@ type Options struct {
 	Java    bool // JAVA_TOOL_OPTIONS is extended
 	Preload bool // Node.js gets the script that makes it use carpool
 
+	// PreloadHTTPS makes that script send https through carpool too. Preload comes
+	// with it.
+	PreloadHTTPS bool
+
 	// Plain makes the sidecar an ordinary container, for Kubernetes before 1.29.
 	// Preload does not go with it: the app may start before the script is there.
 	Plain bool
@@ -95,7 +99,11 @@ var options = []option{
 	choice("https", func(o *Options) *bool { return &o.HTTPS }),
 	choice("java", func(o *Options) *bool { return &o.Java }),
 	choice("preload", func(o *Options) *bool { return &o.Preload }),
+	choice("preload-https", func(o *Options) *bool { return &o.PreloadHTTPS }),
 }
+
+// preloads reports whether Node.js gets the script.
+func (o Options) preloads() bool { return o.Preload || o.PreloadHTTPS }
 
 // setNoProxy takes entries that every client reads, or at least passes over.
 func setNoProxy(o *Options, v string) error {
@@ -224,7 +232,7 @@ var fixed = []string{"LISTEN", "ADMIN_LISTEN"}
 // what is wrong with the others. It also finds options that do not go together.
 func (o Options) check() (unknown []config.Unknown, err error) {
 	var errs []error
-	if o.Plain && o.Preload {
+	if o.Plain && o.preloads() {
 		errs = append(errs, errors.New("preload needs a native sidecar: Kubernetes does not promise that an ordinary container serves before the app starts, "+
 			"and without the script Node.js does not start"))
 	}

@@ -120,8 +120,8 @@ func (p pod) injectSpec(spec, apps *yaml.Node, o Options) error {
 	if taken := named(volumes, sidecarName) != nil; there {
 		// Without the volume there is no script, and Node.js does not start
 		// when it is told to load one that is not there.
-		o.Preload = o.Preload && taken
-	} else if o.Preload && taken {
+		o.Preload, o.PreloadHTTPS = o.Preload && taken, o.PreloadHTTPS && taken
+	} else if o.preloads() && taken {
 		return errorAt(volumes, "the pod has a volume of its own named %s: rename it, or do without preload", sidecarName)
 	}
 	if there {

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/outbound"
 	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
@@ -68,7 +69,7 @@ func (s *sidecar) listensOn() []netip.AddrPort {
 // warnOfPorts says so if a rule refuses where a local port leads.
 func (s *sidecar) warnOfPorts(out *proxy.Egress) {
 	for _, p := range s.local {
-		if err := out.CheckOrigin(s.originate.Key(pool.Key(p.Origin))); err != nil {
+		if err := out.CheckOrigin(outbound.Originate(s.cfg).Key(pool.Key(p.Origin))); err != nil {
 			s.log.Warn("CARPOOL_LOCAL_PORTS leads to an upstream that another setting refuses",
 				zap.Uint16("port", p.Port), zap.String("origin", p.Origin.String()), zap.Error(err))
 		}

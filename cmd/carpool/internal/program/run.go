@@ -36,6 +36,7 @@ Usage:
                           take it out again
   carpool config          print the settings in force
   carpool config --table  print the table of settings, in Markdown
+  carpool check URL...    say what would become of requests, and why (see -h)
   carpool check --seen    print the hosts that the app has asked for
   carpool ready           say by the exit code whether the carpool of this pod serves
                           (--wait 60s: wait that long for it)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"syscall"
 	"time"
@@ -21,29 +20,28 @@ import (
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/hot"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/logs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/outbound"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/seen"
 	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/pool/names"
 	"github.com/carpoolproxy/carpool/proxy"
-	"github.com/carpoolproxy/carpool/proxy/policy"
 )
 
 // sidecar is all of a running carpool.
 type sidecar struct {
-	cfg       config.Config
-	log       *logs.Log
-	pool      *pool.Pool
-	proxy     *proxy.Proxy
-	admin     *admin.Server
-	listener  *sock.Listener
-	local     []localPort // of LOCAL_PORTS
-	memory    *memory.Guard
-	hot       *hot.Memory
-	certs     *certs.Keeper
-	noReuse   policy.HostSet  // of NO_REUSE_HOSTS
-	hop       *nextHop        // nil without NEXT_PROXY
-	originate proxy.Originate // of TLS_ORIGINATE
+	cfg      config.Config
+	log      *logs.Log
+	pool     *pool.Pool
+	proxy    *proxy.Proxy
+	admin    *admin.Server
+	listener *sock.Listener
+	local    []localPort // of LOCAL_PORTS
+	memory   *memory.Guard
+	hot      *hot.Memory
+	certs    *certs.Keeper
+	noReuse  func(pool.Key) bool // NO_REUSE_HOSTS
+	hop      *nextHop            // nil without NEXT_PROXY
 }
 
 // serve runs carpool with the settings of an environment until ctx ends, and
@@ -104,9 +102,9 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 			s.close()
 		}
 	}()
-	s.certs, err = certs.Open(certFiles(cfg))
-	userinfo, unread := readCredentials(cfg.NextProxyAuthFile)
-	if err := errors.Join(err, readable(cfg.ResolvConf), writePreload(cfg.PreloadDir), unread); err != nil {
+	s.certs, err = outbound.Files(cfg)
+	userinfo, unread := outbound.Credentials(cfg)
+	if err := errors.Join(err, writePreload(cfg.PreloadDir), unread); err != nil {
 		return nil, settingsError{err}
 	}
 	if err := s.listen(ctx); err != nil {
@@ -115,19 +113,16 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	guard := memory.NewGuard(memory.Config{
 		Source: memory.Find("/"), SetGoLimit: setGoLimit, Relieve: s.relieve, Began: s.shedding, Ended: s.shed,
 	})
-	fault := func(what string, err error) { log.Error(what, zap.String("error", logs.Text(err.Error()))) }
 	own := s.listensOn()
 	out := egress(cfg, own, log.Logger)
-	s.originate = proxy.NewOriginate(cfg.TLSOriginate)
 	s.warnOfPorts(out)
-	s.noReuse = policy.NewHostSet(cfg.NoReuseHosts)
 	var hosts seen.Origins
 	s.hop = startNextHop(cfg, userinfo, hosts.Note, log.Logger)
 	upstreams, clients, admins := budget()
-	if s.pool, err = pool.New(s.poolConfig(out, upstreams, hosts.Note, fault)); err != nil {
+	if s.pool, err = pool.New(s.poolConfig(out, upstreams, hosts.Note)); err != nil {
 		return nil, err
 	}
-	if s.proxy, err = proxy.New(s.proxyConfig(out, guard, clients, fault)); err != nil {
+	if s.proxy, err = proxy.New(s.proxyConfig(out, guard, clients)); err != nil {
 		return nil, err
 	}
 	s.certs.Watch(log.Logger, func(c certs.Set) { s.pool.SetTLS(c.Roots, c.Certificate) })
@@ -136,78 +131,50 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	sock.Ration(guard.AdmitBuffer)
 	s.admin.Serve(admin.Sources{
 		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(s.hop.bypassPorts(cfg.BypassPorts), s.pool.Ended), Memory: guard, Certs: s.certs,
-		Log: log, Errors: log.Logger, Seen: &hosts, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
+		Log: log, Errors: log.Logger, Seen: &hosts, MaxConns: admins, Room: s.pool.EvictIdle, Route: s.hop.proxy().Route, ProxyPort: own[0].Port(), Quit: quit,
 	})
 	go func() { _ = s.proxy.Serve(s.listener, proxy.Lane{}) }() // ends with proxy.Close
 	s.serveLocal()
 	return s, nil
 }
 
+func (s *sidecar) proxyConfig(out *proxy.Egress, guard *memory.Guard, clients int) proxy.Config {
+	c := outbound.Proxy(s.cfg, s.pool, out, s.hop.proxy())
+	c.MaxClients, c.Admit, c.Fault = clients, guard.AdmitRequest, s.fault
+	c.Log, c.LogAll, c.ServerTiming = accessLog(s.cfg, s.log.Logger), s.cfg.AccessLog.All(), s.cfg.AccessLog == config.AccessDebug
+	return c
+}
+
 // poolConfig is what the pool is held to. seen is told of origins.
-func (s *sidecar) poolConfig(out *proxy.Egress, upstreams int, seen func(pool.Key), fault func(string, error)) pool.Config {
-	cfg, shown := s.cfg, s.certs.Set()
-	return pool.Config{
-		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
-		Reuse: cfg.Balance == config.BalanceReuse, MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
-		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxConns: upstreams,
-		MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
-		DNSTimeout: cfg.DNSTimeout, DNSMinTTL: max(cfg.DNSMinTTL, time.Second), DNSMaxTTL: cfg.DNSMaxTTL, DNSStale: cfg.DNSStale,
-		ResolvConf: cfg.ResolvConf, DNSNote: s.stale,
-		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout,
-		RootCAs: shown.Roots, Certificate: shown.Certificate, ShowTo: s.showTo(),
-		NoReuse: func(k pool.Key) bool { // asked for each new origin
-			if k.Way != pool.ToHop { // whose origins the proxy tells of
-				k.Way = pool.Directly
-				seen(k)
-			}
-			_, named := s.noReuse.Match([]byte(k.Host), k.Port)
-			return named
-		},
-		CheckAddr: out.CheckAddr, CheckWarm: out.CheckOrigin, Fault: fault,
-		Hop:      s.hop.pool(int(cfg.MaxHeaderBytes)),
-		Identity: identity(),
+func (s *sidecar) poolConfig(out *proxy.Egress, upstreams int, seen func(pool.Key)) pool.Config {
+	c := outbound.Pool(s.cfg, out, s.hop.proxy(), s.certs.Set())
+	s.warnOfCertificate()
+	s.noReuse = c.NoReuse
+	c.NoReuse = func(k pool.Key) bool { // asked for each new origin
+		if k.Way != pool.ToHop { // whose origins the proxy tells of
+			k.Way = pool.Directly
+			seen(k)
+		}
+		return s.noReuse(k)
 	}
+	c.MaxConns, c.DNSNote, c.Fault = upstreams, s.stale, s.fault
+	return c
 }
 
-// identity tells this pod from others: in a pod the host name is the pod's name.
-func identity() string {
-	name, err := os.Hostname()
-	if err != nil {
-		return "" // as good as any other, if it is the only one
-	}
-	return name
-}
-
-func (s *sidecar) proxyConfig(out *proxy.Egress, guard *memory.Guard, clients int, fault func(string, error)) proxy.Config {
-	cfg := s.cfg
-	return proxy.Config{
-		Upstreams: s.pool, Egress: out, Hop: s.hop.proxy(), Originate: s.originate, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
-		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout, BodyIdleTimeout: cfg.BodyIdleTimeout,
-		TunnelHalfClosedTimeout: cfg.TunnelHalfClosedTimeout, TunnelIdleTimeout: cfg.TunnelIdleTimeout,
-		MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
-		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectTunnelPorts: cfg.ConnectTunnelPorts,
-		Admit: guard.AdmitRequest,
-		Log:   accessLog(cfg, s.log.Logger), LogAll: cfg.AccessLog.All(), ServerTiming: cfg.AccessLog == config.AccessDebug,
-		Fault: fault,
-	}
+// fault logs what should not happen.
+func (s *sidecar) fault(what string, err error) {
+	s.log.Error(what, zap.String("error", logs.Text(err.Error())))
 }
 
 // egress returns what decides where requests may go, for these listeners of
 // carpool's own, of which the first is the proxy's.
 func egress(cfg config.Config, own []netip.AddrPort, log *zap.Logger) *proxy.Egress {
-	rules := policy.Rules{
-		AllowHosts: policy.NewHostSet(cfg.AllowHosts), DenyHosts: policy.NewHostSet(cfg.DenyHosts),
-		AllowCIDRs: cfg.AllowCIDRs, DenyCIDRs: cfg.DenyCIDRs,
-		ConnectPorts: cfg.ConnectPorts, AllowMetadata: cfg.AllowMetadata,
-	}
+	rules := outbound.Rules(cfg)
 	if idle := rules.Idle(); len(idle) > 0 {
 		log.Warn("CARPOOL_ALLOW_CIDRS opens nothing here, and limits nothing either: CARPOOL_ALLOW_HOSTS does",
 			zap.String("ranges", config.CIDRs(idle).String()))
 	}
-	return proxy.NewEgress(proxy.EgressConfig{
-		Listeners: own, OnLoopback: own[0].Addr().IsLoopback(), Rules: rules,
-		Report: cfg.Policy == config.PolicyReport, Reported: reportLog(log),
-	})
+	return outbound.Egress(cfg, own, reportLog(log))
 }
 
 func (s *sidecar) close() {
@@ -253,18 +220,6 @@ func (s *sidecar) shed(m memory.Stats, refused uint64, lasted time.Duration) {
 		zap.Uint64("refused", refused), zap.Duration("lasted", lasted))
 }
 
-// readable reports a resolv.conf that cannot be read.
-func readable(file string) error {
-	if file == "" {
-		return nil
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return fmt.Errorf("CARPOOL_RESOLV_CONF: %w", err)
-	}
-	return f.Close()
-}
-
 // stale logs that a name lives on old addresses, or does so no longer.
 func (s *sidecar) stale(n names.Note) {
 	host, reason := zap.String("host", logs.Text(n.Host)), zap.Skip()
@@ -305,9 +260,10 @@ func (s *sidecar) drain() {
 
 // budget divides the descriptors that the process may open: a part for
 // upstream connections, a part for clients, and some for itself, of which the
-// admin listener has its connections.
+// admin listener has its connections, and tunnels the pipes through which bytes move.
 func budget() (upstreams, clients, admins int) {
 	const own = 2 * admin.DefaultConnections
+	const _ = uint(own/8 - sock.SpliceDescriptors) // these are among them
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
 		return 0, 0, admin.DefaultConnections

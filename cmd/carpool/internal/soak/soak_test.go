@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -408,8 +407,7 @@ func renew(t testing.TB, file string, text []byte) (stop func()) {
 		for n := 0; ; n++ {
 			select {
 			case <-tick.C:
-				carpooltest.Write(t, file+".new", fmt.Appendf(nil, "%d\n%s", n, text))
-				_ = os.Rename(file+".new", file) // or it may be read when it is half written, which is an error
+				carpooltest.Write(t, file, fmt.Appendf(nil, "%d\n%s", n, text))
 			case <-end:
 				return
 			}

@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
@@ -34,6 +35,9 @@ var closeMeanings = map[pool.Reason]string{
 	pool.TLSChanged:     "opened with certificates or authorities that have been replaced since",
 	pool.Shutdown:       "carpool is stopping",
 }
+
+// Meaning says why a connection is closed to who reads it first; "" for what is no reason.
+func Meaning(r pool.Reason) string { return closeMeanings[r] }
 
 // errorMeanings say what error types of RFC 9209 mean here.
 var errorMeanings = map[string]string{
@@ -88,6 +92,10 @@ func hintFor(o *pool.OriginStats) string {
 		return o.Origin + " closes idle connections sooner than the next request comes. Raise its idle timeout."
 	case badReuse(o) && o.Closed[pool.MaxIdle] > o.Opened/2:
 		return o.Origin + ": connections are closed because more are idle than may be kept. Raise CARPOOL_MAX_IDLE_PER_HOST."
+	case badReuse(o) && o.Closed[pool.Tunnelled] > o.Opened/2:
+		return fmt.Sprintf("%s tunnels to %s have ended. Where each carried a call or two, the app made a TLS handshake for each, and carpool could "+
+			"save nothing. A Node.js app has its https pooled by the annotation preload-https. README, “Choose your way”, has the others.",
+			count(o.Closed[pool.Tunnelled]), strings.TrimPrefix(o.Origin, "http://"))
 	case o.Waiting >= enough:
 		return fmt.Sprintf("%s: %d requests wait for a connection. Is it slow, or CARPOOL_MAX_CONNS_PER_HOST too low?", o.Origin, o.Waiting)
 	}

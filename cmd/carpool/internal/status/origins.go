@@ -24,6 +24,7 @@ type origin struct {
 	Low                                   bool // reuse is bad
 	InUse, Idle, Waiting                  string
 	Warm                                  string // empty if it is not kept warm
+	Spares                                string // empty if it has had no spare tunnels
 	Way                                   string // empty if it is direct
 	SavedTime, Handshake, IdleLimit       string
 	Failed, LastFailed                    string // answers that carpool had to make itself
@@ -67,6 +68,9 @@ func newOrigin(o *pool.OriginStats) origin {
 	}
 	if o.Warm > 0 {
 		row.Warm = fmt.Sprintf("warm %s of %s", gauge(o.WarmOpen), gauge(o.Warm))
+	}
+	if o.SparesMade > 0 {
+		row.Spares = fmt.Sprintf("spare tunnels: %s wait, %s of %s used", gauge(o.Spares), count(o.SparesUsed), count(o.SparesMade))
 	}
 	switch o.Way {
 	case pool.ByHop:
