@@ -215,6 +215,7 @@ var rules = []rule{
 		want: "another port than that of CARPOOL_LISTEN, e.g. 127.0.0.1:3128 for the proxy and :9128 here",
 	}, {
 		name: "LOCAL_PORTS",
+		with: "LISTEN",
 		ok:   func(c *Config) bool { return c.LocalPorts.clear(c.Listen) && c.LocalPorts.clear(c.AdminListen) },
 		want: "other ports than those of CARPOOL_LISTEN and CARPOOL_ADMIN_LISTEN, e.g. 9001=https://api.partner.example",
 	}, {
@@ -249,10 +250,12 @@ var rules = []rule{
 		want: "from 1KiB to 1MiB, e.g. 64KiB",
 	}, {
 		name: "CLIENT_KEY_FILE",
+		with: "CLIENT_CERT_FILE",
 		ok:   func(c *Config) bool { return c.ClientKeyFile == "" || c.ClientCertFile != "" },
 		want: "CARPOOL_CLIENT_CERT_FILE too, e.g. /tls/tls.crt",
 	}, {
 		name: "CLIENT_CERT_HOSTS",
+		with: "CLIENT_CERT_FILE",
 		ok:   func(c *Config) bool { return c.ClientCertHosts == nil || c.ClientCertFile != "" },
 		want: "CARPOOL_CLIENT_CERT_FILE too, e.g. /tls/tls.crt",
 	}, {

@@ -20,7 +20,7 @@ type LocalPort struct {
 	Origin
 }
 
-const wantLocalPorts = "want ports of loopback, each with the upstream that it leads to and without a path, separated by commas, " +
+const wantLocalPorts = "want ports of loopback, each of them once, with the upstream that it leads to and without a path, separated by commas, " +
 	"e.g. 9001=https://api.partner.example,9002=http://orders:8080"
 
 // UnmarshalText takes entries separated by commas, with or without spaces around them. The error names all that are

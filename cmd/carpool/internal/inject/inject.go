@@ -154,12 +154,7 @@ func parse(name string, args []string) (file string, o Options, err error) {
 	case file == "":
 		return "", o, errors.New("give a file by -f FILE, or -f - for stdin")
 	}
-	unknown, err := o.check()
-	errs := []error{err}
-	for _, u := range unknown {
-		errs = append(errs, u)
-	}
-	return file, o, errors.Join(errs...)
+	return file, o, o.check()
 }
 
 // defineOptions defines a flag for each option.
@@ -178,6 +173,10 @@ func defineOptions(flags *flag.FlagSet, o *Options) {
 				return errors.New("given twice; put the entries of a list together with commas")
 			}
 			given[opt.name] = true
+			if o.by == nil {
+				o.by = map[string]string{}
+			}
+			o.by[opt.name] = prefix + opt.name
 			return opt.set(o, v)
 		}
 		switch opt.name {

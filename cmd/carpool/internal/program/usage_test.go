@@ -49,6 +49,9 @@ func TestExitCodesOfTheCommandLine(t *testing.T) {
 		"inject":                  {[]string{"inject", "-h"}, program.ExitOK, "usage: carpool inject", ""},
 		"inject, but what":        {[]string{"inject"}, program.ExitUsage, "", "give a file by -f"},
 		"uninject, but what":      {[]string{"uninject", "--https"}, program.ExitUsage, "", "carpool uninject: "},
+		"injector":                {[]string{"injector", "-h"}, program.ExitOK, "usage: carpool injector", ""},
+		"injector, but with what": {[]string{"injector"}, program.ExitUsage, "", "give a file by --config FILE"},
+		"injector of no file":     {[]string{"injector", "--config", "no/such/file"}, program.ExitFault, "", "no/such/file"},
 		"inject what is not":      {[]string{"inject", "-f", "no/such/file"}, program.ExitFault, "", "no/such/file"},
 		"flag of another command": {[]string{"--table"}, program.ExitUsage, "", `["--table"]`},
 	}
