@@ -320,7 +320,7 @@ func (o *Origin) warmLostLocked(l *Lease, reason Reason, now time.Duration) (tel
 	case reason == Evicted:
 		w.backOff(evictedWarmWait, now)
 		return nil
-	case l.requests > 0, l.carries, now-l.born >= steadyAfter, reason == Shutdown, reason == MaxIdle, reason == NotNeeded, reason == AddressGone:
+	case l.requests > 0, l.carries, now-l.born >= steadyAfter, reason == Shutdown, reason == MaxIdle, reason == NotNeeded, reason == AddressGone, reason == TLSChanged:
 		return nil
 	}
 	return w.failed(errors.New("a connection that has carried no request did not last: "+string(reason)), now)

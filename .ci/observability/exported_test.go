@@ -85,7 +85,8 @@ var scrape = sync.OnceValues(func() (string, error) {
 	proxy, admin := freeAddr(), freeAddr()
 	cmd := exec.Command(bin)
 	// An upstream that is named in WARM has figures of its own, and so has a next hop that fails; nothing listens there.
-	cmd.Env = []string{"CARPOOL_LISTEN=" + proxy, "CARPOOL_ADMIN_LISTEN=" + admin, "CARPOOL_WARM=127.0.0.1:9=1", "CARPOOL_NEXT_PROXY=http://127.0.0.1:9"}
+	cmd.Env = []string{"CARPOOL_LISTEN=" + proxy, "CARPOOL_ADMIN_LISTEN=" + admin, "CARPOOL_WARM=127.0.0.1:9=1", "CARPOOL_NEXT_PROXY=http://127.0.0.1:9",
+		"CARPOOL_LOCAL_PORTS=" + freeAddr()[len("127.0.0.1:"):] + "=http://far.example"}
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return "", err

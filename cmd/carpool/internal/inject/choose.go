@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
@@ -192,6 +193,11 @@ func (o Options) environ() ([]string, error) {
 		if !slices.Contains(fixed, strings.TrimPrefix(name, settingPrefix)) {
 			all = append(all, name+"="+env[name])
 		}
+	}
+	_, bad := strconv.ParseUint(o.Port, 10, 16)
+	_, worse := strconv.ParseUint(o.AdminPort, 10, 16)
+	if bad == nil && worse == nil && o.Port != o.AdminPort { // or else that is told
+		all = append(all, settingPrefix+"LISTEN=127.0.0.1:"+o.Port, settingPrefix+"ADMIN_LISTEN=:"+o.AdminPort)
 	}
 	return all, nil
 }

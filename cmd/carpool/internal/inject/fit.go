@@ -4,8 +4,10 @@ import (
 	"errors"
 	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -27,8 +29,8 @@ func (o Options) fit(spec *yaml.Node) (Options, error) {
 	var errs []error
 	for _, c := range others {
 		for _, port := range o.takenBy(c) {
-			errs = append(errs, errorAt(port, "container %s has port %s of its own, which carpool is to listen on: choose another by the annotation %s%s, "+
-				"or leave the pod out by its label %sinject: \"false\"", text(c, "name"), port.Value, prefix, o.portOption(port.Value), prefix))
+			errs = append(errs, errorAt(port, "container %s has port %s of its own, which carpool is to listen on: choose another %s, "+
+				"or leave the pod out by its label %sinject: \"false\"", text(c, "name"), port.Value, o.portOption(port.Value), prefix))
 		}
 	}
 	o.user, o.group = runAs(spec, others, "runAsUser"), runAs(spec, others, "runAsGroup")
@@ -73,13 +75,20 @@ func (o Options) takenBy(container *yaml.Node) (taken []*yaml.Node) {
 	return taken
 }
 
-// portOption names the option that has chosen a port, or is "".
+// portOption says by what option a port was chosen, or is "".
 func (o Options) portOption(port string) string {
 	switch port {
 	case o.Port:
-		return "port"
+		return "by the annotation " + prefix + "port"
 	case o.AdminPort:
-		return "admin-port"
+		return "by the annotation " + prefix + "admin-port"
+	}
+	var local config.LocalPorts
+	_ = local.UnmarshalText([]byte(o.Settings["LOCAL_PORTS"])) // check has told what is wrong with it
+	for _, p := range local {
+		if port == strconv.Itoa(int(p.Port)) {
+			return "in " + settingPrefix + "LOCAL_PORTS"
+		}
 	}
 	return ""
 }
