@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,17 +22,19 @@ type Process struct {
 	Annotation string `json:"annotation,omitempty"`
 }
 
-// runtimes are known by the name of their program. What Advices begins with is the name of the runtime.
-var runtimes = []struct {
-	program             *regexp.Regexp
-	runtime, annotation string
-}{
-	{regexp.MustCompile(`^(node|nodejs|next-server.*|npm.*|yarn.*)$`), "Node.js", `carpoolproxy.github.io/preload: "true"`},
-	{regexp.MustCompile(`^(python[0-9.]*|gunicorn.*|uvicorn.*|celery.*|uwsgi)$`), "Python", ""},
-	{regexp.MustCompile(`^(ruby[0-9.]*|puma.*|unicorn.*|sidekiq.*)$`), "Ruby", ""},
-	{regexp.MustCompile(`^java$`), "Java", `carpoolproxy.github.io/java: "true"`},
-	{regexp.MustCompile(`^dotnet$`), ".NET", ""},
-	{regexp.MustCompile(`^(php[0-9.]*|php-fpm.*|php-cgi)$`), "PHP", ""},
+// runtimes are known by what the names of their programs begin with. What Advices names is the runtime.
+var runtimes = []struct{ programs, runtime, annotation string }{
+	{"node nodejs next-server npm yarn", "Node.js", `carpoolproxy.github.io/preload: "true"`},
+	{"python gunicorn uvicorn celery uwsgi", "Python", ""},
+	{"ruby puma unicorn sidekiq", "Ruby", ""},
+	{"java", "Java", `carpoolproxy.github.io/java: "true"`},
+	{"dotnet", ".NET", ""},
+	{"php php-fpm php-cgi", "PHP", ""},
+}
+
+// runs reports whether a program is one of these, in whatever version: python3.11 is python.
+func runs(program, programs string) bool {
+	return slices.Contains(strings.Fields(programs), strings.TrimRight(program, "0123456789."))
 }
 
 // processes finds runtimes among the processes that can be seen, in a folder like /proc.
@@ -51,7 +52,7 @@ func processes(proc string) []Process {
 		folder := filepath.Join(proc, e.Name())
 		name := programOf(folder)
 		for _, r := range runtimes {
-			if !r.program.MatchString(name) {
+			if !runs(name, r.programs) {
 				continue
 			}
 			p := found[r.runtime]

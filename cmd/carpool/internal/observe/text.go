@@ -6,7 +6,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
 )
@@ -47,23 +46,40 @@ func (r Report) table(b *bytes.Buffer) {
 		fmt.Fprintln(b, "No connection to another host was open or opened.")
 		return
 	}
-	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "destination\topened/min\tTIME_WAIT\tat once\tcarpool opens/min\tsaved/min\tround trip\twaiting saved/min\t")
+	rows := [][]string{{"destination", "opened/min", "TIME_WAIT", "at once", "carpool opens/min", "saved/min", "round trip", "waiting saved/min"}}
 	for _, d := range r.Destinations[:min(len(r.Destinations), most)] {
-		if d.Protocol != protocolHTTP {
-			fmt.Fprintf(w, "%v\t%s\t%d\t%d\t%s\t\t\t\t\n", d.Address, thousands(d.Opened), d.TimeWait, d.AtOnce, notPooled[d.Protocol])
-			continue
+		row := []string{d.Address.String(), thousands(d.Opened), strconv.Itoa(d.TimeWait), strconv.Itoa(d.AtOnce)}
+		switch {
+		case d.Protocol != protocolHTTP:
+			row = append(row, notPooled[d.Protocol])
+		case d.RoundTrip > 0:
+			row = append(row, thousands(d.WouldOpen), thousands(d.Saved), timeOf(d.RoundTrip), "about "+timeOf(d.Waiting))
+		default:
+			row = append(row, thousands(d.WouldOpen), thousands(d.Saved), "-", "-")
 		}
-		trip, waiting := "-", "-"
-		if d.RoundTrip > 0 {
-			trip, waiting = timeOf(d.RoundTrip), "about "+timeOf(d.Waiting)
-		}
-		fmt.Fprintf(w, "%v\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t\n", d.Address, thousands(d.Opened), d.TimeWait, d.AtOnce,
-			thousands(d.WouldOpen), thousands(d.Saved), trip, waiting)
+		rows = append(rows, row)
 	}
-	_ = w.Flush() // into memory
+	align(b, rows)
 	if more := len(r.Destinations) - most; more > 0 {
 		fmt.Fprintf(b, "and %d more with less to gain (--json has all)\n", more)
+	}
+}
+
+// align writes cells in columns, to the right. Of a row that is cut short the last cell is a remark, and may be longer.
+func align(b *bytes.Buffer, rows [][]string) {
+	width := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			if len(row) == len(width) || i < len(row)-1 {
+				width[i] = max(width[i], len(cell))
+			}
+		}
+	}
+	for _, row := range rows {
+		for i, cell := range row {
+			b.WriteString("  " + strings.Repeat(" ", max(width[i]-len(cell), 0)) + cell)
+		}
+		b.WriteByte('\n')
 	}
 }
 
