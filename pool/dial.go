@@ -111,8 +111,8 @@ func (o *Origin) dial(d *opening) {
 	if l.tls != nil {
 		o.manners.crowd.reached(l.endpoint, l.handshake, o.times.opened)
 	}
-	if l.endpoint.leaving && l.begun <= o.endpoints.movedAt {
-		o.tooLateLocked(d, l)
+	if why := o.overtakenLocked(l); why != "" {
+		o.tooLateLocked(d, l, why)
 		return
 	}
 	granted, warm := o.joinLocked(d, l), o.warmth.listed
@@ -219,7 +219,7 @@ type making struct {
 
 // connect opens one connection, and notes in the dial's course how that goes.
 func (o *Origin) connect(d *opening) (*Lease, error) {
-	m := &making{origin: o, dial: d, aim: d.aim(), tls: o.tls, course: &d.course}
+	m := &making{origin: o, dial: d, aim: d.aim(), tls: o.security(), course: &d.course}
 	m.course.began = o.pool.now()
 	if err := m.walk(o.pool.ctx); err != nil {
 		m.undo()
@@ -314,7 +314,11 @@ func (m *making) race(ctx context.Context) error {
 
 // secure makes the TLS handshake. The origin is spoken to in TLS.
 func (m *making) secure(ctx context.Context) error {
-	return m.handshake(ctx, m.tls)
+	if err := m.handshake(ctx, m.tls); err != nil {
+		return err
+	}
+	m.lease.secured = m.tls
+	return nil
 }
 
 // handshake lays TLS over the connection, as it is by then.
@@ -323,11 +327,11 @@ func (m *making) handshake(ctx context.Context, config *tls.Config) error {
 	q := l.tls.over(l.conn, config)
 	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
 	defer stalled.Stop()
-	if err := q.HandshakeContext(ctx); err != nil {
+	if err := handshake(ctx, q.Conn); err != nil {
 		return err
 	}
 	l.tls = q
-	l.Stream = sock.Over(q.Conn)
+	l.Stream = sock.Over(q)
 	return nil
 }
 

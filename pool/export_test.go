@@ -2,6 +2,7 @@ package pool
 
 import (
 	"cmp"
+	"crypto/x509"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -522,6 +523,13 @@ func (l *Lease) WaitedSince(d time.Duration) { l.since -= d }
 
 // RoomFor asks for room for a handshake to an address.
 func (o *Origin) RoomFor(a netip.AddrPort) { o.hurry(&Lease{origin: o, addr: a}) }
+
+// RootCAs returns what upstreams are verified by.
+func (p *Pool) RootCAs() *x509.CertPool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.credentials.roots
+}
 
 // MostSpares is how many spare tunnels there may be.
 const MostSpares = mostSpares

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"crypto/tls"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,7 @@ const (
 	Upgraded       Reason = "upgraded"        // became a tunnel, which has ended
 	Pinned         Reason = "pinned"          // belonged to one client (NTLM), which has gone
 	AddressGone    Reason = "address_gone"    // the name does not have its address any more
+	TLSChanged     Reason = "tls_changed"     // opened with authorities or a client certificate that have been replaced
 	MakesRoom      Reason = "makes_room"      // the upstream serves so few at a time that another waits for its end
 	Shutdown       Reason = "shutdown"        // carpool is stopping
 )
@@ -50,6 +52,7 @@ type Lease struct {
 	origin    *Origin
 	conn      *sock.Conn  // the TCP connection under Stream
 	tls       *quietTLS   // nil without TLS
+	secured   *tls.Config // by what; nil without TLS
 	early     *earlyBytes // nil if nothing came with the next hop's word
 	id        uint64
 	addr      netip.AddrPort

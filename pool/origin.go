@@ -18,7 +18,6 @@ type Origin struct {
 	name  *names.Name // finds its addresses
 	label string      // empty when counted as other
 	port  uint16      // at its addresses; with name it is where connections lead
-	tls   *tls.Config // nil without TLS
 	seat  seat
 	tally [8]atomic.Uint64 // see Tally
 	// gone is set when the pool has forgotten the origin.
@@ -29,6 +28,7 @@ type Origin struct {
 	// mu guards all below, and the list fields of leases and tickets in it. It is
 	// never held across I/O that can wait; idle connections are looked at with it.
 	mu        sync.Mutex
+	tls       *tls.Config // what secures connections that are opened now; nil without TLS
 	endpoints endpoints
 	idle      idleConns
 	queue     queue
@@ -61,9 +61,10 @@ type times struct {
 	failed time.Duration // when one failed
 }
 
+// newOrigin returns an origin. p.mu is held.
 func newOrigin(p *Pool, k Key) *Origin {
 	to := p.leadsTo(k)
-	o := &Origin{pool: p, key: k, port: to.Port, tls: p.tlsConfig(k)}
+	o := &Origin{pool: p, key: k, port: to.Port, tls: p.credentials.config(k, p.cfg.ShowTo)}
 	o.name = p.names.Name(to.Host, o.renamed)
 	o.times.used = p.now()
 	o.stats.Closed = map[Reason]uint64{}
@@ -106,6 +107,9 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 	}
 	if !o.manners.keeps(now) {
 		return l, NotTrusted
+	}
+	if l.secured != o.tls {
+		return l, TLSChanged
 	}
 	if l.endpoint.leaving {
 		return o.leaveLocked(l, now)

@@ -89,6 +89,11 @@ type Config struct {
 	CheckWarm func(Key) error
 	// RootCAs verify https origins; nil means the system's.
 	RootCAs *x509.CertPool
+	// Certificate, if not nil, is shown to those https origins that ask for one and of
+	// which ShowTo says so. ShowTo may be called from any goroutine, and always says
+	// the same of an origin; nil is of none.
+	Certificate *tls.Certificate
+	ShowTo      func(Key) bool
 	// CheckAddr, if not nil, says whether an address may be connected to. It is
 	// asked with the very address that is dialled.
 	CheckAddr func(netip.AddrPort) error
@@ -181,8 +186,10 @@ type Pool struct {
 	longest longest
 	warmed  []*Origin // those kept warm
 	budget  budget
-	leases  map[uint64]*Lease // by id, for the watcher
-	lastID  uint64
+
+	credentials credentials
+	leases      map[uint64]*Lease // by id, for the watcher
+	lastID      uint64
 
 	waits, dials histogram.Histogram
 }
@@ -190,6 +197,7 @@ type Pool struct {
 // New returns a Pool, which runs until Close.
 func New(cfg Config) (*Pool, error) {
 	p := &Pool{cfg: cfg, start: time.Now(), leases: map[uint64]*Lease{}}
+	p.credentials = credentials{cfg.RootCAs, cfg.Certificate}
 	p.known.most, p.known.byKey = maxOrigins, map[Key]*Origin{}
 	p.budget.init(cfg.MaxConns)
 	w, err := sock.NewWatcher(p.hungUp)
@@ -199,7 +207,7 @@ func New(cfg Config) (*Pool, error) {
 	p.watcher = w
 	p.names = names.New(p.namesConfig())
 	if cfg.Hop != nil {
-		p.hopTLS = p.tlsConfig(cfg.Hop.Key)
+		p.hopTLS = p.credentials.config(cfg.Hop.Key, cfg.ShowTo)
 	}
 	p.suspect = func(o *Origin) { o.name.Suspect() }
 	p.ctx, p.cancel = context.WithCancel(context.Background())

@@ -37,7 +37,7 @@ type Attempt struct {
 // It must have returned before Close is called.
 func (o *Origin) Try(ctx context.Context, offer ...string) Trial {
 	t, d := &Trial{}, &opening{trial: true} // which nobody waits for
-	m := &making{origin: o, dial: d, aim: d.aim(), tls: o.tls, course: &d.course, trial: t}
+	m := &making{origin: o, dial: d, aim: d.aim(), tls: o.security(), course: &d.course, trial: t}
 	m.course.began = o.pool.now()
 	if m.tls != nil && len(offer) > 0 {
 		m.tls = m.tls.Clone()

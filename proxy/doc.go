@@ -134,6 +134,26 @@ dialled. Neither is asked when a connection is used again. It was opened for the
 host and port that it serves, which were judged for this session as well, and the
 rules do not change while carpool runs: what was let in would be let in again.
 
+# Plain requests that leave in TLS (originate.go)
+
+Where TLS_ORIGINATE names a host, a request's origin is the one in TLS, from route.to
+on: pool, rules and log know no other. Its Host stays.
+
+A CONNECT to such a host says nothing of what it is for. If it was answered only when
+there is a connection, that would be one to a port which may not be listening, for a
+request that does not go there. So it is answered at once, and the client is heard,
+as after a connection that has carried requests. Plain HTTP leaves in TLS. Anything
+else is a tunnel to the host and port that the CONNECT names, and is judged as one
+when it turns out to be one.
+
+# Local ports
+
+A lane to one origin rewrites Host and nothing else. Location, Set-Cookie and bodies
+stay as they are. nginx has proxy_redirect for browsers behind it; neither Envoy nor
+the local ports of Consul rewrite any of them, so no client of these can rely on it. A
+base URL that has to survive a redirect is better mended at the upstream, or reached by
+TLS_ORIGINATE, where the client knows the upstream's own name.
+
 # The next hop (hop.go)
 
 Where everything has to go out through a proxy, Hop has it. Plain HTTP is relayed: the

@@ -46,6 +46,7 @@ const (
 	kindProxyConfiguration
 	kindProxyInternalResponse
 	kindProxyLoopDetected
+	kindTLSAlertReceived
 	kindTLSCertificateError
 	kindTLSProtocolError
 	kindClientGone // is carpool's own, for the log alone: nobody is there who would read an answer
@@ -71,6 +72,7 @@ var errorNames = [errorKinds]string{
 	kindProxyConfiguration:      "proxy_configuration_error",
 	kindProxyInternalResponse:   "proxy_internal_response",
 	kindProxyLoopDetected:       "proxy_loop_detected",
+	kindTLSAlertReceived:        "tls_alert_received",
 	kindTLSCertificateError:     "tls_certificate_error",
 	kindTLSProtocolError:        "tls_protocol_error",
 	kindClientGone:              "client_gone",

@@ -55,7 +55,7 @@ type Aim struct {
 // one in absolute-form, or that of a CONNECT. It asks Egress, as the request would, and
 // sends nothing.
 func (p *Proxy) Aim(target string, connect bool) Aim {
-	r := route{upstreams: p.cfg.Upstreams, egress: p.cfg.Egress, hop: p.cfg.Hop}
+	r := route{upstreams: p.cfg.Upstreams, egress: p.cfg.Egress, hop: p.cfg.Hop, originate: p.cfg.Originate}
 	var aim Aim
 	var err error
 	if connect {
@@ -74,7 +74,9 @@ func (p *Proxy) Aim(target string, connect bool) Aim {
 		return Aim{Refused: &answer}
 	}
 	aim.Tunnel = connect && p.decider.decide(target, nil) == tunnelled
-	if h := p.cfg.Hop; connect && !aim.Tunnel && h.plain(aim.Origin.Key()) { // as opening.borrow has it
+	if k := aim.Origin.Key(); connect && !aim.Tunnel && r.originates(k) { // as route.to has it
+		aim.Origin = p.cfg.Upstreams.Origin(r.originate.Key(k).Lookup())
+	} else if h := p.cfg.Hop; connect && !aim.Tunnel && h.plain(aim.Origin.Key()) { // as opening.borrow has it
 		aim.Origin = p.cfg.Upstreams.Origin(h.relay())
 	}
 	return aim

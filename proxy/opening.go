@@ -35,6 +35,9 @@ func (s *session) open(x *exchange, closed bool) step {
 	s.p.tunnels.Add(1)
 	defer s.uncount(&s.p.tunnels) // after a panic too
 	o := &opening{s: s, x: x}
+	if !closed && s.route.originates(x.origin.Key()) {
+		return o.await()
+	}
 	lease, p := s.borrow(x, closed || x.origin.Opaque())
 	if p != nil {
 		return s.tell(x, x.unlent(p))
@@ -45,11 +48,7 @@ func (s *session) open(x *exchange, closed bool) step {
 	case lease.Carried(), lease.Way() == pool.ToHop:
 		s.reins.letGo()
 		lease.Return()
-		if _, err := s.client.stream.Write(established); err != nil {
-			return closing
-		}
-		s.client.unheard = true
-		return o.enter()
+		return o.await()
 	case closed:
 		return s.join(x, established)
 	}
@@ -66,6 +65,16 @@ func (x *exchange) established() []byte {
 		x.respHead[len("HTTP/1.")] = '0'
 	}
 	return x.respHead
+}
+
+// await answers that there is a tunnel, and lets the client speak first.
+func (o *opening) await() step {
+	o.x.status = 200
+	if _, err := o.s.client.stream.Write(o.x.established()); err != nil {
+		return closing
+	}
+	o.s.client.unheard = true
+	return o.enter()
 }
 
 // enter makes the session go on with the requests in the tunnel.
@@ -176,19 +185,29 @@ func (f *firstWord) Fill(b *sock.Buffer) error {
 func (o *opening) late(err error) step {
 	s, x := o.s, o.x
 	x.connect = true
-	x.origin = s.p.cfg.Upstreams.Origin(s.lane.inside.Lookup()) // it was found before
+	k := s.lane.inside
+	x.origin = s.p.cfg.Upstreams.Origin(k.Lookup()) // it was found before
 	if err != nil && !isEnd(err) || !s.reins.resume() {
 		return closing
+	}
+	if err := s.route.mayTunnel(*k); err != nil {
+		s.p.refused.Add(1)
+		return o.giveUp(asProblem(err))
 	}
 	s.p.tunnels.Add(1)
 	defer s.uncount(&s.p.tunnels)
 	x.origin.SetOpaque(true)
 	x.status = 200
 	if _, p := s.borrow(x, true); p != nil {
-		s.client.abort = true
-		s.p.errors[p.kind].Add(1)
-		s.p.ended(x, p.status, p.kind, p.text)
-		return closing
+		return o.giveUp(p)
 	}
 	return s.join(x, nil)
+}
+
+// giveUp cuts off a client that was told that there is a tunnel.
+func (o *opening) giveUp(p *problem) step {
+	o.s.client.abort = true
+	o.s.p.errors[p.kind].Add(1)
+	o.s.p.ended(o.x, p.status, p.kind, p.text)
+	return closing
 }

@@ -27,7 +27,8 @@ var sessions = sync.Pool{New: func() any { return new(session) }}
 
 func (p *Proxy) newSession(lane Lane) *session {
 	s := sessions.Get().(*session)
-	s.p, s.lane, s.route.upstreams, s.route.egress, s.route.hop = p, lane, p.cfg.Upstreams, p.cfg.Egress, p.cfg.Hop
+	s.p, s.lane = p, lane
+	s.route.upstreams, s.route.egress, s.route.hop, s.route.originate = p.cfg.Upstreams, p.cfg.Egress, p.cfg.Hop, p.cfg.Originate
 	s.client.begin(&p.cfg)
 	if s.reins.run == nil {
 		s.reins.conn, s.reins.ticket, s.reins.run = &s.client.conn, &s.ticket, s.serve
@@ -171,6 +172,7 @@ func (s *session) find(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	s.lane.count()
 	if x.origin = o; x.relayed() {
 		s.relays(x, t, moves)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/carpoolproxy/carpool/pool"
 )
 
 // What Go no longer offers, and old servers have nothing else of, ends a handshake
@@ -34,6 +36,28 @@ var (
 		"the upstream's certificate, or one it rests on, is signed with SHA-1 or MD5, which is no longer accepted: it has to be renewed"}
 )
 
+// certificateAlerts are what an upstream says of the certificate that carpool has
+// shown, or has not. In TLS 1.3 that comes behind the handshake, in place of the first
+// answer.
+var certificateAlerts = [...]tls.AlertError{
+	alertHandshakeFailure,                                                                        // if it was asked for
+	42 /* bad_certificate */, 43 /* unsupported_certificate */, 44 /* certificate_revoked */, 45, /* certificate_expired */
+	46 /* certificate_unknown */, 48 /* unknown_ca */, 49 /* access_denied */, 116, /* certificate_required */
+}
+
+// certificateRefused returns the problem with what an upstream says of carpool's own
+// certificate; nil if err is something else.
+func certificateRefused(err error) *problem {
+	var asked *pool.AskedError
+	for _, a := range certificateAlerts {
+		if isAlert(err, a) && (a != alertHandshakeFailure || errors.As(err, &asked)) {
+			return &problem{502, kindTLSAlertReceived, "the upstream refuses the connection for want of a client certificate that it accepts (its word is \"" +
+				strings.TrimPrefix(a.Error(), "tls: ") + "\"): CARPOOL_CLIENT_CERT_FILE has to hold one, and CARPOOL_CLIENT_CERT_HOSTS to name this host"}
+		}
+	}
+	return nil
+}
+
 // Alerts of RFC 8446 section 6.
 const (
 	alertHandshakeFailure     tls.AlertError = 40
@@ -49,6 +73,8 @@ func tlsProblem(err error) *problem {
 		return certificateProblem(verify)
 	case isTimeout(err):
 		return &problemConnTimeout
+	case certificateRefused(err) != nil:
+		return certificateRefused(err)
 	case isAlert(err, alertHandshakeFailure), isAlert(err, alertInsufficientSecurity):
 		return &problemTLSNothing
 	case isAlert(err, alertProtocolVersion), strings.Contains(err.Error(), "selected unsupported protocol version"):

@@ -93,6 +93,10 @@ func TestTLSThatGoNoLongerOffers(t *testing.T) {
 			"tls_certificate_error", "SHA-1", ""},
 		{"broken off", root, func(c net.Conn) { _, _ = c.Read(make([]byte, 10)); _ = tcp(c).SetLinger(0) }, "tls_protocol_error",
 			"broke the TLS handshake off", ""},
+		{"a client certificate is wanted, TLS 1.2", root, serveTLS(&tls.Config{Certificates: []tls.Certificate{cert}, MaxVersion: tls.VersionTLS12, ClientAuth: tls.RequireAnyClientCert}),
+			"tls_alert_received", "CARPOOL_CLIENT_CERT_FILE", ""},
+		{"a client certificate is wanted, TLS 1.3", root, serveTLS(&tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAnyClientCert}),
+			"tls_alert_received", "certificate required", ""},
 		{"no TLS", root, func(c net.Conn) { _, _ = c.Write([]byte("220 hello\r\n")); _, _ = c.Read(make([]byte, 1000)) },
 			"tls_protocol_error", "does it speak TLS on this port?", ""},
 	} {

@@ -19,6 +19,11 @@ func (s *session) serveConnect(x *exchange) bool {
 	if fate == answered {
 		return false
 	}
+	if fate == tunnelled {
+		if err := s.route.mayTunnel(o.Key()); err != nil {
+			return s.refuse(x, err)
+		}
+	}
 	more := s.open(x, fate == tunnelled) == following
 	return s.reins.enter(busy, 0) && more
 }

@@ -131,7 +131,7 @@ var uploadFile = sync.OnceValues(func() (string, error) {
 
 // run runs the client's program once, as doc.go says, and returns an error if
 // an answer was wrong.
-func (c client) run(proxyPort int, scheme string, port, calls int) error {
+func (c client) run(proxyPort int, scheme string, port, calls int, more ...string) error {
 	file, err := uploadFile()
 	if err != nil {
 		return err
@@ -147,7 +147,7 @@ func (c client) run(proxyPort int, scheme string, port, calls int) error {
 	base := fmt.Sprintf("%s://%s:%d", scheme, c.host, port)
 	tag := fmt.Sprintf("%x", c.name) // hex: nothing in it needs escaping
 	argv := append(program.argv, base, strconv.Itoa(calls), tag, file, sha256Hex(upload), sha256Hex(download))
-	env := append(clientEnv(proxyPort, files.ca), program.env...)
+	env := append(append(clientEnv(proxyPort, files.ca), program.env...), more...)
 	out, err := runProgram(clientTimeout, env, argv...)
 	if err != nil {
 		return fmt.Errorf("%v: %w\n%s", argv, err, out)

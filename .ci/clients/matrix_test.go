@@ -36,7 +36,6 @@ type program struct {
 // matrix returns all clients that are tested. They open a connection per call,
 // except those whose name says keep-alive.
 func matrix() []client {
-	const loopback = "127.0.0.1"
 	var all []client
 	for _, major := range nodeMajors {
 		for _, library := range nodeLibraries {

@@ -77,6 +77,15 @@ func (c *Conn) Pending() (bool, error) {
 	return true, nil
 }
 
+// ReadNow is Read that does not wait: the error is os.ErrDeadlineExceeded if nothing
+// is there.
+func (c *Conn) ReadNow(p []byte) (int, error) {
+	if pending, err := c.Pending(); err == nil && !pending {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return c.Read(p)
+}
+
 // PeerGone reports whether the peer has closed or reset the connection and
 // nothing is left to read.
 func (c *Conn) PeerGone() bool {

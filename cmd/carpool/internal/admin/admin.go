@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/certs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/fresh"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/seen"
@@ -77,6 +78,7 @@ type (
 	Bypass interface{ Snapshot() bypass.Snapshot }
 	Memory interface{ Stats() memory.Stats }
 	Seen   interface{ List() seen.List }
+	Certs  interface{ Stats() certs.Stats }
 )
 
 // Sources are what is told about, and what can be asked for. All of them are needed.
@@ -87,6 +89,7 @@ type Sources struct {
 	Memory Memory
 	Log    Log
 	Seen   Seen
+	Certs  Certs
 	// Errors receives what net/http has to say; nil: nothing does.
 	Errors *zap.Logger
 	// MaxConns is how many connections may be open at a time; more than 0.

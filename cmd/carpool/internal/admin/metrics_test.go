@@ -27,7 +27,8 @@ func (*busyPool) Snapshot() pool.Snapshot {
 
 func (*busyProxy) Stats() proxy.Stats {
 	return proxy.Stats{Errors: map[string]uint64{"dns_timeout": 3}, Rules: []proxy.RuleStats{{Rule: "deny_hosts", Refused: 2}},
-		HopErrors: map[string]uint64{"dns_timeout": 1}}
+		HopErrors: map[string]uint64{"dns_timeout": 1},
+		Lanes:     []proxy.LaneStats{{Port: 9001, Requests: 5}}}
 }
 
 func (busyBypass) Snapshot() bypass.Snapshot {
@@ -40,7 +41,7 @@ func TestEachLineOfTheTableOfMetricsIsExported(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(admin.NewCollector(admin.Sources{
-		Pool: &busyPool{}, Proxy: &busyProxy{}, Bypass: busyBypass{}, Memory: fakeMemory{}, Log: fakeLog{},
+		Pool: &busyPool{}, Proxy: &busyProxy{}, Bypass: busyBypass{}, Memory: fakeMemory{}, Log: fakeLog{}, Certs: fakeCerts{},
 	}))
 	families, err := registry.Gather()
 	if err != nil {

@@ -80,13 +80,13 @@ func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		}
 		return exitOK
 	}
-	roots, err := outbound.Files(cfg)
+	keeper, err := outbound.Files(cfg)
 	userinfo, unread := outbound.Credentials(cfg)
 	if err := errors.Join(err, unread); err != nil {
 		complain(err)
 		return exitUsage
 	}
-	with := wiring{cfg: cfg, roots: roots, userinfo: userinfo}
+	with := wiring{cfg: cfg, certs: keeper.Set(), userinfo: userinfo}
 	all := Reports{Works: true}
 	for _, target := range o.targets {
 		report, err := with.check(ctx, target, o.verbose)

@@ -3,11 +3,11 @@ package check
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"fmt"
 	"strings"
 	"sync"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/certs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/outbound"
 	"github.com/carpoolproxy/carpool/pool"
@@ -85,7 +85,7 @@ type notes struct {
 // wiring is what settings and the files that they name say.
 type wiring struct {
 	cfg      config.Config
-	roots    *x509.CertPool
+	certs    certs.Set
 	userinfo string // for the next hop
 }
 
@@ -98,7 +98,7 @@ func (w wiring) check(ctx context.Context, to target, verbose bool) (Report, err
 		t.notes.reported = append(t.notes.reported, r)
 	})
 	hop := outbound.Hop(w.cfg, w.userinfo, nil)
-	pc := outbound.Pool(w.cfg, t.egress, hop, w.roots)
+	pc := outbound.Pool(w.cfg, t.egress, hop, w.certs)
 	pc.DNSAsked = func(a names.Asked) {
 		t.notes.mu.Lock()
 		defer t.notes.mu.Unlock()

@@ -20,10 +20,16 @@ import (
 // variables that begin with CARPOOL_ but are no settings come with or without an error. They are none: a chart that is
 // newer than the image must not stop a namespace.
 func Load(environ []string) (Config, []Unknown, error) {
+	env := ours(environ)
+	c, err := load(env, func(rule) bool { return true })
+	return c, unknown(env), err
+}
+
+// load reads what is ours of an environment, and looks at some of the rules.
+func load(env map[string]string, counts func(rule) bool) (Config, error) {
 	var (
 		c     Config
 		errs  []error
-		env   = ours(environ)
 		texts = map[string]string{}
 		bad   = map[string]bool{}
 	)
@@ -39,14 +45,14 @@ func Load(environ []string) (Config, []Unknown, error) {
 		}
 	}
 	for _, r := range rules {
-		if !bad[r.name] && !bad[r.with] && !r.ok(&c) {
+		if counts(r) && !bad[r.name] && !bad[r.with] && !r.ok(&c) {
 			fail(r.name, errors.New("want "+r.want))
 		}
 	}
 	if len(errs) > 0 {
 		c = Config{}
 	}
-	return c, unknown(env), errors.Join(errs...)
+	return c, errors.Join(errs...)
 }
 
 // ours picks the variables that begin with the prefix and are not empty. Of two with one name the first counts, as in

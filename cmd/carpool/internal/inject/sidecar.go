@@ -147,6 +147,12 @@ func (o Options) resources() map[string]map[string]string {
 		}
 		all[kind][resource] = value
 	}
+	for name, quantity := range o.OtherRequests {
+		put("requests", name, quantity)
+	}
+	for name, quantity := range o.OtherLimits {
+		put("limits", name, quantity)
+	}
 	put("requests", "cpu", o.CPURequest)
 	put("requests", "memory", o.MemoryRequest)
 	put("limits", "cpu", o.CPULimit)

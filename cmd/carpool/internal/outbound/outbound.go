@@ -3,44 +3,33 @@
 package outbound
 
 import (
-	"crypto/x509"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"time"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/certs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
 	"github.com/carpoolproxy/carpool/proxy/policy"
 )
 
-// Files reads the files that settings name. It returns the authorities to trust, nil for the system's. The error says
-// which settings are to blame.
-func Files(cfg config.Config) (*x509.CertPool, error) {
-	roots, err := rootCAs(cfg.CAFile)
-	return roots, errors.Join(err, readable(cfg.ResolvConf))
+// Files reads the files that settings name. It returns what is in those of TLS. The error says which settings are to
+// blame.
+func Files(cfg config.Config) (*certs.Keeper, error) {
+	f := certs.Files{CA: cfg.CAFile, Cert: cfg.ClientCertFile}
+	if f.Cert != "" {
+		f.Key = cmp.Or(cfg.ClientKeyFile, f.Cert)
+	}
+	k, err := certs.Open(f)
+	return k, errors.Join(err, readable(cfg.ResolvConf))
 }
 
-// rootCAs returns the system's roots and those in a file, or nil, which means the system's, if there is no file.
-func rootCAs(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("CARPOOL_CA_FILE: %w", err)
-	}
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		roots = x509.NewCertPool()
-	}
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("CARPOOL_CA_FILE: %s holds no PEM certificate", file)
-	}
-	return roots, nil
-}
+// Originate says which plain requests leave in TLS.
+func Originate(cfg config.Config) proxy.Originate { return proxy.NewOriginate(cfg.TLSOriginate) }
 
 // readable reports a resolv.conf that cannot be read.
 func readable(file string) error {
@@ -74,15 +63,20 @@ func Egress(cfg config.Config, own []netip.AddrPort, reported func(proxy.Reporte
 
 // Pool returns what a pool is held to. How many connections there may be in all is left to the caller.
 // hop is the next proxy, nil for none.
-func Pool(cfg config.Config, out *proxy.Egress, hop *proxy.Hop, roots *x509.CertPool) pool.Config {
-	noReuse := policy.NewHostSet(cfg.NoReuseHosts)
+func Pool(cfg config.Config, out *proxy.Egress, hop *proxy.Hop, tls certs.Set) pool.Config {
+	noReuse, shown := policy.NewHostSet(cfg.NoReuseHosts), policy.NewHostSet(cfg.ClientCertHosts)
 	c := pool.Config{
 		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
 		Reuse: cfg.Balance == config.BalanceReuse, MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
 		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
 		DNSTimeout: cfg.DNSTimeout, DNSMinTTL: max(cfg.DNSMinTTL, time.Second), DNSMaxTTL: cfg.DNSMaxTTL, DNSStale: cfg.DNSStale,
 		ResolvConf: cfg.ResolvConf, SpareTunnels: cfg.SpareTunnels,
-		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
+		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout,
+		RootCAs: tls.Roots, Certificate: tls.Certificate,
+		ShowTo: func(k pool.Key) bool {
+			_, named := shown.Match([]byte(k.Host), k.Port)
+			return named
+		},
 		NoReuse: func(k pool.Key) bool {
 			_, named := noReuse.Match([]byte(k.Host), k.Port)
 			return named
@@ -108,7 +102,7 @@ func identity() string {
 // Proxy returns what a proxy is held to. Memory, clients, log and faults are left to the caller.
 func Proxy(cfg config.Config, upstreams *pool.Pool, out *proxy.Egress, hop *proxy.Hop) proxy.Config {
 	return proxy.Config{
-		Upstreams: upstreams, Egress: out, Hop: hop, ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
+		Upstreams: upstreams, Egress: out, Hop: hop, Originate: Originate(cfg), ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
 		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout, BodyIdleTimeout: cfg.BodyIdleTimeout,
 		TunnelHalfClosedTimeout: cfg.TunnelHalfClosedTimeout, TunnelIdleTimeout: cfg.TunnelIdleTimeout,
 		MaxHeaderBytes: int(cfg.MaxHeaderBytes), Via: cfg.Via,

@@ -2,7 +2,6 @@ package program
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/admin"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/certs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/hot"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/logs"
@@ -36,8 +36,10 @@ type sidecar struct {
 	proxy    *proxy.Proxy
 	admin    *admin.Server
 	listener *sock.Listener
+	local    []localPort // of LOCAL_PORTS
 	memory   *memory.Guard
 	hot      *hot.Memory
+	certs    *certs.Keeper
 	noReuse  func(pool.Key) bool // NO_REUSE_HOSTS
 	hop      *nextHop            // nil without NEXT_PROXY
 }
@@ -100,7 +102,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 			s.close()
 		}
 	}()
-	roots, err := outbound.Files(cfg)
+	s.certs, err = outbound.Files(cfg)
 	userinfo, unread := outbound.Credentials(cfg)
 	if err := errors.Join(err, writePreload(cfg.PreloadDir), unread); err != nil {
 		return nil, settingsError{err}
@@ -111,25 +113,28 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	guard := memory.NewGuard(memory.Config{
 		Source: memory.Find("/"), SetGoLimit: setGoLimit, Relieve: s.relieve, Began: s.shedding, Ended: s.shed,
 	})
-	own := []netip.AddrPort{addrPort(s.listener.Addr()), addrPort(s.admin.Addr())}
+	own := s.listensOn()
 	out := egress(cfg, own, log.Logger)
+	s.warnOfPorts(out)
 	var hosts seen.Origins
 	s.hop = startNextHop(cfg, userinfo, hosts.Note, log.Logger)
 	upstreams, clients, admins := budget()
-	if s.pool, err = pool.New(s.poolConfig(out, roots, upstreams, hosts.Note)); err != nil {
+	if s.pool, err = pool.New(s.poolConfig(out, upstreams, hosts.Note)); err != nil {
 		return nil, err
 	}
 	if s.proxy, err = proxy.New(s.proxyConfig(out, guard, clients)); err != nil {
 		return nil, err
 	}
+	s.certs.Watch(log.Logger, func(c certs.Set) { s.pool.SetTLS(c.Roots, c.Certificate) })
 	s.memory = guard
 	s.memory.Start()
 	sock.Ration(guard.AdmitBuffer)
 	s.admin.Serve(admin.Sources{
-		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(s.hop.bypassPorts(cfg.BypassPorts), s.pool.Ended), Memory: guard,
+		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(s.hop.bypassPorts(cfg.BypassPorts), s.pool.Ended), Memory: guard, Certs: s.certs,
 		Log: log, Errors: log.Logger, Seen: &hosts, MaxConns: admins, Room: s.pool.EvictIdle, Route: s.hop.proxy().Route, ProxyPort: own[0].Port(), Quit: quit,
 	})
 	go func() { _ = s.proxy.Serve(s.listener, proxy.Lane{}) }() // ends with proxy.Close
+	s.serveLocal()
 	return s, nil
 }
 
@@ -141,8 +146,9 @@ func (s *sidecar) proxyConfig(out *proxy.Egress, guard *memory.Guard, clients in
 }
 
 // poolConfig is what the pool is held to. seen is told of origins.
-func (s *sidecar) poolConfig(out *proxy.Egress, roots *x509.CertPool, upstreams int, seen func(pool.Key)) pool.Config {
-	c := outbound.Pool(s.cfg, out, s.hop.proxy(), roots)
+func (s *sidecar) poolConfig(out *proxy.Egress, upstreams int, seen func(pool.Key)) pool.Config {
+	c := outbound.Pool(s.cfg, out, s.hop.proxy(), s.certs.Set())
+	s.warnOfCertificate()
 	s.noReuse = c.NoReuse
 	c.NoReuse = func(k pool.Key) bool { // asked for each new origin
 		if k.Way != pool.ToHop { // whose origins the proxy tells of
@@ -175,6 +181,9 @@ func (s *sidecar) close() {
 	if s.hot != nil {
 		s.hot.Close()
 	}
+	if s.certs != nil {
+		s.certs.Close()
+	}
 	if s.proxy != nil {
 		_ = s.proxy.Close()
 	}
@@ -186,6 +195,7 @@ func (s *sidecar) close() {
 	if s.listener != nil {
 		_ = s.listener.Close()
 	}
+	s.closeLocal()
 	if s.pool != nil {
 		_ = s.pool.Close()
 	}

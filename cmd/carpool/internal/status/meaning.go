@@ -32,6 +32,7 @@ var closeMeanings = map[pool.Reason]string{
 	pool.Tunnelled:      "a CONNECT tunnel that has ended",
 	pool.Pinned:         "belonged to one connection of the app (NTLM), which has ended",
 	pool.AddressGone:    "the name does not have its address any more",
+	pool.TLSChanged:     "opened with certificates or authorities that have been replaced since",
 	pool.Shutdown:       "carpool is stopping",
 }
 
@@ -58,6 +59,7 @@ var errorMeanings = map[string]string{
 	"proxy_configuration_error": "502: the next hop asks for credentials, or for others (CARPOOL_NEXT_PROXY_AUTH_FILE)",
 	"proxy_internal_response":   "503: carpool is stopping or short of memory",
 	"proxy_loop_detected":       "508: the request leads back to carpool",
+	"tls_alert_received":        "502: the upstream wants a client certificate, or another one",
 	"tls_certificate_error":     "502: the upstream's certificate does not hold for its name",
 	"tls_protocol_error":        "502: the TLS handshake failed",
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -42,8 +43,10 @@ type addr struct {
 
 func (p *Page) addOrigins(v *view, all []pool.OriginStats, now time.Time) {
 	all = slices.Clone(all)
-	slices.SortFunc(all, func(a, b pool.OriginStats) int {
-		return cmp.Or(cmp.Compare(carried(&b.Stats), carried(&a.Stats)), cmp.Compare(a.Origin, b.Origin))
+	// Package sort: slices would add its sorting of these large values to the binary.
+	sort.Slice(all, func(i, j int) bool {
+		a, b := &all[i], &all[j]
+		return cmp.Or(cmp.Compare(carried(&b.Stats), carried(&a.Stats)), cmp.Compare(a.Origin, b.Origin)) < 0
 	})
 	v.More = max(len(all)-maxRows, 0)
 	for i := range all[:len(all)-v.More] {
@@ -125,7 +128,7 @@ func addrs(all []pool.AddrStats) (list []addr, more int) {
 		sum += a.Requests
 	}
 	all = slices.Clone(all)
-	slices.SortStableFunc(all, func(a, b pool.AddrStats) int { return cmp.Compare(b.Requests, a.Requests) })
+	sort.SliceStable(all, func(i, j int) bool { return all[i].Requests > all[j].Requests })
 	more = max(len(all)-maxAddrs, 0)
 	for _, a := range all[:len(all)-more] {
 		name := "others"
