@@ -19,7 +19,7 @@ func TestC10AnUpstreamThatVanishesEndsItsTunnel(t *testing.T) {
 			const dead = time.Second
 			r, o := start(t, func(s *settings) { s.pool.DeadTimeout = dead }), newOrigin(t)
 			slow, _ := open(r, o)
-			full := testkit.In(func() error { return slow.trySend(strings.Repeat("x", 16<<20)) })
+			full := testkit.In(func() error { return slow.trySend(strings.Repeat("x", 64<<20)) }) // more than all buffers on the way hold
 			client, up := open(r, o)
 			testkit.Vanish(t, tcp(up.Conn))
 			client.send("anybody?")
