@@ -21,11 +21,12 @@ const (
 	StagePolicy                   // whether the address may be connected to
 	StageConnect                  // TCP
 	StageTLS                      // the handshake
+	StageHTTP2                    // the server's settings, which come first
 )
 
 // String returns the stage in one word.
 func (s Stage) String() string {
-	return [...]string{"none", "dns", "policy", "connect", "tls"}[s]
+	return [...]string{"none", "dns", "policy", "connect", "tls", "http2"}[s]
 }
 
 // DialError is why no connection could be opened. Nothing has been sent.
@@ -55,7 +56,7 @@ func (o *Origin) mayDialLocked() bool {
 // wantsLocked reports whether a connection is to be opened for a request that
 // waits, as far as the origin's own limit goes.
 func (o *Origin) wantsLocked() bool {
-	return o.queue.undialled() > 0 && o.mayDialLocked() && o.pool.ctx.Err() == nil
+	return o.undialledLocked() > 0 && o.mayDialLocked() && o.pool.ctx.Err() == nil
 }
 
 // holdsLocked returns how many slots the origin has.
@@ -107,10 +108,15 @@ func (o *Origin) dial(d *opening) {
 	if l.tls != nil {
 		o.manners.crowd.reached(l.endpoint, l.handshake, o.times.opened)
 	}
+	if l.carrier != nil {
+		o.joinSharedLocked(d, l.carrier)
+		return
+	}
 	if l.endpoint.leaving && l.begun <= o.endpoints.movedAt {
 		o.tooLateLocked(d, l)
 		return
 	}
+	o.shared.plain = o.shared.plain || d.shares
 	granted, warm := o.joinLocked(d, l), o.warmth.listed
 	gone := o.retireLeaversLocked(o.times.opened)
 	var surplus []*Lease
@@ -119,7 +125,11 @@ func (o *Origin) dial(d *opening) {
 	} else {
 		o.landing++
 	}
+	wants := o.shared.offer && o.wantsLocked()
 	o.mu.Unlock()
+	if wants { // it was not for all that waited for it
+		o.pool.claim(o)
+	}
 	closeEach(gone)
 	closeAll(surplus, MakesRoom)
 	if !granted {
@@ -150,19 +160,24 @@ func (o *Origin) joinLocked(d *opening, l *Lease) (granted bool) {
 	now := o.times.opened
 	o.endpoints.wins(l.addr.Addr())
 	l.report.began = now
-	if o.queue.nextCarries() {
+	if o.queue.nextCarries(d) {
 		o.carryLocked(l, now)
 	}
-	if next := o.queue.waiting.Front(); next != nil && next.Value.takesUsed() {
+	if next := o.queue.next(d); next != nil && next.takesUsed() {
 		l.endpoint.idle.enlist(l)
 	}
+	o.replaceLocked(d, now)
+	return o.queue.succeeded(d, l)
+}
+
+// replaceLocked makes what a dial was to replace old.
+func (o *Origin) replaceLocked(d *opening, now time.Duration) {
 	if old := d.replaces; old != nil && old.endpoint.leases.Has(&old.sibling) {
 		old.replaced = true
 		if !old.aged(now) {
 			old.expires = now
 		}
 	}
-	return o.queue.succeeded(d, l)
 }
 
 // failed accounts for a dial that has failed.
@@ -171,11 +186,14 @@ func (o *Origin) failed(d *opening, err error) {
 	now := o.pool.now()
 	o.stats.DialErrors++
 	o.times.failed = now
+	o.queue.part()
 	if o.pool.ctx.Err() != nil {
 		err = ErrClosed
 	}
 	if l := o.strandedFor(d.by, now); l != nil {
 		o.carryLocked(l, now)
+		o.queue.served(d, l)
+	} else if l := o.strandedSharedLocked(d.by, now); l != nil {
 		o.queue.served(d, l)
 	} else {
 		o.queue.failed(d, err)
@@ -203,17 +221,18 @@ type making struct {
 	course *course
 	to     *names.Set
 	lease  *Lease // from the step on that connects
+	shares bool   // it is spoken to in HTTP/2
 }
 
 // connect opens one connection, and notes in the dial's course how that goes.
 func (o *Origin) connect(d *opening) (*Lease, error) {
-	m := &making{origin: o, dial: d, aim: d.aim(), course: &d.course}
+	m := &making{origin: o, dial: d, aim: d.aim(), course: &d.course, shares: o.shared.prior && d.shares}
 	m.course.began = o.pool.now()
 	if err := m.walk(o.pool.ctx); err != nil {
 		if m.lease != nil {
 			o.pool.delist(m.lease)
 			o.giveUp(m.lease)
-			_ = m.lease.conn.Close()
+			m.lease.closeConn()
 		}
 		return nil, err
 	}
@@ -237,6 +256,9 @@ func (m *making) walk(ctx context.Context) (err error) {
 	err = m.take(ctx, StageConnect, (*making).race)
 	if err == nil && m.origin.tls != nil {
 		err = m.take(ctx, StageTLS, (*making).secure)
+	}
+	if err == nil && m.shares {
+		err = m.take(ctx, StageHTTP2, (*making).share)
 	}
 	if err == nil {
 		err = failedAt(StageConnect, m.enlist())
@@ -296,7 +318,11 @@ func (m *making) race(ctx context.Context) error {
 func (m *making) secure(ctx context.Context) error {
 	l := m.lease
 	g := &gate{Conn: l.conn}
-	t := tls.Client(g, m.origin.tls)
+	cfg := m.origin.tls
+	if !m.dial.shares {
+		cfg = m.origin.tls1
+	}
+	t := tls.Client(g, cfg)
 	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
 	defer stalled.Stop()
 	if err := t.HandshakeContext(ctx); err != nil {
@@ -304,6 +330,7 @@ func (m *making) secure(ctx context.Context) error {
 	}
 	l.tls = &quietTLS{Conn: t, gate: g}
 	l.Stream = sock.Over(t)
+	m.shares = t.ConnectionState().NegotiatedProtocol == "h2"
 	return nil
 }
 

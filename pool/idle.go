@@ -12,7 +12,7 @@ import (
 // The origin's mutex guards it.
 type idleConns struct {
 	free   list.List[*Lease] // most recently used first
-	pinned list.List[*Lease] // likewise, and each for one borrower alone
+	pinned list.List[*Lease] // likewise, and each for one borrower alone, or for many at a time
 }
 
 // place is where an idle connection is: among all of its origin, and among those
@@ -54,7 +54,7 @@ func (r *resting) enlist(l *Lease) {
 
 // put adds a connection.
 func (r *resting) put(l *Lease) {
-	if l.pinned {
+	if l.pinned || l.carrier != nil {
 		r.leave(l)
 		r.pinned.PushFront(&l.node.own)
 		return
@@ -193,7 +193,7 @@ func (s *idleConns) len() int { return s.free.Len() + s.pinned.Len() }
 func (s *idleConns) put(l *Lease, since time.Duration) {
 	l.idleSince = since
 	l.endpoint.idle.put(l)
-	if l.pinned {
+	if l.pinned || l.carrier != nil {
 		s.pinned.PushFront(&l.node.all)
 	} else {
 		stack(&s.free, &l.node.all)

@@ -18,6 +18,7 @@ type Origin struct {
 	name  *names.Name // finds its addresses
 	label string      // empty when counted as other
 	tls   *tls.Config // nil without TLS
+	tls1  *tls.Config // the same for HTTP/1.1 alone
 	seat  seat
 	tally [8]atomic.Uint64 // see Tally
 	// gone is set when the pool has forgotten the origin.
@@ -39,6 +40,7 @@ type Origin struct {
 	landing   int     // those just opened that are about to be idle
 	peak      peak    // of carrying
 	warmth    warmth
+	shared    shared
 	stats     Stats
 }
 
@@ -60,12 +62,15 @@ type times struct {
 }
 
 func newOrigin(p *Pool, k Key) *Origin {
-	o := &Origin{pool: p, key: k, tls: p.tlsConfig(k)}
+	o := &Origin{pool: p, key: k}
 	o.name = p.names.Name(k.Host, o.renamed)
 	o.times.used = p.now()
 	o.stats.Closed = map[Reason]uint64{}
 	o.manners.never = p.cfg.NoReuse != nil && p.cfg.NoReuse(k)
 	o.manners.most = p.cfg.IdleTimeout
+	o.shared.prior = !k.TLS && p.cfg.H2C != nil && p.cfg.H2C(k)
+	o.shared.offer = o.shared.prior || k.TLS && p.cfg.HTTP2 && !o.manners.never
+	o.tls, o.tls1 = p.tlsConfigs(k, o.shared.offer)
 	o.endpoints.identity = p.cfg.Identity
 	o.endpoints.balance.reuse, o.endpoints.balance.age = p.cfg.Reuse, p.cfg.MaxAge
 	o.peak = newPeak(p.cfg.IdleTimeout)
@@ -98,8 +103,11 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 		l.idled = 0
 		return l, l.hangUp(0)
 	}
-	if !o.manners.keeps(now) {
+	switch {
+	case !o.manners.keeps(now):
 		return l, NotTrusted
+	case o.shared.prior: // requests go in HTTP/2
+		return l, NotKept
 	}
 	if l.endpoint.leaving {
 		return o.leaveLocked(l, now)
@@ -211,6 +219,9 @@ func (o *Origin) lostLocked(l *Lease, reason Reason) {
 	o.carriedLocked(l, o.pool.now())
 	o.open--
 	o.endpoints.closed(l)
+	if l.carrier != nil {
+		o.lostSharedLocked(l.carrier)
+	}
 	o.stats.Closed[reason]++
 }
 

@@ -79,6 +79,13 @@ type Config struct {
 	// CheckWarm, if not nil, says whether connections may be kept open to an origin
 	// that no request has asked for. It may be called from any goroutine.
 	CheckWarm func(Key) error
+	// HTTP2 has https origins spoken to in HTTP/2 where they can.
+	HTTP2 bool
+	// H2C, if not nil, says which http origins are spoken to in HTTP/2 without asking
+	// them. It is asked once for each origin, and may be called from any goroutine.
+	H2C func(Key) bool
+	// MaxHeader bounds a head that is received in HTTP/2; 0 is 64 KiB.
+	MaxHeader int
 	// RootCAs verify https origins; nil means the system's.
 	RootCAs *x509.CertPool
 	// CheckAddr, if not nil, says whether an address may be connected to. It is
@@ -154,20 +161,24 @@ type Pool struct {
 
 	// mu guards what is below. It is never held across I/O. An Origin's mutex may be
 	// taken while it is held, never the other way round.
-	mu      sync.Mutex
-	known   known
-	longest longest
-	warmed  []*Origin // those kept warm
-	budget  budget
-	leases  map[uint64]*Lease // by id, for the watcher
-	lastID  uint64
+	mu       sync.Mutex
+	known    known
+	longest  longest
+	warmed   []*Origin // those kept warm
+	budget   budget
+	leases   map[uint64]*Lease   // by id, for the watcher
+	carriers map[uint64]*carrier // by id, for the janitor
+	lastID   uint64
 
 	waits, dials histogram.Histogram
 }
 
 // New returns a Pool, which runs until Close.
 func New(cfg Config) (*Pool, error) {
-	p := &Pool{cfg: cfg, start: time.Now(), leases: map[uint64]*Lease{}}
+	p := &Pool{cfg: cfg, start: time.Now(), leases: map[uint64]*Lease{}, carriers: map[uint64]*carrier{}}
+	if cfg.MaxHeader == 0 {
+		p.cfg.MaxHeader = 64 << 10
+	}
 	p.known.most, p.known.byKey = maxOrigins, map[Key]*Origin{}
 	p.budget.init(cfg.MaxConns)
 	w, err := sock.NewWatcher(p.hungUp)
@@ -253,6 +264,7 @@ func (p *Pool) hungUp(id uint64) {
 
 func (p *Pool) janitor() {
 	var list []*Origin
+	var carriers []*carrier
 	for {
 		select {
 		case <-p.ctx.Done():
@@ -268,6 +280,7 @@ func (p *Pool) janitor() {
 		}
 		clear(list)
 		list = list[:0]
+		carriers = p.tendShared(carriers)
 		p.tendWarm()
 		p.mu.Lock()
 		p.forgetLocked(lookedOver, originTTL)
@@ -325,6 +338,11 @@ func (p *Pool) enlist(l *Lease) error {
 	p.mu.Lock()
 	p.lastID++
 	l.id = p.lastID
+	if l.carrier != nil { // it is read from all the time
+		p.carriers[l.id] = l.carrier
+		p.mu.Unlock()
+		return nil
+	}
 	p.leases[l.id] = l
 	p.mu.Unlock()
 	return p.watcher.Add(l.conn, l.id)
@@ -333,5 +351,6 @@ func (p *Pool) enlist(l *Lease) error {
 func (p *Pool) delist(l *Lease) {
 	p.mu.Lock()
 	delete(p.leases, l.id)
+	delete(p.carriers, l.id)
 	p.mu.Unlock()
 }

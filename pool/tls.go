@@ -9,18 +9,25 @@ import (
 	"github.com/carpoolproxy/carpool/internal/sock"
 )
 
-// tlsConfig returns what connections to an origin are secured by, nil for none.
-func (p *Pool) tlsConfig(k Key) *tls.Config {
+// tlsConfigs returns what connections to an origin are secured by, nil for none: any
+// connection, and one that is for HTTP/1.1 alone. They differ if HTTP/2 is offered.
+func (p *Pool) tlsConfigs(k Key, offer bool) (any, http1 *tls.Config) {
 	if !k.TLS {
-		return nil
+		return nil, nil
 	}
-	return &tls.Config{
+	http1 = &tls.Config{
 		ServerName:         trimDot(k.Host),
 		RootCAs:            p.cfg.RootCAs,
 		MinVersion:         tls.VersionTLS12,
 		NextProtos:         []string{"http/1.1"},
 		ClientSessionCache: tls.NewLRUClientSessionCache(4),
 	}
+	if !offer {
+		return http1, http1
+	}
+	any = http1.Clone()
+	any.NextProtos = []string{"h2", "http/1.1"}
+	return any, http1
 }
 
 // quietTLS lets a TLS connection say whether there is application data. The

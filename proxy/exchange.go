@@ -28,7 +28,8 @@ type exchange struct {
 	retried  bool
 
 	wire    wire            // on the lease:
-	wire1   wire1           // in HTTP/1.1
+	wire1   wire1           // in HTTP/1.1,
+	wire2   *wire2          // or in HTTP/2; nil as long as none was
 	resp    *http1.Response // the head that came last
 	framing framing         // of the answer
 	facts   facts           // as they were judged last
@@ -56,11 +57,14 @@ func (x *exchange) begin(s *session) {
 func (x *exchange) recycle() {
 	x.req.Reset()
 	x.wire1.end()
+	if x.wire2 != nil {
+		x.wire2.end()
+	}
 	if cap(x.reqHead) > scratchSize || cap(x.respHead) > scratchSize || cap(x.req.Fields) > 128 || cap(x.wire1.resp.Fields) > 128 {
 		return // an unusual one: its memory goes
 	}
 	*x = exchange{
-		req: x.req, wire1: wire1{resp: x.wire1.resp},
+		req: x.req, wire1: wire1{resp: x.wire1.resp}, wire2: x.wire2,
 		reqHead: x.reqHead[:0], respHead: x.respHead[:0],
 		up: upload{done: x.up.done},
 	}
@@ -73,7 +77,7 @@ const maxReplay = 64 << 10
 // exchange carries the request in x upstream and brings the answer back.
 func (s *session) exchange(x *exchange) (more bool) {
 	s.client.in.Consume(x.headLen)
-	x.up.keep = x.replayable && x.up.body.Left() <= maxReplay
+	x.up.keep = (x.replayable || x.origin.MayShare()) && x.up.body.Left() <= maxReplay
 	if err := x.up.decode(); err != nil {
 		return s.refuse(x, err)
 	}
@@ -114,6 +118,7 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	// A CONNECT sends nothing on a connection that was used.
 	s.ticket.Replayable, s.ticket.Fresh = x.connect || x.replayable && x.up.keep, x.retried || x.upgrade && !s.ticket.Kept()
 	s.ticket.Connect = x.connect
+	s.ticket.Exclusive = x.upgrade || x.pin || x.retried && x.facts.older
 	if !x.retried {
 		s.ticket.Avoid = netip.Addr{}
 	} else {
@@ -126,6 +131,14 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 		return nil, err
 	}
 	x.pin = x.pin || l.Pinned() // it knows this client, also where a request has no credentials
+	if l.HTTP2() != nil {
+		if x.wire2 == nil {
+			x.wire2 = new(wire2)
+		}
+		x.wire2.begin(l, x.cfg, &s.reins)
+		x.wire = x.wire2
+		return l, nil
+	}
 	x.wire1.begin(l, x.cfg, &s.reins)
 	x.wire = &x.wire1
 	return l, nil
@@ -133,7 +146,7 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 
 // attempt sends the request and relays the answer, or asks to be called again.
 func (s *session) attempt(x *exchange) step {
-	n, err := x.wire.send(x.reqHead, x.up.bytes())
+	n, err := x.wire.send(x.reqHead, x.up.bytes(), x.up.body.Done())
 	if err != nil {
 		x.up.broken = true // there may be an answer all the same, an early one
 		if x.accepted = n > 0; !x.accepted {

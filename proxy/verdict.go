@@ -28,6 +28,7 @@ type facts struct {
 
 	// Of the connection.
 	reused bool // it was there before, so the upstream may have been closing it
+	older  bool // the upstream wants the request in HTTP/1.1
 	gone   bool // the client has left, or the proxy is closing
 	dead   bool // the upstream was found to give no sign of life
 
@@ -36,12 +37,13 @@ type facts struct {
 	wrong            *http1.Error // what is garbled
 
 	// Of what has come.
-	late     bool // it does not begin like an answer
-	idledOut bool // it is a 408 that need not be meant for this request
-	switched bool // it is a 101
-	last     bool // it says that it is the last answer of its connection
-	suspect  bool // it is odd
-	stray    bool // more has come behind it
+	unprocessed bool // the upstream has said that it did nothing of the request
+	late        bool // it does not begin like an answer
+	idledOut    bool // it is a 408 that need not be meant for this request
+	switched    bool // it is a 101
+	last        bool // it says that it is the last answer of its connection
+	suspect     bool // it is odd
+	stray       bool // more has come behind it
 }
 
 // progress is how far the answer to a request has come.
@@ -153,6 +155,8 @@ func (f *facts) withoutAnswer() verdict {
 		return f.fails(&problemClientGone, pool.ClientGone)
 	case f.client == garbled:
 		return f.fails(badRequest(f.wrong), pool.ClientGone)
+	case f.unprocessed && f.kept && !f.retried: // whatever the method (RFC 9113 section 8.7)
+		return verdict{reason: pool.Unprocessed, next: again}
 	case f.upstream == garbled && f.late && f.repeatable():
 		return verdict{reason: pool.StrayBytes, next: again}
 	case f.upstream == garbled && f.late:

@@ -266,6 +266,13 @@ func (c *Conn) Tend() {
 	}
 }
 
+// End begins what Close does, and does not wait.
+func (c *Conn) End() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failLocked(ErrClosed)
+}
+
 // Close ends the connection, and with it what is under way, and waits until nobody
 // uses the transport, which it leaves open.
 func (c *Conn) Close() {
