@@ -424,7 +424,7 @@ func (o *Origin) lostSharedLocked(c *carrier) {
 }
 
 // leave has the connection get no more requests, and takes it if it carries none.
-func (c *carrier) leave(reason Reason, over bool) (taken bool) {
+func (c *carrier) leave(reason Reason, over bool) (taken bool, why Reason) {
 	l, o := c.lease, c.lease.origin
 	o.mu.Lock()
 	c.over = c.over || over
@@ -437,18 +437,18 @@ func (c *carrier) leave(reason Reason, over bool) (taken bool) {
 		l.node.Leave()
 		l.idled = o.pool.now() - l.idleSince
 	}
-	c.parting = taken && !over
+	c.parting, why = taken && !over, c.leaving
 	wants := c.joined && o.wantsLocked()
 	o.mu.Unlock()
 	if wants {
 		o.pool.claim(o)
 	}
-	return taken
+	return taken, why
 }
 
 // Leaving implements h2.Events.
 func (c *carrier) Leaving() {
-	if c.leave(NotKept, false) {
+	if taken, _ := c.leave(NotKept, false); taken {
 		c.conn.End() // Gone closes it
 	}
 }
@@ -465,8 +465,8 @@ func (c *carrier) Gone(err error) {
 	case errors.As(err, &broken):
 		reason = BadAnswer
 	}
-	if c.leave(reason, true) {
-		c.lease.close(c.leaving)
+	if taken, why := c.leave(reason, true); taken {
+		c.lease.close(why)
 	}
 }
 

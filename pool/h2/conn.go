@@ -111,9 +111,10 @@ type Conn struct {
 	settled bool  // the peer's settings have come
 	leaving bool  // the peer, or we, want no more streams on it
 	streams map[uint32]*Stream
-	lent    int    // streams that are lent, begun or not
-	limit   int    // how many the peer lets us have
-	nextID  uint32 // of the stream that is begun next
+	free    []*Stream // those that are over, for others
+	lent    int       // streams that are lent, begun or not
+	limit   int       // how many the peer lets us have
+	nextID  uint32    // of the stream that is begun next
 
 	out      []byte    // what is to be written
 	spare    []byte    // memory for it
@@ -228,9 +229,7 @@ func (c *Conn) Open() *Stream {
 		c.quiet, c.heard = 0, true
 	}
 	c.lent++
-	s := streams.Get().(*Stream)
-	s.conn = c
-	return s
+	return c.streamLocked()
 }
 
 // Lent returns how many streams are lent.

@@ -2,7 +2,6 @@ package h2
 
 import (
 	"os"
-	"sync"
 	"time"
 )
 
@@ -50,9 +49,18 @@ type head struct {
 	end    bool
 }
 
-var streams = sync.Pool{New: func() any {
-	return &Stream{rd: make(chan struct{}, 1), wr: make(chan struct{}, 1), recv: make([]byte, Room, 4<<10)}
-}}
+// streamLocked returns a stream that is new, or as good as that.
+func (c *Conn) streamLocked() *Stream {
+	if n := len(c.free); n > 0 {
+		s := c.free[n-1]
+		c.free = c.free[:n-1]
+		return s
+	}
+	return &Stream{conn: c, rd: make(chan struct{}, 1), wr: make(chan struct{}, 1), recv: make([]byte, Room, 4<<10)}
+}
+
+// mostFree is how many streams that are over a connection keeps for others.
+const mostFree = 16
 
 // keptBuffer is how much memory for data a stream keeps when it is over.
 const keptBuffer = 64 << 10
@@ -304,12 +312,14 @@ func (s *Stream) recycle() {
 		clear(heads[i].fields)
 	}
 	clear(s.trail)
-	*s = Stream{rd: s.rd, wr: s.wr, recv: recv, lent: lent, heads: heads, trail: s.trail[:0]}
+	*s = Stream{conn: s.conn, rd: s.rd, wr: s.wr, recv: recv, lent: lent, heads: heads, trail: s.trail[:0]}
 	for _, ch := range [...]chan struct{}{s.rd, s.wr} {
 		select {
 		case <-ch:
 		default:
 		}
 	}
-	streams.Put(s)
+	if c := s.conn; len(c.free) < mostFree {
+		c.free = append(c.free, s)
+	}
 }
