@@ -134,21 +134,27 @@ func (o *Origin) rideLocked(t *Ticket, now time.Duration) (l *Lease, due bool) {
 		return nil, false
 	}
 	q := o.requestLocked(t, now)
-	var best *carrier
-	chance := rand.Float64()
-	for _, c := range s.carriers {
-		ok, renew := o.admitsLocked(c, t, &q)
-		if renew {
-			s.renew, due = c, true
-		}
-		if ok && (best == nil || better(c, best, chance, now)) {
-			best = c
-		}
-	}
+	best := o.sharedForLocked(t, &q)
+	due = s.renew != nil
 	if best == nil {
 		return nil, due
 	}
 	return o.boardLocked(best, now), due || s.crowded()
+}
+
+// sharedForLocked returns the connection that a request shares, nil if there is none.
+func (o *Origin) sharedForLocked(t *Ticket, q *request) (best *carrier) {
+	chance := rand.Float64()
+	for _, c := range o.shared.carriers {
+		ok, renew := o.admitsLocked(c, t, q)
+		if renew {
+			o.shared.renew = c
+		}
+		if ok && (best == nil || better(c, best, chance, q.now)) {
+			best = c
+		}
+	}
+	return best
 }
 
 // better reports whether of two connections the first is to be used.

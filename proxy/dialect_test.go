@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/pool"
 )
 
 // The rows F, R and P hold whatever the memory and whatever the upstream's
@@ -203,6 +204,9 @@ var identity = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
 
 // trusting lets a proxy speak to the upstreams of this dialect.
 func trusting(s *settings) {
+	if spoken("h2") {
+		s.pool.H2C = func(pool.Key) bool { return true }
+	}
 	if spoken("tls") {
 		_, s.pool.RootCAs = identity()
 	}

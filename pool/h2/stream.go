@@ -13,12 +13,16 @@ const Room = 16
 // Send, Head and Body, and another Write and End. Interrupt and the deadlines may be
 // set from any.
 type Stream struct {
-	conn *Conn
-	id   uint32 // 0: nothing was sent
+	// Set once.
+	conn   *Conn
+	rd, wr chan struct{} // something has changed, for who reads and who writes; each holds one
 
-	rd, wr chan struct{} // something has changed; each holds one
+	state
+}
 
-	// Guarded by the connection's mutex.
+// state is what a stream has of one request. The connection's mutex guards it.
+type state struct {
+	id          uint32 // 0: nothing was sent
 	turn        uint64 // of the connection's writes, the one that its head was in
 	err         error  // why it is over
 	interrupted bool
@@ -26,7 +30,7 @@ type Stream struct {
 	writeBy     time.Time
 	listed      bool // it is about to be woken
 
-	heads  []head // those that were not taken, of heads[:waiting]
+	heads  []head // those from first to count were not taken
 	first  int
 	count  int
 	final  bool    // the last of them is a final one
@@ -56,7 +60,9 @@ func (c *Conn) streamLocked() *Stream {
 		c.free = c.free[:n-1]
 		return s
 	}
-	return &Stream{conn: c, rd: make(chan struct{}, 1), wr: make(chan struct{}, 1), recv: make([]byte, Room, 4<<10)}
+	s := &Stream{conn: c, rd: make(chan struct{}, 1), wr: make(chan struct{}, 1)}
+	s.recv = make([]byte, Room, 4<<10)
+	return s
 }
 
 // mostFree is how many streams that are over a connection keeps for others.
@@ -312,7 +318,7 @@ func (s *Stream) recycle() {
 		clear(heads[i].fields)
 	}
 	clear(s.trail)
-	*s = Stream{conn: s.conn, rd: s.rd, wr: s.wr, recv: recv, lent: lent, heads: heads, trail: s.trail[:0]}
+	s.state = state{recv: recv, lent: lent, heads: heads, trail: s.trail[:0]}
 	for _, ch := range [...]chan struct{}{s.rd, s.wr} {
 		select {
 		case <-ch:

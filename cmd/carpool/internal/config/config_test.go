@@ -81,6 +81,8 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"PENDING_TIMEOUT":         {"1s", func(c *config.Config) { c.PendingTimeout = time.Second }},
 		"MAX_IDLE_PER_HOST":       {"0", func(c *config.Config) { c.MaxIdlePerHost = 0 }},
 		"BALANCE":                 {"reuse", func(c *config.Config) { c.Balance = config.BalanceReuse }},
+		"HTTP2":                   {"off", func(c *config.Config) { c.HTTP2 = config.HTTP2Off }},
+		"H2C":                     {"orders:8080", func(c *config.Config) { c.H2C = config.Hosts{{Name: "orders", Port: 8080}} }},
 		"NO_REUSE_HOSTS":          {"Legacy", func(c *config.Config) { c.NoReuseHosts = config.Hosts{{Name: "legacy"}} }},
 		"ALLOW_HOSTS":             {".Example.com", func(c *config.Config) { c.AllowHosts = config.Hosts{{Name: "example.com", Below: true}} }},
 		"DENY_HOSTS":              {"[::1]:80", func(c *config.Config) { c.DenyHosts = config.Hosts{{Name: "::1", Port: 80}} }},

@@ -113,6 +113,7 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	own := []netip.AddrPort{addrPort(s.listener.Addr()), addrPort(s.admin.Addr())}
 	out := egress(cfg, own, log.Logger)
 	s.noReuse = policy.NewHostSet(cfg.NoReuseHosts)
+	h2c := policy.NewHostSet(cfg.H2C)
 	var hosts seen.Origins
 	upstreams, clients, admins := budget()
 	if s.pool, err = pool.New(pool.Config{
@@ -126,6 +127,11 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 		NoReuse: func(k pool.Key) bool { // asked for each new origin
 			hosts.Note(k)
 			_, named := s.noReuse.Match([]byte(k.Host), k.Port)
+			return named
+		},
+		HTTP2: cfg.HTTP2 == config.HTTP2Auto, MaxHeader: int(cfg.MaxHeaderBytes),
+		H2C: func(k pool.Key) bool {
+			_, named := h2c.Match([]byte(k.Host), k.Port)
 			return named
 		},
 		CheckAddr: out.CheckAddr, CheckWarm: out.CheckOrigin, Fault: fault,

@@ -67,6 +67,9 @@ func newOrigin(o *pool.OriginStats) origin {
 	if o.Warm > 0 {
 		row.Warm = fmt.Sprintf("warm %s of %s", gauge(o.WarmOpen), gauge(o.Warm))
 	}
+	if o.Shared > 0 {
+		row.InUse = fmt.Sprintf("%s (HTTP/2, %s requests on %s)", row.InUse, gauge(o.Streams), gauge(o.Shared))
+	}
 	if o.Handshake > 0 {
 		row.Handshake = duration(o.Handshake)
 	}
