@@ -166,8 +166,8 @@ type Pool struct {
 	longest  longest
 	warmed   []*Origin // those kept warm
 	budget   budget
-	leases   map[uint64]*Lease   // by id, for the watcher
-	carriers map[uint64]*carrier // by id, for the janitor
+	leases   map[uint64]*Lease // by id, for the watcher
+	carriers map[*carrier]struct{}
 	lastID   uint64
 
 	waits, dials histogram.Histogram
@@ -175,7 +175,7 @@ type Pool struct {
 
 // New returns a Pool, which runs until Close.
 func New(cfg Config) (*Pool, error) {
-	p := &Pool{cfg: cfg, start: time.Now(), leases: map[uint64]*Lease{}, carriers: map[uint64]*carrier{}}
+	p := &Pool{cfg: cfg, start: time.Now(), leases: map[uint64]*Lease{}, carriers: map[*carrier]struct{}{}}
 	if cfg.MaxHeader == 0 {
 		p.cfg.MaxHeader = 64 << 10
 	}
@@ -212,6 +212,7 @@ func (p *Pool) Close() error {
 	for _, o := range p.all() {
 		o.drop(func(*Lease) bool { return true }, Shutdown)
 	}
+	p.awaitShared()
 	return p.watcher.Close()
 }
 
@@ -339,7 +340,6 @@ func (p *Pool) enlist(l *Lease) error {
 	p.lastID++
 	l.id = p.lastID
 	if l.carrier != nil { // it is read from all the time
-		p.carriers[l.id] = l.carrier
 		p.mu.Unlock()
 		return nil
 	}
@@ -351,6 +351,5 @@ func (p *Pool) enlist(l *Lease) error {
 func (p *Pool) delist(l *Lease) {
 	p.mu.Lock()
 	delete(p.leases, l.id)
-	delete(p.carriers, l.id)
 	p.mu.Unlock()
 }

@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -48,8 +49,9 @@ type shared struct {
 
 // carrier is a connection that carries many requests at a time.
 type carrier struct {
-	lease *Lease
-	conn  *h2.Conn
+	lease    *Lease
+	conn     *h2.Conn
+	finished chan struct{} // closed when nothing follows any more from its end
 
 	// Guarded by the origin's mutex.
 	joined  bool   // the origin knows it
@@ -101,18 +103,47 @@ func (l *Lease) SetReadDeadline(t time.Time) error {
 func (m *making) share(ctx context.Context) error {
 	l := m.lease
 	p := l.origin.pool
-	c := &carrier{lease: l}
+	c := &carrier{lease: l, finished: make(chan struct{})}
 	c.conn = h2.New(h2.Config{Transport: l.Stream, MaxHeader: p.cfg.MaxHeader, Events: c})
 	l.carrier = c
-	go func() {
-		defer p.contain("an HTTP/2 connection")
-		c.conn.Run()
-	}()
+	p.mu.Lock()
+	p.carriers[c] = struct{}{}
+	p.mu.Unlock()
+	go c.run()
 	select {
 	case <-c.conn.Ready():
 		return c.conn.Err()
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// run reads from a connection until it is over, and all has followed from that.
+func (c *carrier) run() {
+	p := c.lease.origin.pool
+	defer close(c.finished)
+	defer func() {
+		p.mu.Lock()
+		delete(p.carriers, c)
+		p.mu.Unlock()
+	}()
+	defer p.contain("an HTTP/2 connection")
+	c.conn.Run()
+}
+
+// awaitShared waits until nothing is done any more by connections that carry nothing.
+func (p *Pool) awaitShared() {
+	p.mu.Lock()
+	list := slices.Collect(maps.Keys(p.carriers))
+	p.mu.Unlock()
+	for _, c := range list {
+		o := c.lease.origin
+		o.mu.Lock()
+		busy := c.streams > 0
+		o.mu.Unlock()
+		if !busy {
+			<-c.finished
+		}
 	}
 }
 
@@ -489,7 +520,7 @@ func (c *carrier) Room() {
 // tendShared looks after the connections that carry many requests.
 func (p *Pool) tendShared(list []*carrier) []*carrier {
 	p.mu.Lock()
-	for _, c := range p.carriers {
+	for c := range p.carriers {
 		list = append(list, c)
 	}
 	p.mu.Unlock()

@@ -296,7 +296,15 @@ func (l *lane2) step() bool {
 // head sends a head.
 func (l *lane2) head(head string) {
 	line, fields, _ := strings.Cut(head, "\r\n")
-	status, _ := strconv.Atoi(strings.Fields(line)[1])
+	status := 0
+	if words := strings.Fields(line); len(words) > 1 {
+		status, _ = strconv.Atoi(words[1])
+	}
+	if status < 100 || status == 101 { // HTTP/2 has no way to say it
+		_ = l.b.fr.WriteRSTStream(l.id, http2.ErrCodeProtocol)
+		l.id = 0
+		return
+	}
 	h := http.Header{}
 	for _, f := range strings.Split(fields, "\r\n") {
 		k, v, _ := strings.Cut(f, ":")
@@ -304,7 +312,7 @@ func (l *lane2) head(head string) {
 	}
 	l.begun = status >= 200
 	l.framing, l.left = "close", 0
-	if n, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); err == nil {
+	if n, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
 		l.framing, l.left = "sized", n
 	}
 	if h.Get("Transfer-Encoding") == "chunked" {

@@ -26,6 +26,7 @@ type exchange struct {
 	up       upload // the request's body
 	accepted bool   // a byte of the request was
 	retried  bool
+	refused  int // how often it was sent of which nothing was done
 
 	wire    wire            // on the lease:
 	wire1   wire1           // in HTTP/1.1,
@@ -105,7 +106,11 @@ func (s *session) carry(x *exchange) bool {
 		if next := s.attempt(x); next != again {
 			return next == following
 		}
-		x.retried, s.ticket.Avoid = true, addr
+		if s.ticket.Avoid = addr; x.facts.unprocessed {
+			x.refused++
+		} else {
+			x.retried = true
+		}
 		x.up.broken, x.accepted = false, false
 		s.p.retries.Add(1)
 	}
@@ -116,10 +121,11 @@ func (s *session) carry(x *exchange) bool {
 func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	// A handshake has to get through: the other protocol is spoken for long.
 	// A CONNECT sends nothing on a connection that was used.
-	s.ticket.Replayable, s.ticket.Fresh = x.connect || x.replayable && x.up.keep, x.retried || x.upgrade && !s.ticket.Kept()
+	again := x.retried || x.refused > 0
+	s.ticket.Replayable, s.ticket.Fresh = x.connect || x.replayable && x.up.keep, again || x.upgrade && !s.ticket.Kept()
 	s.ticket.Connect = x.connect
-	s.ticket.Exclusive = x.upgrade || x.pin || x.retried && x.facts.older
-	if !x.retried {
+	s.ticket.Exclusive = x.upgrade || x.pin || again && x.facts.older
+	if !again {
 		s.ticket.Avoid = netip.Addr{}
 	} else {
 		s.reins.beginAgain(x.origin)
@@ -219,7 +225,7 @@ func (x *exchange) judge(r *reins, got progress, err error) verdict {
 	f := &x.facts
 	*f = facts{
 		got: got, accepted: x.accepted, read: x.up.body.Done(), sent: !x.up.broken, replayable: x.replayable, kept: x.up.keep,
-		retried: x.retried, upgrade: x.upgrade, connect: x.connect, persists: x.keepAlive,
+		retried: x.retried, refused: x.refused, upgrade: x.upgrade, connect: x.connect, persists: x.keepAlive,
 	}
 	x.wire.tell(f)
 	if got == complete {

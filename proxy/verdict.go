@@ -21,7 +21,8 @@ type facts struct {
 	sent       bool     // all of it was accepted, or will be
 	replayable bool     // it can be carried out twice without harm
 	kept       bool     // all that was sent of it is still here
-	retried    bool     // this is the second time that it is sent
+	retried    bool     // this is the second time that it is sent,
+	refused    int      // but for so many times of which nothing was done
 	upgrade    bool     // it offers another protocol
 	connect    bool     // it asks for a tunnel
 	persists   bool     // its client goes on after the answer
@@ -142,6 +143,10 @@ func (f *facts) fails(p *problem, reason pool.Reason) verdict {
 	return v
 }
 
+// mostRefused is how often a request is sent again of which an upstream has said that
+// it did nothing: it does no harm, but helps no more at some time.
+const mostRefused = 3
+
 // withoutAnswer judges an exchange that has no final answer.
 func (f *facts) withoutAnswer() verdict {
 	switch {
@@ -155,7 +160,7 @@ func (f *facts) withoutAnswer() verdict {
 		return f.fails(&problemClientGone, pool.ClientGone)
 	case f.client == garbled:
 		return f.fails(badRequest(f.wrong), pool.ClientGone)
-	case f.unprocessed && f.kept && !f.retried: // whatever the method (RFC 9113 section 8.7)
+	case f.unprocessed && f.kept && f.refused < mostRefused: // whatever the method (RFC 9113 section 8.7)
 		return verdict{reason: pool.Unprocessed, next: again}
 	case f.upstream == garbled && f.late && f.repeatable():
 		return verdict{reason: pool.StrayBytes, next: again}

@@ -31,6 +31,7 @@ type wire2 struct {
 
 	// Of the answer.
 	text     []byte // its head, in HTTP/1.1
+	data     []byte // memory for its body
 	resp     http1.Response
 	informed bool  // a 1xx has come
 	empty    bool  // it has no body
@@ -46,6 +47,8 @@ type wire2 struct {
 func (w *wire2) begin(l *pool.Lease, cfg *Config, r *reins) {
 	w.end()
 	w.cfg, w.reins, w.lease, w.stream = cfg, r, l, l.HTTP2()
+	w.stream.Attach(w.data)
+	w.data = nil
 }
 
 // end forgets the exchange. Its memory is kept, if that is not much.
@@ -56,7 +59,7 @@ func (w *wire2) end() {
 		*w = wire2{}
 		return
 	}
-	*w = wire2{fields: w.fields[:0], text: w.text[:0], resp: w.resp}
+	*w = wire2{fields: w.fields[:0], text: w.text[:0], data: w.data, resp: w.resp}
 }
 
 func (w *wire2) send(head, body []byte, whole bool) (n int, err error) {
@@ -253,9 +256,12 @@ func (w *wire2) tell(f *facts) {
 
 func (w *wire2) settle(reason pool.Reason, pin *pool.Ticket, midway bool) {
 	l := w.lease
+	if l == nil {
+		return
+	}
+	w.data = w.stream.Detach() // the last part is valid still
 	w.lease, w.stream = nil, nil
 	switch {
-	case l == nil:
 	case reason != "":
 		l.Discard(reason)
 	default:

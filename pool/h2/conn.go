@@ -244,7 +244,7 @@ func (c *Conn) Lent() int {
 func (c *Conn) Tend() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.idleFrames = 0
+	c.idleFrames = min(c.idleFrames, 0)
 	c.sincePing++
 	if c.heard || c.lent == 0 || c.err != nil {
 		c.heard, c.quiet, c.waits = false, 0, 0

@@ -280,6 +280,26 @@ func (s *Stream) SetWriteDeadline(t time.Time) {
 	s.wake()
 }
 
+// Attach gives the stream memory for data, of an earlier Detach.
+func (s *Stream) Attach(b []byte) {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	s.lent = b
+}
+
+// Detach returns the memory of what Body has returned last, which is the caller's
+// from then on, after Close too; nil if there is none, or much.
+func (s *Stream) Detach() []byte {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	b := s.lent
+	s.lent = nil
+	if cap(b) > keptBuffer {
+		return nil
+	}
+	return b
+}
+
 // Close gives the stream back. If one of its sides has not ended the peer is told
 // that nothing more is wanted. It reports whether both had.
 func (s *Stream) Close() (whole bool) {
@@ -304,12 +324,9 @@ func (s *Stream) Close() (whole bool) {
 
 // recycle makes s ready for another request.
 func (s *Stream) recycle() {
-	recv, lent, heads := s.recv[:Room], s.lent[:0], s.heads
+	recv, heads := s.recv[:Room], s.heads // what is lent may be read on
 	if cap(recv) > keptBuffer {
 		recv = make([]byte, Room, 4<<10)
-	}
-	if cap(lent) > keptBuffer {
-		lent = nil
 	}
 	if len(heads) > 2 {
 		heads = nil
@@ -318,7 +335,7 @@ func (s *Stream) recycle() {
 		clear(heads[i].fields)
 	}
 	clear(s.trail)
-	s.state = state{recv: recv, lent: lent, heads: heads, trail: s.trail[:0]}
+	s.state = state{recv: recv, heads: heads, trail: s.trail[:0]}
 	for _, ch := range [...]chan struct{}{s.rd, s.wr} {
 		select {
 		case <-ch:

@@ -89,7 +89,7 @@ func (s *Stream) writeLocked(p []byte, end bool) (n int, err error) {
 		if end && k == len(p) {
 			flags, s.sealed = flagEnd, true
 		}
-		c.idleFrames -= 4 // windows grow by it
+		c.idleFrames -= 2 + k/512 // windows grow by it, in steps that are small at times
 		c.out = appendFrame(c.out, frameData, flags, s.id, k)
 		c.out = append(c.out, p[:k]...)
 		s.sendWindow -= int64(k)

@@ -37,6 +37,7 @@ func defaults() config.Config {
 		MaxConnAge:          20 * time.Second,
 		MaxConnAgeJitter:    0.2,
 		Balance:             config.BalanceSpread,
+		HTTP2:               config.HTTP2Auto,
 		MaxPendingPerHost:   1024,
 		PendingTimeout:      10 * time.Second,
 		MaxIdlePerHost:      1024,
@@ -229,6 +230,7 @@ func TestABadValueIsNamedWithWhatIsExpected(t *testing.T) {
 		"LOG_LEVEL":   {"want debug, info, warn or error": {"verbose", "2"}},
 		"LOG_FORMAT":  {"want one of [json console]": {"text", "JSON"}},
 		"ACCESS_LOG":  {"want one of [off errors all debug]": {"true", "none"}},
+		"HTTP2":       {"want one of [auto off]": {"on", "h2", "2"}},
 		"BALANCE":     {"want one of [spread reuse]": {"Spread", "off", "none"}},
 		"VIA":         {truth: {"yes", "no", "on", "2", "truee"}},
 		"LISTEN": {
@@ -398,7 +400,7 @@ func TestKubernetesServiceLinksAreTolerated(t *testing.T) {
 func TestSettingsAreFitToPrint(t *testing.T) {
 	seen := map[string]bool{}
 	for _, s := range config.Settings() {
-		if !regexp.MustCompile(`^CARPOOL_[A-Z]+(_[A-Z]+)*$`).MatchString(s.Name) || seen[s.Name] {
+		if !regexp.MustCompile(`^CARPOOL_[A-Z][A-Z0-9]*(_[A-Z]+)*$`).MatchString(s.Name) || seen[s.Name] {
 			t.Errorf("name %q", s.Name)
 		}
 		seen[s.Name] = true
