@@ -317,6 +317,51 @@ func TestH2AServerThatSaysFarewellEachTime(t *testing.T) {
 	o.served(4)
 }
 
+// An answer that breaks off does so for the client, whatever of it has come.
+func TestH2AnAnswerThatBreaksOff(t *testing.T) {
+	t.Parallel()
+	o := h2Peers(t, nil, func(_ int, p *h2Peer) {
+		for r := p.request(); r != nil; r = p.request() {
+			fields := []string{":status", "200"}
+			path := r.PseudoValue("path")
+			if strings.HasPrefix(path, "/sized") {
+				fields = append(fields, "content-length", "5")
+			}
+			p.b.Reset()
+			for i := 0; i < len(fields); i += 2 {
+				_ = p.out.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
+			}
+			_ = p.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: r.StreamID, BlockFragment: []byte(p.b.String()), EndHeaders: true})
+			switch {
+			case strings.HasSuffix(path, "none"):
+			case strings.HasSuffix(path, "less"):
+				_ = p.fr.WriteData(r.StreamID, true, []byte("half"))
+				continue
+			case strings.HasSuffix(path, "more"):
+				_ = p.fr.WriteData(r.StreamID, true, []byte("and more"))
+				continue
+			default:
+				_ = p.fr.WriteData(r.StreamID, false, []byte("half"))
+			}
+			_ = p.fr.WriteRSTStream(r.StreamID, http2.ErrCodeInternal)
+		}
+	})
+	r := start(t, inHTTP2)
+	for path, want := range map[string]string{
+		"/none": "", "/half": "4\r\nhalf\r\n", "/sized/none": "", "/sized/half": "half", "/sized/less": "half", "/sized/more": "and m",
+	} {
+		c := r.client()
+		c.send(o.get(path))
+		if head := c.head(); !strings.HasPrefix(head, "HTTP/1.1 200 ") {
+			t.Errorf("%s: %q", path, head)
+		}
+		if got, _ := c.rest(); path != "/sized/more" && got != want {
+			t.Errorf("%s: %q", path, got)
+		}
+	}
+	o.served(1)
+}
+
 // A reset that does not say so follows the one rule: POST is not sent again.
 func TestH2AResetOfAPost(t *testing.T) {
 	t.Parallel()

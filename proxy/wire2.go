@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"io"
 	"os"
 	"strconv"
 	"sync/atomic"
@@ -86,7 +85,7 @@ func (w *wire2) failed(err error) error {
 	}
 	w.err = err
 	var r *h2.ResetError
-	if errors.As(err, &r) && !r.Remote && !r.Unprocessed {
+	if errors.As(err, &r) && !r.Remote && !r.Unprocessed && r.Text != "" {
 		return &http1.Error{Status: 502, Text: r.Text}
 	}
 	return err
@@ -195,25 +194,43 @@ func (w *wire2) body() (part []byte, last bool, err error) {
 		}
 	}
 	b, end, err := w.stream.Body(wait)
-	if w.empty {
+	switch {
+	case w.empty:
 		return nil, true, nil
-	}
-	if err != nil || b == nil {
-		return nil, false, w.failed(err)
+	case err != nil:
+		if err = w.failed(err); !wait && !isBad(err) {
+			err = nil // the next call says it
+		}
+		return nil, false, err
+	case b == nil:
+		return nil, false, nil
+	case w.coded:
+		return w.inChunks(b, end), end, nil
 	}
 	data := b[h2.Room:]
-	if w.left >= 0 {
-		if w.left -= int64(len(data)); w.left < 0 || end && w.left > 0 {
-			return nil, false, w.failed(io.ErrUnexpectedEOF)
-		}
-		if w.left == 0 && !end {
-			last = true
-		}
+	return w.counted(data, end)
+}
+
+// counted is data of which the length was said before, or is told by their end.
+func (w *wire2) counted(data []byte, end bool) (part []byte, last bool, err error) {
+	if w.left < 0 {
+		return data, end, nil
 	}
-	if !w.coded {
-		return data, last || end, nil
+	n := int64(len(data))
+	if n > w.left || end && n < w.left {
+		return data[:min(n, w.left)], false, w.failed(errLength2)
 	}
-	return w.inChunks(b, end), end, nil
+	w.left -= n
+	return data, w.left == 0, nil
+}
+
+// errLength2 is an answer that RFC 9113 section 8.1.1 calls malformed.
+var errLength2 = &http1.Error{Status: 502, Text: "the body is not as long as Content-Length says"}
+
+// isBad reports whether an error is one of HTTP.
+func isBad(err error) bool {
+	var bad *http1.Error
+	return errors.As(err, &bad)
 }
 
 // limitWait bounds the wait for more of the body.
