@@ -7,13 +7,13 @@ SOAK ?= 20m
 
 .DEFAULT_GOAL := build
 .PHONY: help build test race lint fuzz soak test-clients test-observability charts charts-docs image e2e bench \
-	bench-preload ci
+	bench-preload bench-https ci
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the binary, in this folder
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o carpool ./cmd/carpool
+	CGO_ENABLED=0 $(GO) build -trimpath -tags nethttpomithttp2 -ldflags '-s -w' -o carpool ./cmd/carpool
 
 test: ## what the README says
 	$(GO) test ./...
@@ -52,8 +52,11 @@ bench: ## allocations and time per request, in one process
 	$(GO) test ./proxy ./proxy/http1 ./pool ./internal/sock -run '^$$' -bench . -benchmem
 
 ROUNDS ?= 11
-bench-preload: ## CPU a call of Node 12 with axios 0.21: alone, through carpool, preloaded
-	cd .ci/clients && $(GO) test -count=1 -run 'TestPreloadCost$$' -cost-rounds $(ROUNDS) -timeout 30m -v .
+bench-preload: ## CPU a call of Node 12 and 18, core and axios 0.21, http and https: alone, and with carpool preload
+	cd .ci/clients && $(GO) test -count=1 -run 'TestPreloadCost$$' -cost-rounds $(ROUNDS) -timeout 60m -v .
+
+bench-https: ## CPU a request to an https upstream, beside HAProxy (HAPROXY=path, ROUNDS)
+	cd .ci/compare && $(GO) run . -haproxy $(or $(HAPROXY),haproxy) -rounds $(ROUNDS)
 
 ci: ## everything that CI runs
 	bash .ci/run

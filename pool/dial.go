@@ -22,11 +22,12 @@ const (
 	StageConnect                  // TCP
 	StageTLS                      // the handshake
 	StageHTTP2                    // the server's settings, which come first
+	StageHop                      // the next hop's own connection to the origin
 )
 
 // String returns the stage in one word.
 func (s Stage) String() string {
-	return [...]string{"none", "dns", "policy", "connect", "tls", "http2"}[s]
+	return [...]string{"none", "dns", "policy", "connect", "tls", "http2", "hop"}[s]
 }
 
 // DialError is why no connection could be opened. Nothing has been sent.
@@ -34,6 +35,8 @@ type DialError struct {
 	// Stage is what failed.
 	Stage Stage
 	Err   error
+	// Hop says that it is the next hop that failed, or could not be reached.
+	Hop bool
 }
 
 func (e *DialError) Error() string { return e.Stage.String() + ": " + e.Err.Error() }
@@ -45,7 +48,7 @@ func failedAt(s Stage, err error) error {
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
-	return &DialError{s, err}
+	return &DialError{Stage: s, Err: err}
 }
 
 func (o *Origin) mayDialLocked() bool {
@@ -99,6 +102,7 @@ func (o *Origin) dial(d *opening) {
 		return
 	}
 	o.mu.Lock()
+	o.spareDialledLocked(d)
 	o.open++
 	o.times.opened = p.now()
 	o.stats.Opened++
@@ -112,8 +116,8 @@ func (o *Origin) dial(d *opening) {
 		o.joinSharedLocked(d, l.carrier)
 		return
 	}
-	if l.endpoint.leaving && l.begun <= o.endpoints.movedAt {
-		o.tooLateLocked(d, l)
+	if why := o.overtakenLocked(l); why != "" {
+		o.tooLateLocked(d, l, why)
 		return
 	}
 	o.shared.plain = o.shared.plain || d.shares
@@ -143,9 +147,12 @@ func (o *Origin) dial(d *opening) {
 // land sees to a connection that nobody waits for any more: what it was opened for
 // took one that came free meanwhile, or has gone.
 func (o *Origin) land(d *opening, l *Lease) {
-	if d.virgin {
+	switch {
+	case d.virgin:
 		l.close(ClientGone)
-	} else {
+	case d.spare:
+		o.keepSpare(l)
+	default:
 		l.putIdle()
 	}
 	o.mu.Lock()
@@ -183,6 +190,7 @@ func (o *Origin) replaceLocked(d *opening, now time.Duration) {
 // failed accounts for a dial that has failed.
 func (o *Origin) failed(d *opening, err error) {
 	o.mu.Lock()
+	o.spareDialledLocked(d)
 	now := o.pool.now()
 	o.stats.DialErrors++
 	o.times.failed = now
@@ -218,25 +226,34 @@ type making struct {
 	origin *Origin
 	dial   *opening
 	aim    aim
+	tls    *tls.Config // nil: none
 	course *course
 	to     *names.Set
 	lease  *Lease // from the step on that connects
 	shares bool   // it is spoken to in HTTP/2
+	trial  *Trial // is told of each address that is dialled; nil: none
+	// through says that the next hop has made its connection to the origin.
+	through bool
 }
 
 // connect opens one connection, and notes in the dial's course how that goes.
 func (o *Origin) connect(d *opening) (*Lease, error) {
-	m := &making{origin: o, dial: d, aim: d.aim(), course: &d.course, shares: o.shared.prior && d.shares}
+	m := &making{origin: o, dial: d, aim: d.aim(), tls: o.security(), course: &d.course, shares: o.shared.prior && d.shares}
 	m.course.began = o.pool.now()
 	if err := m.walk(o.pool.ctx); err != nil {
-		if m.lease != nil {
-			o.pool.delist(m.lease)
-			o.giveUp(m.lease)
-			m.lease.closeConn()
-		}
+		m.undo()
 		return nil, err
 	}
 	return m.lease, nil
+}
+
+// undo closes what is there of the connection.
+func (m *making) undo() {
+	if l := m.lease; l != nil {
+		m.origin.pool.delist(l)
+		m.origin.giveUp(l)
+		l.closeConn()
+	}
 }
 
 // walk goes through the steps, or to the first that fails. Finding addresses has a
@@ -245,7 +262,7 @@ func (m *making) walk(ctx context.Context) (err error) {
 	p := m.origin.pool
 	defer func() {
 		if r := recover(); r != nil {
-			err = &DialError{StageConnect, p.caught("a dial", r)}
+			err = &DialError{Stage: StageConnect, Err: p.caught("a dial", r)}
 		}
 	}()
 	if err := m.take(ctx, StageDNS, (*making).resolve); err != nil {
@@ -254,14 +271,17 @@ func (m *making) walk(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
 	err = m.take(ctx, StageConnect, (*making).race)
-	if err == nil && m.origin.tls != nil {
+	if err == nil && m.origin.key.Way == ByHop {
+		err = m.takeHop(ctx)
+	}
+	if err == nil && m.tls != nil {
 		err = m.take(ctx, StageTLS, (*making).secure)
 	}
 	if err == nil && m.shares {
 		err = m.take(ctx, StageHTTP2, (*making).share)
 	}
 	if err == nil {
-		err = failedAt(StageConnect, m.enlist())
+		err = m.failed(StageConnect, m.enlist())
 	}
 	return err
 }
@@ -270,7 +290,7 @@ func (m *making) walk(ctx context.Context) (err error) {
 func (m *making) take(ctx context.Context, s Stage, step func(*making, context.Context) error) error {
 	err := step(m, ctx)
 	m.course.through[s] = m.origin.pool.now()
-	return failedAt(s, err)
+	return m.failed(s, err)
 }
 
 // resolve finds the addresses.
@@ -316,21 +336,30 @@ func (m *making) race(ctx context.Context) error {
 
 // secure makes the TLS handshake. The origin is spoken to in TLS.
 func (m *making) secure(ctx context.Context) error {
-	l := m.lease
-	g := &gate{Conn: l.conn}
-	cfg := m.origin.tls
-	if !m.dial.shares {
-		cfg = m.origin.tls1
+	config, offer := m.tls, m.origin.shared.offer && m.dial != nil && m.dial.shares
+	if offer {
+		config = config.Clone()
+		config.NextProtos = []string{"h2", "http/1.1"}
 	}
-	t := tls.Client(g, cfg)
-	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
-	defer stalled.Stop()
-	if err := t.HandshakeContext(ctx); err != nil {
+	if err := m.handshake(ctx, config); err != nil {
 		return err
 	}
-	l.tls = &quietTLS{Conn: t, gate: g}
-	l.Stream = sock.Over(t)
-	m.shares = t.ConnectionState().NegotiatedProtocol == "h2"
+	m.lease.secured = m.tls
+	m.shares = offer && m.lease.tls.ConnectionState().NegotiatedProtocol == "h2"
+	return nil
+}
+
+// handshake lays TLS over the connection, as it is by then.
+func (m *making) handshake(ctx context.Context, config *tls.Config) error {
+	l := m.lease
+	q := l.tls.over(l.conn, config)
+	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
+	defer stalled.Stop()
+	if err := handshake(ctx, q.Conn); err != nil {
+		return err
+	}
+	l.tls = q
+	l.Stream = sock.Over(q)
 	return nil
 }
 

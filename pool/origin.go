@@ -17,8 +17,7 @@ type Origin struct {
 	key   Key
 	name  *names.Name // finds its addresses
 	label string      // empty when counted as other
-	tls   *tls.Config // nil without TLS
-	tls1  *tls.Config // the same for HTTP/1.1 alone
+	port  uint16      // at its addresses; with name it is where connections lead
 	seat  seat
 	tally [8]atomic.Uint64 // see Tally
 	// gone is set when the pool has forgotten the origin.
@@ -29,6 +28,7 @@ type Origin struct {
 	// mu guards all below, and the list fields of leases and tickets in it. It is
 	// never held across I/O that can wait; idle connections are looked at with it.
 	mu        sync.Mutex
+	tls       *tls.Config // what secures connections that are opened now; nil without TLS
 	endpoints endpoints
 	idle      idleConns
 	queue     queue
@@ -41,6 +41,7 @@ type Origin struct {
 	peak      peak    // of carrying
 	warmth    warmth
 	shared    shared
+	spares    spares
 	stats     Stats
 }
 
@@ -61,16 +62,18 @@ type times struct {
 	failed time.Duration // when one failed
 }
 
+// newOrigin returns an origin. p.mu is held.
 func newOrigin(p *Pool, k Key) *Origin {
-	o := &Origin{pool: p, key: k}
-	o.name = p.names.Name(k.Host, o.renamed)
+	to := p.leadsTo(k)
+	o := &Origin{pool: p, key: k, port: to.Port, tls: p.credentials.config(k, p.cfg.ShowTo)}
+	o.name = p.names.Name(to.Host, o.renamed)
 	o.times.used = p.now()
 	o.stats.Closed = map[Reason]uint64{}
 	o.manners.never = p.cfg.NoReuse != nil && p.cfg.NoReuse(k)
 	o.manners.most = p.cfg.IdleTimeout
-	o.shared.prior = !k.TLS && p.cfg.H2C != nil && p.cfg.H2C(k)
-	o.shared.offer = o.shared.prior || k.TLS && p.cfg.HTTP2 && !o.manners.never
-	o.tls, o.tls1 = p.tlsConfigs(k, o.shared.offer)
+	o.shared.prior = !k.TLS && k.Way == Directly && p.cfg.H2C != nil && p.cfg.H2C(k)
+	o.shared.offer = o.shared.prior || k.TLS && k.Way != ToHop && p.cfg.HTTP2 && !o.manners.never
+	o.queue.offered = o.shared.offer
 	o.endpoints.identity = p.cfg.Identity
 	o.endpoints.balance.reuse, o.endpoints.balance.age = p.cfg.Reuse, p.cfg.MaxAge
 	o.peak = newPeak(p.cfg.IdleTimeout)
@@ -80,6 +83,9 @@ func newOrigin(p *Pool, k Key) *Origin {
 
 // Key returns what the origin is known by.
 func (o *Origin) Key() Key { return o.key }
+
+// LeadsTo returns what its connections lead to: the origin itself, or the next hop.
+func (o *Origin) LeadsTo() Key { return o.pool.leadsTo(o.key) }
 
 // Gone reports that the pool has forgotten this origin for lack of use: it
 // still works, but the pool should be asked for it again.
@@ -108,6 +114,9 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 		return l, NotTrusted
 	case o.shared.prior: // requests go in HTTP/2
 		return l, NotKept
+	}
+	if l.secured != o.tls {
+		return l, TLSChanged
 	}
 	if l.endpoint.leaving {
 		return o.leaveLocked(l, now)
@@ -190,8 +199,8 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 
 // carryLocked notes that a connection carries requests now.
 func (o *Origin) carryLocked(l *Lease, now time.Duration) {
-	if l.carries {
-		return // and goes from one request to the next
+	if l.carries || l.ready {
+		return // and goes from one request to the next, or will not
 	}
 	l.carries = true
 	o.carrying++
@@ -221,6 +230,10 @@ func (o *Origin) lostLocked(l *Lease, reason Reason) {
 	o.endpoints.closed(l)
 	if l.carrier != nil {
 		o.lostSharedLocked(l.carrier)
+	}
+	if l.ready {
+		o.endSpareLocked(l)
+		o.stats.SparesUnused++
 	}
 	o.stats.Closed[reason]++
 }

@@ -13,11 +13,13 @@
 // connection on the less loaded of two (pick.go, load.go) of those that this instance
 // uses, which are as few as the rate keeps warm (roster.go, balance.go, rank.go). One
 // that fails sits on the bench (bench.go), and one that the name has lost is left
-// (moved.go). A dial goes where the fewest connections lead (order.go).
+// (moved.go). A dial goes where the fewest connections lead (order.go). Some wait for tunnels
+// (sparetunnel.go).
 package pool
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"net"
 	"net/netip"
@@ -59,6 +61,9 @@ type Config struct {
 	MaxPendingPerHost int
 	// PendingTimeout is how long such a request waits; more than 0.
 	PendingTimeout time.Duration
+	// SpareTunnels is how many connections wait, at most, for the next tunnel to an
+	// origin (see Origin.ExpectTunnel); 0 lets none wait.
+	SpareTunnels int
 	// DNSTimeout, DNSMinTTL, DNSMaxTTL and DNSStale say how addresses of names are
 	// found and remembered (see names.Config).
 	DNSTimeout, DNSMinTTL, DNSMaxTTL, DNSStale time.Duration
@@ -67,6 +72,9 @@ type Config struct {
 	// DNSNote, if not nil, is told of names whose old addresses are used because the
 	// name servers fail. It may be called from any goroutine.
 	DNSNote func(names.Note)
+	// DNSAsked, if not nil, is told of each question to a name server, as
+	// names.Config.Asked is.
+	DNSAsked func(names.Asked)
 	// DialTimeout bounds connecting and the TLS handshake together; more than 0.
 	DialTimeout time.Duration
 	// DeadTimeout is after how long a peer that answers nothing at all, not even
@@ -88,9 +96,17 @@ type Config struct {
 	MaxHeader int
 	// RootCAs verify https origins; nil means the system's.
 	RootCAs *x509.CertPool
+	// Certificate, if not nil, is shown to those https origins that ask for one and of
+	// which ShowTo says so. ShowTo may be called from any goroutine, and always says
+	// the same of an origin; nil is of none.
+	Certificate *tls.Certificate
+	ShowTo      func(Key) bool
 	// CheckAddr, if not nil, says whether an address may be connected to. It is
 	// asked with the very address that is dialled.
 	CheckAddr func(netip.AddrPort) error
+	// Hop, if not nil, is the next proxy on the way to the origins whose Way says so.
+	// Where it is stays the same; what its Connect does may change.
+	Hop *Hop
 	// Resolver, if not nil, finds the addresses of names instead of the system's name
 	// servers.
 	Resolver names.Resolver
@@ -110,15 +126,20 @@ type Key struct {
 	// Host is a name in lower case, or an IP address without brackets.
 	Host string
 	Port uint16
+	// Way is how connections get there.
+	Way Way
 }
 
-// String returns the origin as scheme://host:port.
+// String returns the origin as scheme://host:port, after "next hop " if it is that.
 func (k Key) String() string {
-	scheme := "http://"
+	s := "http://"
 	if k.TLS {
-		scheme = "https://"
+		s = "https://"
 	}
-	return scheme + k.Authority()
+	if k.Way == ToHop {
+		s = "next hop " + s
+	}
+	return s + k.Authority()
 }
 
 // Authority returns host:port.
@@ -130,7 +151,11 @@ type Lookup struct {
 	TLS  bool
 	Host []byte
 	Port uint16
+	Way  Way
 }
+
+// Lookup returns what finds the origin.
+func (k Key) Lookup() Lookup { return Lookup{k.TLS, []byte(k.Host), k.Port, k.Way} }
 
 const (
 	// maxOrigins is how many origins are kept before unused ones make room.
@@ -149,8 +174,10 @@ type Pool struct {
 	start   time.Time
 	watcher *sock.Watcher
 	names   *names.Names
+	hopTLS  *tls.Config   // nil if the next hop is not spoken to in TLS, or there is none
 	suspect func(*Origin) // asks for an origin's addresses again
 	panics  atomic.Uint64
+	spares  atomic.Int64  // spare tunnels, of all origins, and dials for them
 	tick    *time.Ticker  // the janitor's
 	tended  atomic.Int64  // when the janitor last turned, by now
 	ended   atomic.Uint64 // see Ended
@@ -161,14 +188,16 @@ type Pool struct {
 
 	// mu guards what is below. It is never held across I/O. An Origin's mutex may be
 	// taken while it is held, never the other way round.
-	mu       sync.Mutex
-	known    known
-	longest  longest
-	warmed   []*Origin // those kept warm
-	budget   budget
-	leases   map[uint64]*Lease // by id, for the watcher
-	carriers map[*carrier]struct{}
-	lastID   uint64
+	mu      sync.Mutex
+	known   known
+	longest longest
+	warmed  []*Origin // those kept warm
+	budget  budget
+
+	credentials credentials
+	leases      map[uint64]*Lease // by id, for the watcher
+	carriers    map[*carrier]struct{}
+	lastID      uint64
 
 	waits, dials histogram.Histogram
 }
@@ -179,6 +208,7 @@ func New(cfg Config) (*Pool, error) {
 	if cfg.MaxHeader == 0 {
 		p.cfg.MaxHeader = 64 << 10
 	}
+	p.credentials = credentials{cfg.RootCAs, cfg.Certificate}
 	p.known.most, p.known.byKey = maxOrigins, map[Key]*Origin{}
 	p.budget.init(cfg.MaxConns)
 	w, err := sock.NewWatcher(p.hungUp)
@@ -187,6 +217,9 @@ func New(cfg Config) (*Pool, error) {
 	}
 	p.watcher = w
 	p.names = names.New(p.namesConfig())
+	if cfg.Hop != nil {
+		p.hopTLS = p.credentials.config(cfg.Hop.Key, cfg.ShowTo)
+	}
 	p.suspect = func(o *Origin) { o.name.Suspect() }
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.work.Add(1)
@@ -223,12 +256,12 @@ func (p *Pool) now() time.Duration { return time.Since(p.start) }
 // it knows.
 func (p *Pool) Origin(k Lookup) *Origin {
 	p.mu.Lock()
-	if o := p.known.byKey[Key{k.TLS, string(k.Host), k.Port}]; o != nil {
+	if o := p.known.byKey[Key{k.TLS, string(k.Host), k.Port, k.Way}]; o != nil {
 		p.mu.Unlock()
 		return o
 	}
 	shut := p.makeRoomLocked()
-	o := newOrigin(p, Key{k.TLS, string(k.Host), k.Port})
+	o := newOrigin(p, Key{k.TLS, string(k.Host), k.Port, k.Way})
 	p.known.add(o)
 	p.mu.Unlock()
 	for _, l := range shut {

@@ -60,6 +60,7 @@ type opening struct {
 	trial  bool       // it may lead to an endpoint that is on trial
 	ahead  bool       // no request waited for it
 	shares bool       // it may bring a connection that carries many requests at a time
+	spare  bool       // it is for a tunnel that may come
 	course course
 	// replaces is what has come of age when this one is there; nil: nothing.
 	replaces *Lease
@@ -96,6 +97,7 @@ type grant struct {
 // whoever it was opened for. There are no more dials than requests, but for those
 // whose request has got another connection meanwhile, or that replace one.
 type queue struct {
+	offered  bool               // connections may carry many requests at a time; set once
 	waiting  list.List[*Ticket] // first come first
 	dialing  int
 	pioneers int // of the dials, those that may bring a connection for many
@@ -132,6 +134,13 @@ func (q *queue) beginForNone() *opening {
 	d := &opening{trial: true, ahead: true, shares: true}
 	q.count(d, 1)
 	return d
+}
+
+// exclude has a dial bring a connection in HTTP/1.1.
+func (q *queue) exclude(d *opening) {
+	q.count(d, -1)
+	d.shares = false
+	q.count(d, 1)
 }
 
 // part has no request wait for another one's dial.
@@ -217,7 +226,7 @@ func (q *queue) next(d *opening) *Ticket {
 	if first == nil {
 		return nil
 	}
-	if d.shares {
+	if d.shares || !q.offered {
 		return first.Value
 	}
 	for n := first; n != nil; n = n.Next() {

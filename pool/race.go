@@ -33,18 +33,18 @@ func (m *making) order(addrs []netip.Addr) (list []netip.AddrPort, release func(
 	o.mu.Lock()
 	if o.endpoints.balance.reuse {
 		defer o.mu.Unlock()
-		list = o.endpoints.order(addrs, o.key.Port, now)
+		list = o.endpoints.order(addrs, o.port, now)
 		slices.SortStableFunc(list, func(a, b netip.AddrPort) int { return isAddr(a, m.aim.avoid) - isAddr(b, m.aim.avoid) })
 		return list, func() {}
 	}
 	first, bids := o.aimLocked(addrs, m.aim, now)
 	if first == nil {
 		o.mu.Unlock()
-		return targets(bids, o.key.Port), func() {}
+		return targets(bids, o.port), func() {}
 	}
 	first.dialing++
 	o.mu.Unlock()
-	return targets(bids, o.key.Port), func() {
+	return targets(bids, o.port), func() {
 		o.mu.Lock()
 		first.dialing--
 		o.mu.Unlock()
@@ -63,6 +63,7 @@ func isAddr(t netip.AddrPort, a netip.Addr) int {
 type attempt struct {
 	conn *net.TCPConn
 	addr netip.AddrPort
+	took time.Duration
 	err  error
 }
 
@@ -87,6 +88,7 @@ func (m *making) tryAll(ctx context.Context, targets []netip.AddrPort) (*net.TCP
 		case r := <-results:
 			i := slices.Index(running, r.addr)
 			running = slices.Delete(running, i, i+1)
+			m.trial.tried(r)
 			if r.err == nil {
 				cancel()
 				discardRest(results, len(running))
@@ -156,26 +158,27 @@ func discardRest(results <-chan attempt, n int) {
 func (p *Pool) try(ctx context.Context, addr netip.AddrPort, results chan<- attempt) {
 	defer func() {
 		if r := recover(); r != nil {
-			results <- attempt{addr: addr, err: &DialError{StageConnect, p.caught("a dial", r)}}
+			results <- attempt{addr: addr, err: &DialError{Stage: StageConnect, Err: p.caught("a dial", r)}}
 		}
 	}()
+	begun := p.now()
 	c, err := p.tryOnce(ctx, addr)
 	for sock.Exhausted(err) && p.EvictIdle() {
 		c, err = p.tryOnce(ctx, addr)
 	}
-	results <- attempt{conn: c, addr: addr, err: err}
+	results <- attempt{conn: c, addr: addr, took: p.now() - begun, err: err}
 }
 
 func (p *Pool) tryOnce(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
 	if p.cfg.CheckAddr != nil {
 		if err := p.cfg.CheckAddr(addr); err != nil {
-			return nil, &DialError{StagePolicy, err}
+			return nil, &DialError{Stage: StagePolicy, Err: err}
 		}
 	}
 	d := net.Dialer{KeepAlive: -1} // SetDeadTimeout sets it
 	c, err := d.DialContext(ctx, "tcp", addr.String())
 	if err != nil {
-		return nil, &DialError{StageConnect, err}
+		return nil, &DialError{Stage: StageConnect, Err: err}
 	}
 	return c.(*net.TCPConn), nil
 }
@@ -184,7 +187,7 @@ func (p *Pool) tryOnce(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, 
 func worst(errs []error) error {
 	slices.SortStableFunc(errs, func(a, b error) int { return weight(b) - weight(a) })
 	if len(errs) > 1 {
-		return &DialError{errs[0].(*DialError).Stage, fmt.Errorf("%w (and %d more addresses)", errors.Unwrap(errs[0]), len(errs)-1)}
+		return &DialError{Stage: errs[0].(*DialError).Stage, Err: fmt.Errorf("%w (and %d more addresses)", errors.Unwrap(errs[0]), len(errs)-1)}
 	}
 	return errs[0]
 }

@@ -215,6 +215,10 @@ func (o *Origin) admitsLocked(c *carrier, t *Ticket, q *request) (ok, renew bool
 	case t.Fresh && l.id <= t.tried && o.mayDialLocked(): // it has just failed there
 		return false, false
 	}
+	if l.secured != o.tls {
+		c.leaving = TLSChanged
+		return false, false
+	}
 	if most := o.pool.cfg.MaxRequests; most > 0 && l.requests >= most {
 		c.leaving = MaxRequests
 		return false, false
@@ -349,6 +353,8 @@ func (o *Origin) endsSharedLocked(c *carrier, now time.Duration) Reason {
 		return Shutdown
 	case !o.manners.keeps(now):
 		return NotTrusted
+	case l.secured != o.tls:
+		return TLSChanged
 	case l.endpoint.leaving && !o.lastResortLocked(now):
 		return AddressGone
 	}

@@ -32,8 +32,13 @@ type Stats struct {
 	// ended here; and how often they were asked for a sign of life.
 	Shared, Streams        int
 	GoAways, Resets, Pings uint64
+	// SparesMade counts spare tunnels, SparesUsed those of them that a tunnel got, and
+	// SparesUnused those that were closed without.
+	SparesMade, SparesUsed, SparesUnused uint64
 	// InUse, Idle and Waiting are how many there are now.
 	InUse, Idle, Waiting int
+	// Spares is how many of the idle connections are spare tunnels.
+	Spares int
 	// Warm is how many connections are to be open before they are needed, as Pool.Warm
 	// was told, and WarmOpen how many of these there are.
 	Warm, WarmOpen int
@@ -48,6 +53,10 @@ func (s *Stats) add(t *Stats) {
 	s.DialErrors += t.DialErrors
 	s.HandshakeTime += t.HandshakeTime
 	s.SavedTime += t.SavedTime
+	s.SparesMade += t.SparesMade
+	s.SparesUsed += t.SparesUsed
+	s.SparesUnused += t.SparesUnused
+	s.Spares += t.Spares
 	s.InUse += t.InUse
 	s.Idle += t.Idle
 	s.Waiting += t.Waiting
@@ -73,6 +82,8 @@ func (s *Stats) add(t *Stats) {
 // first few hundred are together called "other".
 type OriginStats struct {
 	Origin string
+	// Way is how connections get there; Directly for "other".
+	Way Way
 	Stats
 	// Addrs are the addresses that its connections lead to, or have led to
 	// lately; nil for "other".
@@ -118,12 +129,12 @@ func (p *Pool) Snapshot() Snapshot {
 			other.add(&t)
 		} else {
 			s.Total.add(&t)
-			s.Origins = append(s.Origins, OriginStats{o.label, t, addrs})
+			s.Origins = append(s.Origins, OriginStats{o.label, o.key.Way, t, addrs})
 		}
 	}
 	s.Total.add(&other)
 	if unlabelled {
-		s.Origins = append(s.Origins, OriginStats{"other", other, nil})
+		s.Origins = append(s.Origins, OriginStats{"other", Directly, other, nil})
 	}
 	return s
 }
@@ -134,7 +145,7 @@ func (o *Origin) snapshot() (Stats, []AddrStats) {
 	var s Stats
 	s.add(&o.stats)
 	s.Idle, s.Waiting = o.idle.len(), o.queue.waiting.Len()
-	s.InUse = o.open - s.Idle
+	s.InUse, s.Spares = o.open-s.Idle, o.idle.ready.Len()
 	o.sharedFiguresLocked(&s)
 	s.Warm = o.warmth.want
 	s.WarmOpen = min(s.Warm, o.openLocked())

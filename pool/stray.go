@@ -24,6 +24,9 @@ const (
 // look looks for bytes that no request asked for, or for the connection's end.
 // The caller owns the connection. Nothing here waits.
 func (l *Lease) look() (found, error) {
+	if l.early != nil && len(l.early.rest) > 0 {
+		return someBytes, nil
+	}
 	if l.tls != nil {
 		return l.tls.look()
 	}
@@ -42,7 +45,8 @@ func (o *Origin) closeStrays(now time.Duration) {
 	o.dropFor(func(l *Lease) Reason { return l.strayed(now) })
 }
 
-// strayed returns why an idle connection is to be closed, "" if it is not.
+// strayed returns why an idle connection is to be closed, "" if it is not. It is called
+// with the origin's mutex held.
 func (l *Lease) strayed(now time.Duration) Reason {
 	if l.carrier != nil {
 		return "" // it is read from all the time
@@ -55,6 +59,9 @@ func (l *Lease) strayed(now time.Duration) Reason {
 		l.halfSince = now
 	}
 	switch {
+	case l.ready && f != nothing:
+		l.origin.spares.speaks = true
+		return NotTrusted
 	case f == nothing && err == nil, f == halfRecord && now-l.halfSince < halfFor:
 		return ""
 	case sock.CanWatch && l.conn.PeerGone():

@@ -11,7 +11,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
+	"github.com/carpoolproxy/carpool/proxy/policy"
 )
 
 // What a request costs. Client and upstream are in the same process and do next
@@ -25,6 +27,7 @@ type load struct {
 	each     bool    // on a connection of its own
 	inside   bool    // in a tunnel
 	ruled    bool    // by a proxy that has rules
+	hop      bool    // by a proxy that has a next hop, which is the upstream
 	atMost   float64 // allocations
 	transfer int64   // bytes of body, either way
 }
@@ -34,6 +37,7 @@ var loads = map[string]load{
 	"InsideConnect":  {request: "GET /some/path HTTP/1.1\r\nHost: %s\r\nAccept: */*\r\n\r\n", answer: small, inside: true},
 	"ConnectionEach": {request: "GET http://%s/some/path HTTP/1.1\r\nHost: %[1]s\r\nConnection: close\r\n\r\n", answer: small, each: true, atMost: 2},
 	"Rules":          {request: "GET http://%s/some/path HTTP/1.1\r\nHost: %[1]s\r\nConnection: close\r\n\r\n", answer: small, each: true, ruled: true, atMost: 2},
+	"Relayed":        {request: "GET http://far.test/some/path HTTP/1.1\r\nHost: far.test\r\nAccept: */*\r\nX: %s\r\n\r\n", answer: small, hop: true},
 	"Post10KB": {
 		request: "POST http://%s/some/path HTTP/1.1\r\nHost: %[1]s\r\nContent-Length: 10240\r\n\r\n" + strings.Repeat("x", 10<<10),
 		body:    10 << 10, transfer: 10 << 10, answer: small,
@@ -107,13 +111,19 @@ func underRaceDetector() bool {
 
 // prepare starts a proxy and an upstream, and returns what does one exchange.
 func (l load) prepare(tb testing.TB) func() error {
+	up := l.upstream(tb)
 	r := start(tb, func(s *settings) {
 		s.proxy.Log, s.proxy.LogAll = nil, false
+		if l.hop {
+			at := netip.MustParseAddrPort(up)
+			s.proxy.Hop = proxy.NewHop(pool.Key{Host: at.Addr().String(), Port: at.Port()}, policy.Direct{}, nil)
+			s.proxy.Hop.SetCredentials("user:password")
+			s.pool.Hop = s.proxy.Hop.Pool(64 << 10)
+		}
 		if l.ruled {
 			s.ruled(proxy.EgressConfig{Rules: rules("a.test,.b.test,127.0.0.1", ".c.test,10.0.0.7", "10.0.0.0/8", "10.9.0.0/16")})
 		}
 	})
-	up := l.upstream(tb)
 	c := &loadClient{
 		to:      syscall.SockaddrInet4{Port: int(netip.MustParseAddrPort(r.addr).Port()), Addr: [4]byte{127, 0, 0, 1}},
 		request: fmt.Appendf(nil, l.request, up),

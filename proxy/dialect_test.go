@@ -72,7 +72,7 @@ var rowsInHTTP2 = []string{
 	"TestBodiesOnMethodsThatHaveNone", "TestExchangesOfAllKindsAtOnce", "TestF19NothingIsAnsweredBehindTheLastAnswer",
 	"TestF19PipelinedRequestsAreAnsweredInOrder", "TestF22EmptyLinesBehindARequest", "TestHEADIsRefusedWithoutABody",
 	"TestIdempotencyKeyAllowsTheRetry", "TestMalformedChunkAfterAGoodOne", "TestMalformedChunkAfterTheAnswerBegan",
-	"TestMalformedRequestsAreRefused", "TestOddRequestsAreFramedRightly", 
+	"TestMalformedRequestsAreRefused", "TestOddRequestsAreFramedRightly",
 	"TestP19FreshConnectionDies", "TestP1AnswersAreNeverMixedUp", "TestP26ClosesAfterEveryAnswer",
 	"TestP5ResetContentWithABodyIsTheLastAnswer", "TestP6cOddConnectionOfARequest", "TestR14CompressedBodiesAreNotTouched",
 	"TestR15ALongTrailerInPieces", "TestR16InformationalAnswersAreNotForHTTP10", "TestR20ClientsOfHTTP10",

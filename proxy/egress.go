@@ -161,8 +161,23 @@ func (e *Egress) host(name []byte, addr netip.Addr, port uint16) (let, denied *p
 // CheckOrigin returns why requests may not go to an origin, nil if they may, as far
 // as its host says (pool.Config.CheckWarm).
 func (e *Egress) CheckOrigin(k pool.Key) error {
+	if k.Way == pool.ToHop { // it is no origin that anybody asks for
+		return nil
+	}
 	addr, _ := netip.ParseAddr(k.Host) // a name is no address
 	if _, denied := e.host([]byte(k.Host), addr, k.Port); denied != nil {
+		return denied
+	}
+	return nil
+}
+
+// handOn judges what a next hop would be asked for: an address as if it were dialled
+// here, a name by itself.
+func (e *Egress) handOn(name []byte, addr netip.Addr, port uint16) error {
+	if addr.IsValid() {
+		return e.CheckAddr(netip.AddrPortFrom(addr, port))
+	}
+	if denied := e.cfg.Rules.HandedOn(name); denied != nil && !e.lets(denied) {
 		return denied
 	}
 	return nil
@@ -186,6 +201,7 @@ func (e *Egress) judged(d *policy.Denied) (let, denied *policy.Denied) {
 // refusal is the problem with a request that a rule refuses, for what it names.
 type refusal struct {
 	problem
+	rule   string // one of policy.Reasons
 	target string // as in Reported
 }
 
@@ -193,7 +209,7 @@ type refusal struct {
 func (r *refusal) Unwrap() error { return &r.problem }
 
 func refused(denied *policy.Denied, target string) error {
-	return &refusal{problem{403, kindHTTPRequestDenied, denied.Message}, target}
+	return &refusal{problem{403, kindHTTPRequestDenied, denied.Message}, denied.Reason, target}
 }
 
 // targetOf returns what a request names as it is told of it.

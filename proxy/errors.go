@@ -43,8 +43,10 @@ const (
 	kindHTTPResponseIncomplete
 	kindHTTPResponseTimeout
 	kindHTTPUpgradeFailed
+	kindProxyConfiguration
 	kindProxyInternalResponse
 	kindProxyLoopDetected
+	kindTLSAlertReceived
 	kindTLSCertificateError
 	kindTLSProtocolError
 	kindClientGone // is carpool's own, for the log alone: nobody is there who would read an answer
@@ -67,8 +69,10 @@ var errorNames = [errorKinds]string{
 	kindHTTPResponseIncomplete:  "http_response_incomplete",
 	kindHTTPResponseTimeout:     "http_response_timeout",
 	kindHTTPUpgradeFailed:       "http_upgrade_failed",
+	kindProxyConfiguration:      "proxy_configuration_error",
 	kindProxyInternalResponse:   "proxy_internal_response",
 	kindProxyLoopDetected:       "proxy_loop_detected",
+	kindTLSAlertReceived:        "tls_alert_received",
 	kindTLSCertificateError:     "tls_certificate_error",
 	kindTLSProtocolError:        "tls_protocol_error",
 	kindClientGone:              "client_gone",
@@ -81,6 +85,27 @@ func (k errorKind) String() string { return errorNames[k] }
 func (k errorKind) answered() bool { return k != noError && k != kindClientGone }
 
 func (p *problem) Error() string { return p.text }
+
+// problemDetails tell apart what programs see apart, and RFC 9209 has one error type
+// for.
+var problemDetails = map[*problem]string{
+	&problemDNS:         "unresolved",
+	&problemTLSExpired:  "expired",
+	&problemTLSEarly:    "not_yet_valid",
+	&problemTLSName:     "wrong_name",
+	&problemTLSSelf:     "self_signed",
+	&problemTLSStranger: "unknown_authority",
+	&problemTLSWeak:     "weak_signature",
+}
+
+// proxyStatus returns the header line that tells of p, to which more can be added.
+func (p *problem) proxyStatus() string {
+	line := "Proxy-Status: carpool; error=" + p.kind.String()
+	if details := problemDetails[p]; details != "" {
+		line += `; details="` + details + `"`
+	}
+	return line
+}
 
 var (
 	problemHeadTimeout = problem{408, kindHTTPRequestError, "the request head did not arrive in time (CARPOOL_CLIENT_HEADER_TIMEOUT)"}
@@ -114,7 +139,6 @@ var (
 	problemUnroutable  = problem{502, kindDestinationIPUnroutable, "there is no route to the upstream"}
 	problemConnect     = problem{502, kindDestinationUnavailable, "the upstream could not be connected to"}
 	problemHTTP2       = problem{502, kindHTTPProtocolError, "the upstream does not speak HTTP/2 as it should (CARPOOL_H2C, CARPOOL_HTTP2)"}
-	problemCertificate = problem{502, kindTLSCertificateError, "the upstream's certificate does not hold for this host: wrong name, expired, or an unknown authority (CARPOOL_CA_FILE adds one)"}
 
 	// problemClientGone is no answer: nobody is there who would read one.
 	problemClientGone = problem{status: 499, kind: kindClientGone}
@@ -229,6 +253,8 @@ func policyProblem(err error) *problem {
 		return &problem{403, kindDestinationIPProhibited, denied.Message}
 	case errors.Is(err, errLoop):
 		return &problemLoop
+	case sock.Exhausted(err):
+		return &problemBudget
 	}
 	return &problemConnect
 }

@@ -26,7 +26,7 @@ type exchange struct {
 	up       upload // the request's body
 	accepted bool   // a byte of the request was
 	retried  bool
-	refused  int // how often it was sent of which nothing was done
+	declined int // how often it was sent of which nothing was done
 
 	wire    wire            // on the lease:
 	wire1   wire1           // in HTTP/1.1,
@@ -37,9 +37,12 @@ type exchange struct {
 	timed   bool            // it counts in the timings
 	spent   Phases          // as far as they are over
 
-	respHead []byte // as it goes to the client
-	received int64  // bytes of body from the upstream
-	status   int
+	respHead  []byte // as it goes to the client
+	isProblem bool   // it is carpool's own, of something that is wrong
+	received  int64  // bytes of body from the upstream
+	status    int
+	// hopStatus is with what the next hop has refused its service; 0: it did not.
+	hopStatus int
 }
 
 // scratchSize is what the heads of an exchange may keep of memory.
@@ -83,7 +86,7 @@ func (s *session) exchange(x *exchange) (more bool) {
 		return s.refuse(x, err)
 	}
 	s.p.inFlight.Add(1)
-	defer s.p.inFlight.Add(-1) // after a panic too
+	defer s.uncount(&s.p.inFlight) // after a panic too
 	switch {
 	case !s.reins.begin(x.origin):
 	case s.p.admits():
@@ -100,14 +103,14 @@ func (s *session) carry(x *exchange) bool {
 	for {
 		lease, err := s.acquire(x)
 		if err != nil {
-			return s.tell(x, x.unlent(dialProblem(err))) == following
+			return s.tell(x, x.unlent(s.noLease(x, err))) == following
 		}
 		addr := lease.Addr().Addr()
 		if next := s.attempt(x); next != again {
 			return next == following
 		}
 		if s.ticket.Avoid = addr; x.facts.unprocessed {
-			x.refused++
+			x.declined++
 		} else {
 			x.retried = true
 		}
@@ -121,7 +124,7 @@ func (s *session) carry(x *exchange) bool {
 func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	// A handshake has to get through: the other protocol is spoken for long.
 	// A CONNECT sends nothing on a connection that was used.
-	again := x.retried || x.refused > 0
+	again := x.retried || x.declined > 0
 	s.ticket.Replayable, s.ticket.Fresh = x.connect || x.replayable && x.up.keep, again || x.upgrade && !s.ticket.Kept()
 	s.ticket.Connect = x.connect
 	s.ticket.Exclusive = x.upgrade || x.pin || again && x.facts.older
@@ -148,6 +151,28 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	x.wire1.begin(l, x.cfg, &s.reins)
 	x.wire = &x.wire1
 	return l, nil
+}
+
+// borrow borrows a connection for something else than a request, a virgin one or as
+// for a request.
+func (s *session) borrow(x *exchange, virgin bool) (*pool.Lease, *problem) {
+	if hop := s.p.cfg.Hop; !virgin && hop.plain(x.origin.Key()) {
+		defer func(o *pool.Origin) { x.origin = o }(x.origin)
+		x.origin = s.p.cfg.Upstreams.Origin(hop.relay())
+	}
+	switch {
+	case !s.reins.begin(x.origin):
+		return nil, &problemClientGone
+	case !s.p.admits():
+		return nil, &problemMemory
+	}
+	s.ticket.Virgin = virgin
+	lease, err := s.acquire(x)
+	s.ticket.Virgin = false
+	if err != nil {
+		return nil, s.noLease(x, err)
+	}
+	return lease, nil
 }
 
 // attempt sends the request and relays the answer, or asks to be called again.
@@ -225,7 +250,8 @@ func (x *exchange) judge(r *reins, got progress, err error) verdict {
 	f := &x.facts
 	*f = facts{
 		got: got, accepted: x.accepted, read: x.up.body.Done(), sent: !x.up.broken, replayable: x.replayable, kept: x.up.keep,
-		retried: x.retried, refused: x.refused, upgrade: x.upgrade, connect: x.connect, persists: x.keepAlive,
+		retried: x.retried, declined: x.declined, upgrade: x.upgrade, connect: x.connect, persists: x.keepAlive,
+		asked: got == headed && x.asked(),
 	}
 	x.wire.tell(f)
 	if got == complete {
@@ -243,6 +269,7 @@ func (x *exchange) judge(r *reins, got progress, err error) verdict {
 func (s *session) conclude(x *exchange, v verdict) step {
 	s.reins.letGo()
 	x.wire.settle(v.reason, nil, false)
+	v.problem = s.hopFailed(x, v.problem)
 	return s.tell(x, v)
 }
 

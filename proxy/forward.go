@@ -12,22 +12,28 @@ import (
 // is written: of a request by its head (traits), of an answer by frame.
 
 // buildRequest writes the head for the upstream: what came, less what was
-// meant for this connection only (RFC 9110 section 7.6.1), in origin-form.
+// meant for this connection only (RFC 9110 section 7.6.1), in origin-form, or in
+// absolute-form for the next hop (RFC 9112 section 3.2.2).
 func (x *exchange) buildRequest(t target) {
 	r := &x.req
 	x.traits.read(r, x.cfg.RetryIdempotencyKey)
 	x.up.body = r.Body()
 	b := append(x.reqHead[:0], r.Method...)
 	b = append(b, ' ')
+	relayed := x.relayed()
+	if relayed {
+		b = append(append(b, "http://"...), t.authority...)
+	}
 	switch {
+	case len(t.path) == 0 && x.isOptions && relayed: // RFC 9112 section 3.2.4
 	case len(t.path) == 0 && x.isOptions:
-		b = append(b, '*') // RFC 9112 section 3.2.4
+		b = append(b, '*')
 	case len(t.path) == 0 || t.path[0] == '?':
 		b = append(b, '/')
 	}
 	b = append(b, t.path...)
 	b = append(b, " HTTP/1.1\r\n"...)
-	if !t.named && !bytes.Equal(r.First(http1.Host), t.authority) {
+	if (!t.named || relayed) && !bytes.Equal(r.First(http1.Host), t.authority) {
 		r.Drop(1 << http1.Host) // RFC 9112 section 3.2.2
 		b = append(b, "Host: "...)
 		b = append(b, t.authority...)
@@ -36,6 +42,9 @@ func (x *exchange) buildRequest(t target) {
 	trailers := takesTrailers(r)
 	r.Drop(x.endsHere())
 	b = r.AppendFields(b)
+	if relayed {
+		b = append(b, x.cfg.Hop.authorization()...)
+	}
 	switch {
 	case x.upgrade:
 		b = append(b, "Connection: Upgrade\r\n"...)

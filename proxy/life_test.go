@@ -166,7 +166,7 @@ func TestIdleClientsSleep(t *testing.T) {
 	if !sock.CanWatch {
 		t.Skip("sessions do not sleep here")
 	}
-	r, o := start(t, func(s *settings) { s.proxy.MaxClients = 51 }), newOrigin(t)
+	r, o := start(t, func(s *settings) { s.proxy.MaxClients, s.pool.Reuse = 51, true }), newOrigin(t)
 	up := (*wire)(nil)
 	clients := make([]*wire, 50)
 	for i := range clients {

@@ -8,7 +8,7 @@ import (
 // answer passes the final response on, whose head has come.
 func (s *session) answer(x *exchange) step {
 	r := x.resp
-	if r.Status == 101 {
+	if r.Status == 101 || x.asked() {
 		if v := x.judge(&s.reins, headed, nil); v.next != passOn {
 			return s.conclude(x, v)
 		}

@@ -22,7 +22,7 @@ type facts struct {
 	replayable bool     // it can be carried out twice without harm
 	kept       bool     // all that was sent of it is still here
 	retried    bool     // this is the second time that it is sent,
-	refused    int      // but for so many times of which nothing was done
+	declined   int      // but for so many times of which nothing was done
 	upgrade    bool     // it offers another protocol
 	connect    bool     // it asks for a tunnel
 	persists   bool     // its client goes on after the answer
@@ -36,12 +36,14 @@ type facts struct {
 	// What went wrong on either side.
 	client, upstream fault
 	wrong            *http1.Error // what is garbled
+	refused          *problem     // the upstream refuses the certificate that carpool has shown, or has not
 
 	// Of what has come.
 	unprocessed bool // the upstream has said that it did nothing of the request
 	late        bool // it does not begin like an answer
 	idledOut    bool // it is a 408 that need not be meant for this request
 	switched    bool // it is a 101
+	asked       bool // it is the next hop's, and asks for credentials
 	last        bool // it says that it is the last answer of its connection
 	suspect     bool // it is odd
 	stray       bool // more has come behind it
@@ -98,6 +100,7 @@ func (f *facts) blame(err error, client bool) {
 		*side = vanished
 	default:
 		*side = failed
+		f.refused = certificateRefused(err)
 	}
 }
 
@@ -160,7 +163,7 @@ func (f *facts) withoutAnswer() verdict {
 		return f.fails(&problemClientGone, pool.ClientGone)
 	case f.client == garbled:
 		return f.fails(badRequest(f.wrong), pool.ClientGone)
-	case f.unprocessed && f.kept && f.refused < mostRefused: // whatever the method (RFC 9113 section 8.7)
+	case f.unprocessed && f.kept && f.declined < mostRefused: // whatever the method (RFC 9113 section 8.7)
 		return verdict{reason: pool.Unprocessed, next: again}
 	case f.upstream == garbled && f.late && f.repeatable():
 		return verdict{reason: pool.StrayBytes, next: again}
@@ -172,6 +175,8 @@ func (f *facts) withoutAnswer() verdict {
 		return f.fails(&problemDead, pool.PeerDead)
 	case f.upstream == timedOut:
 		return f.fails(&problemTimeout, pool.TimedOut)
+	case f.refused != nil && f.got == unanswered:
+		return f.fails(f.refused, pool.BadAnswer)
 	case f.got == begun:
 		return f.fails(&problemIncomplete, f.brokeOff())
 	case f.repeatable():
@@ -211,6 +216,8 @@ func (f *facts) withHead() verdict {
 	switch {
 	case f.upstream == garbled:
 		return f.fails(&problemProtocol, pool.BadAnswer)
+	case f.asked: // of carpool; a client would take it for itself
+		return f.fails(&problemHopCredentials, pool.NotKept)
 	case f.switched && (!f.upgrade || !f.sent): // the other protocol goes on where the request ends
 		return f.fails(&problemUpgrade, pool.BadAnswer)
 	case f.idledOut && f.repeatable() && f.client == fine && f.upstream == fine:

@@ -31,7 +31,7 @@ func TestVerdicts(t *testing.T) {
 	gone := func(f *facts) { f.gone = true }
 	dead := func(f *facts) { f.dead = true }
 	unprocessed := func(f *facts) { f.unprocessed = true }
-	thrice := func(f *facts) { f.refused = 3 }
+	thrice := func(f *facts) { f.declined = 3 }
 	late := func(f *facts) { f.late = true }
 	idled := func(f *facts) { f.idledOut = true }
 	last := func(f *facts) { f.last = true }

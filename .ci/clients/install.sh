@@ -12,6 +12,8 @@ need() { # need PACKAGE COMMAND...: PACKAGE is missing unless COMMAND succeeds
 
 need nginx-light sh -c 'PATH=$PATH:/usr/sbin command -v nginx'
 need apache2-bin sh -c 'PATH=$PATH:/usr/sbin command -v apache2'
+need squid sh -c 'PATH=$PATH:/usr/sbin command -v squid'
+need tinyproxy command -v tinyproxy
 need puma command -v puma
 need curl command -v curl
 need ruby command -v ruby

@@ -20,6 +20,7 @@ type script struct {
 }
 
 func (s script) Read(p []byte) (int, error)       { return s.says.Read(p) }
+func (s script) ReadMore(p []byte) int            { return 0 }
 func (s script) Write(p []byte) (int, error)      { return len(p), nil }
 func (s script) SetDeadline(time.Time) error      { return nil }
 func (s script) SetWriteDeadline(time.Time) error { return nil }

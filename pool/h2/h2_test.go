@@ -22,6 +22,11 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(testkit.Run(m)) }
 
+// piped is a layer of which nothing is known before it is read.
+type piped struct{ net.Conn }
+
+func (piped) ReadMore([]byte) int { return 0 }
+
 // peer is the server's end of a connection, played by hand.
 type peer struct {
 	t    *testing.T
@@ -53,7 +58,7 @@ func connect(t *testing.T) (*h2.Conn, *events, *peer) {
 	t.Helper()
 	ours, theirs := net.Pipe()
 	e := &events{ended: make(chan struct{})}
-	c := h2.New(h2.Config{Transport: sock.Over(ours), MaxHeader: 8 << 10, Events: e})
+	c := h2.New(h2.Config{Transport: sock.Over(piped{ours}), MaxHeader: 8 << 10, Events: e})
 	p := &peer{t: t, c: theirs, fr: http2.NewFramer(theirs, theirs), frames: make(chan http2.Frame, 10000)}
 	p.enc = hpack.NewEncoder(&p.text)
 	p.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -387,7 +392,7 @@ func TestWhatDoesNotBeginWithSettingsIsNotHTTP2(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, e, p := connect(t)
-				_, _ = io.WriteString(p.c, text)
+				go func() { _, _ = io.WriteString(p.c, text) }()
 				if name == "nothing" {
 					_ = p.c.Close()
 				}

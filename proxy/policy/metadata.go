@@ -50,6 +50,18 @@ var metadataNames = []string{
 	"metadata.tencentyun.com", // Tencent Cloud
 }
 
+var errMetadataName = &Denied{ReasonMetadata,
+	"the host is the name of a cloud's metadata service; what needs it must call it without the proxy (NO_PROXY), or CARPOOL_ALLOW_METADATA opens it"}
+
+// HandedOn gives the verdict on a name in lower case that somebody else will resolve, so that the address it leads to
+// is not seen here; nil allows it. Names by which metadata services are called stand for their addresses.
+func (r *Rules) HandedOn(name []byte) *Denied {
+	if r.AllowMetadata || !slices.Contains(metadataNames, string(name)) {
+		return nil
+	}
+	return errMetadataName
+}
+
 func refused(prefix string, addrs ...string) service {
 	s := service{prefix: netip.MustParsePrefix(prefix)}
 	for _, a := range addrs {

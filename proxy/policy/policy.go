@@ -4,7 +4,8 @@
 // Everything here is a pure function, and the questions come in the order in which a request meets them: [Host] when the
 // target is read, [Rules.Host] before it is resolved, [Rules.Addr] on each address about to be dialled (the checked
 // address must be the dialled one, or a name that resolves differently the second time walks past the check), and [Self]
-// beside it. Names are never judged by what they resolve to, and addresses never by the name that led to them.
+// beside it. Where there is a next hop, [Direct] says what does not go there, and [Rules.HandedOn] stands for Addr with a
+// name that does. Names are never judged by what they resolve to, and addresses never by the name that led to them.
 package policy
 
 // The reasons a [Denied] gives. They are stable, few and free of request data: fit for a log field or a metric's label.

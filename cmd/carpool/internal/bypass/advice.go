@@ -70,6 +70,12 @@ func Advices(host, port string) []Advice {
 			Why:     "They read the variables, unless the code turns the proxy off.",
 			Set:     both,
 		}, {
+			Runtime: "Any, where HTTP_PROXY names the company's proxy already",
+			Why:     "Then the app calls that one, and carpool has nothing to do. carpool can send everything through it.",
+			Set:     append(both, "CARPOOL_NEXT_PROXY=http://proxy.corp:8080", "CARPOOL_NEXT_PROXY_AUTH_FILE=/path/of/user:password"),
+			Note: "The last two are for carpool's own container; without a password the last one is not needed. HTTPS_PROXY may " +
+				"name carpool as well, and NO_PROXY what the app calls by itself.",
+		}, {
 			Runtime: "curl, wget, PHP with curl",
 			Why:     "For plain HTTP they read the variable in lower case only.",
 			Set:     []string{lower},

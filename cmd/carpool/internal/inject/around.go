@@ -60,6 +60,33 @@ func (p pod) noteScrape(s *sidecar) {
 // loadsOwn finds options with which Node.js loads a script before the program.
 var loadsOwn = regexp.MustCompile(`(^|\s)(-r|--require)[\s=]`).MatchString
 
+// noteProxy tells of a container that has a proxy of its own, and how carpool is chained
+// to that. What may be a user and a password is not repeated.
+func (p pod) noteProxy(container *yaml.Node, s *sidecar) {
+	env := get(container, "env")
+	at := slices.IndexFunc(s.env, func(v variable) bool { return v.Name == "HTTP_PROXY" })
+	if env == nil || at < 0 {
+		return
+	}
+	for _, entry := range env.Content {
+		value := text(entry, "value")
+		if !strings.EqualFold(text(entry, "name"), "HTTP_PROXY") || value == s.env[at].Value || value == "" && get(entry, "valueFrom") == nil {
+			continue
+		}
+		chain, secret := "CARPOOL_NEXT_PROXY=URL", "if it takes a password"
+		if scheme, rest, ok := strings.Cut(value, "://"); ok {
+			chain = "CARPOOL_NEXT_PROXY=" + scheme + "://" + rest[strings.LastIndex(rest, "@")+1:]
+			if strings.Contains(rest, "@") {
+				secret = "for its user and password"
+			}
+		}
+		p.note(fmt.Sprintf("container %s has a proxy of its own, so its requests go past carpool: to send them through carpool and on to that "+
+			"proxy, take %s out there, and set %s and, %s, CARPOOL_NEXT_PROXY_AUTH_FILE=FILE for carpool (--set or annotations)",
+			text(container, "name"), text(entry, "name"), chain, secret))
+		return
+	}
+}
+
 // noteOptions tells what becomes of options that stand elsewhere: those of an
 // image, which env overrides, and those behind which others are put.
 func (p pod) noteOptions(s *sidecar, served []*yaml.Node) {

@@ -175,8 +175,8 @@ func TestAContainersOwnNoProxyIsExtendedOrTold(t *testing.T) {
 		"beside carpool's":      {`{name: HTTP_PROXY, value: "` + ours + `"}, {name: NO_PROXY, value: a}`, map[string]string{"NO_PROXY": "a," + list}, ""},
 		"no proxy for any host": {`{name: NO_PROXY, value: "*"}`, map[string]string{"NO_PROXY": "*"}, ""},
 		"from elsewhere":        {`{name: NO_PROXY, valueFrom: {secretKeyRef: {name: s, key: k}}}`, map[string]string{"NO_PROXY": ""}, "container a gets NO_PROXY from elsewhere: put " + list},
-		"beside another proxy":  {`{name: http_proxy, value: "http://corp:3128"}, {name: NO_PROXY, value: a}`, map[string]string{"NO_PROXY": "a"}, ""},
-		"another proxy, alone":  {`{name: HTTP_PROXY, value: "http://corp:3128"}`, map[string]string{}, ""},
+		"beside another proxy":  {`{name: http_proxy, value: "http://corp:3128"}, {name: NO_PROXY, value: a}`, map[string]string{"NO_PROXY": "a"}, "container a has a proxy of its own"},
+		"another proxy, alone":  {`{name: HTTP_PROXY, value: "http://corp:3128"}`, map[string]string{}, "CARPOOL_NEXT_PROXY=http://corp:3128"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

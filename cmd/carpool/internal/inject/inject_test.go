@@ -55,6 +55,9 @@ func TestOptionsReachTheSidecar(t *testing.T) {
 		"preload": {[]string{"--preload"}, []string{
 			"- name: CARPOOL_PRELOAD_DIR", "value: /carpool", "mountPath: /carpool", `value: "--require=/carpool/preload.js"`, "mountPath: /carpool", "readOnly: true", "emptyDir:",
 		}, nil},
+		"preload of https": {[]string{"--preload-https"}, []string{
+			"- name: CARPOOL_PRELOAD_DIR", `value: "--require=/carpool/preload.js"`, "- name: CARPOOL_PRELOAD_HTTPS", "emptyDir:",
+		}, nil},
 		"plain":                     {[]string{"--plain"}, []string{`kubectl.kubernetes.io/default-container: "a"`, "- name: CARPOOL_DRAIN_DELAY", `value: "5s"`}, []string{"initContainers", "restartPolicy"}},
 		"plain, with another delay": {[]string{"--plain", "--set=DRAIN_DELAY=9s"}, []string{`value: "9s"`}, []string{`"5s"`}},
 	}
@@ -113,6 +116,7 @@ func TestBadUsageIsExplained(t *testing.T) {
 		"settings at odds":     {[]string{"-f", "-", "--plain", "--set=DRAIN_TIMEOUT=3s"}, "CARPOOL_DRAIN_DELAY"},
 		"given twice":          {[]string{"-f", "-", "--skip=a", "--skip=b"}, "given twice"},
 		"preload of plain":     {[]string{"-f", "-", "--plain", "--preload"}, "preload needs a native sidecar"},
+		"its https":            {[]string{"-f", "-", "--plain", "--preload-https"}, "preload needs a native sidecar"},
 		"options of uninject":  {[]string{"-f", "-", "--https", "uninject"}, "-https"},
 		"uninject has no file": {[]string{"uninject"}, "-f FILE"},
 	}
@@ -275,6 +279,10 @@ func TestWhatCarpoolMeansToOtherProgramsIsNoted(t *testing.T) {
 		"an image's options":        {aPod() + "    - name: b\n      image: b:1\n", []string{"--preload"}, "NODE_OPTIONS overrides what the image of a, b may have"},
 		"the container's options":   {withOptions("--max-old-space-size=64"), []string{"--preload"}, ""},
 		"a script of its own":       {withOptions("-r dd-trace/init"), []string{"--preload"}, "container a: NODE_OPTIONS has two --require now"},
+		"a proxy of its own":        {aPod() + "      env: [{name: http_proxy, value: 'http://corp:3128'}]\n", nil, "take http_proxy out there, and set CARPOOL_NEXT_PROXY=http://corp:3128 and, if it takes a password, CARPOOL_NEXT_PROXY_AUTH_FILE=FILE for carpool"},
+		"a proxy with a password":   {aPod() + "      env: [{name: HTTP_PROXY, value: 'http://u:p@ss@corp:3128'}]\n", nil, "CARPOOL_NEXT_PROXY=http://corp:3128 and, for its user and password, CARPOOL_NEXT_PROXY_AUTH_FILE"},
+		"a proxy from elsewhere":    {aPod() + "      env: [{name: HTTP_PROXY, valueFrom: {secretKeyRef: {name: s, key: k}}}]\n", nil, "CARPOOL_NEXT_PROXY=URL and"},
+		"no proxy, by its own word": {aPod() + "      env: [{name: HTTP_PROXY, value: ''}]\n", nil, ""},
 		"a script, without preload": {withOptions("--require=./x.js"), nil, ""},
 	}
 	for name, c := range cases {

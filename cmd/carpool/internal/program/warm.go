@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/hot"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/outbound"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -21,7 +22,7 @@ func (s *sidecar) warmUp(ctx context.Context) {
 	s.warm(ctx)
 	s.admin.Ready()
 	if s.cfg.CacheDir != "" {
-		s.hot = hot.Keep(s.cfg.CacheDir, s.pool, s.log.Logger)
+		s.hot = hot.Keep(s.cfg.CacheDir, primed{s.pool, s.hop.proxy()}, s.log.Logger)
 	}
 }
 
@@ -29,8 +30,10 @@ func (s *sidecar) warmUp(ctx context.Context) {
 func (s *sidecar) warm(ctx context.Context) {
 	var list []pool.Warmth
 	for _, w := range s.cfg.Warm {
-		list = append(list, pool.Warmth{Key: pool.Key(w.Origin), Conns: w.Conns})
-		s.warnOfLimits(list[len(list)-1])
+		warmth := pool.Warmth{Key: pool.Key(w.Origin), Conns: w.Conns}
+		s.warnOfLimits(warmth)
+		warmth.Key = s.hop.proxy().Route(outbound.Originate(s.cfg).Key(warmth.Key))
+		list = append(list, warmth)
 	}
 	ctx, cancel := context.WithTimeout(ctx, warmWait)
 	defer cancel()
@@ -56,7 +59,7 @@ func (s *sidecar) warnOfLimits(w pool.Warmth) {
 	if s.cfg.MaxConnsPerHost > 0 {
 		limit("MAX_CONNS_PER_HOST", s.cfg.MaxConnsPerHost)
 	}
-	if _, named := s.noReuse.Match([]byte(w.Host), w.Port); named {
+	if s.noReuse(w.Key) {
 		limit("NO_REUSE_HOSTS", 0)
 	}
 }
