@@ -41,10 +41,6 @@ const (
 	TLSChanged     Reason = "tls_changed"     // opened with authorities or a client certificate that have been replaced
 	MakesRoom      Reason = "makes_room"      // the upstream serves so few at a time that another waits for its end
 	Shutdown       Reason = "shutdown"        // carpool is stopping
-
-	// Unprocessed is no reason for closing a connection: a request on a stream comes to
-	// nothing that the upstream has not begun with.
-	Unprocessed Reason = "unprocessed"
 )
 
 // Lease is a connection. While it is lent it belongs to one borrower, who

@@ -294,7 +294,7 @@ func (l *Lease) alight(reason Reason) {
 	o.mu.Lock()
 	o.settleLocked(l)
 	l.report.failed = l.report.failed || broke || reason == TimedOut
-	o.endpoints.settle(l, reason == "" || reason == NotKept, now)
+	o.endpoints.settle(l, reason == "", now)
 	c.streams--
 	if c.streams > 0 {
 		l.endpoint.riding--

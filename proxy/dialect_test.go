@@ -51,7 +51,7 @@ func TestRowsInOtherDialects(t *testing.T) {
 	for name, d := range map[string]string{
 		"X25 rationed": "rationed", "X25 tls": "tls", "X25 rationed,tls": "rationed,tls",
 		"C8 connect": "connect", "C8 rationed,connect": "rationed,connect",
-		"X25 h2": "h2", "X25 rationed,h2": "rationed,h2",
+		"X25 h2": "h2",
 	} {
 		t.Run(name, func(t *testing.T) {
 			names := all

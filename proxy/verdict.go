@@ -164,7 +164,7 @@ func (f *facts) withoutAnswer() verdict {
 	case f.client == garbled:
 		return f.fails(badRequest(f.wrong), pool.ClientGone)
 	case f.unprocessed && f.kept && f.declined < mostRefused: // whatever the method (RFC 9113 section 8.7)
-		return verdict{reason: pool.Unprocessed, next: again}
+		return verdict{reason: pool.NotKept, next: again}
 	case f.upstream == garbled && f.late && f.repeatable():
 		return verdict{reason: pool.StrayBytes, next: again}
 	case f.upstream == garbled && f.late:

@@ -78,11 +78,11 @@ func TestVerdicts(t *testing.T) {
 		"too slow, half was sent":               {with(up(timedOut), half), &problemTimeout, pool.TimedOut, closing},
 
 		// The upstream says that it did nothing of it (HTTP/2).
-		"unprocessed":                       {with(up(failed), unprocessed), nil, pool.Unprocessed, again},
-		"unprocessed POST":                  {with(up(failed), unprocessed, post), nil, pool.Unprocessed, again},
-		"unprocessed POST, half was sent":   {with(reused, up(failed), unprocessed, post, half), nil, pool.Unprocessed, again},
+		"unprocessed":                       {with(up(failed), unprocessed), nil, pool.NotKept, again},
+		"unprocessed POST":                  {with(up(failed), unprocessed, post), nil, pool.NotKept, again},
+		"unprocessed POST, half was sent":   {with(reused, up(failed), unprocessed, post, half), nil, pool.NotKept, again},
 		"unprocessed, long body":            {with(up(failed), unprocessed, post, long), &problemTerminated, pool.BadAnswer, following},
-		"unprocessed after a retry":         {with(up(failed), unprocessed, retried), nil, pool.Unprocessed, again},
+		"unprocessed after a retry":         {with(up(failed), unprocessed, retried), nil, pool.NotKept, again},
 		"unprocessed the fourth time":       {with(up(failed), unprocessed, thrice), &problemTerminated, pool.BadAnswer, following},
 		"unprocessed, and the client left":  {with(up(failed), unprocessed, gone), &problemClientGone, pool.ClientGone, closing},
 		"unprocessed, and the body is none": {with(up(failed), unprocessed, down(garbled), unread), badRequest(wrong), pool.ClientGone, closing},
