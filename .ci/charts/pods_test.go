@@ -206,6 +206,8 @@ noProxy: [intranet, .corp]
 https: true
 java: true
 preload: true
+cache: true
+secret: partner-tls
 skipContainers: [db]
 runAsUser: 1000680000
 port: 13128
