@@ -62,8 +62,8 @@ func TestOptionsReachTheSidecar(t *testing.T) {
 			"- name: CARPOOL_CA_FILE", "- name: carpool-secret", "mountPath: /etc/carpool/secret", "readOnly: true", "- name: carpool-secret", "secretName: partner-tls",
 		}, []string{"subPath"}},
 		"cache": {[]string{"--cache"}, []string{
-			"- name: CARPOOL_CACHE_DIR", "value: /cache", "- name: carpool-cache", "mountPath: /cache", "- name: carpool-cache", "sizeLimit: 1Mi",
-		}, []string{"/carpool\n"}},
+			"- name: CARPOOL_CACHE_DIR", "value: /cache", "- name: carpool-cache", "mountPath: /cache", "- name: carpool-cache", `sizeLimit: "1Mi"`,
+		}, []string{"mountPath: /carpool", "CARPOOL_PRELOAD_DIR"}},
 		"plain, with a secret":      {[]string{"--plain", "--secret=1"}, []string{"mountPath: /etc/carpool/secret", `secretName: "1"`}, nil},
 		"plain":                     {[]string{"--plain"}, []string{`kubectl.kubernetes.io/default-container: "a"`, "- name: CARPOOL_DRAIN_DELAY", `value: "5s"`}, []string{"initContainers", "restartPolicy"}},
 		"plain, with another delay": {[]string{"--plain", "--set=DRAIN_DELAY=9s"}, []string{`value: "9s"`}, []string{`"5s"`}},
