@@ -1,0 +1,3 @@
+module github.com/carpoolproxy/carpool/ci/compare
+
+go 1.26.0
