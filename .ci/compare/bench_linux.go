@@ -63,6 +63,7 @@ func prepare(ctx context.Context, o options, progress io.Writer) (*bench, error)
 	}
 	if err == nil {
 		b.files, err = raiseFiles()
+		b.fit()
 	}
 	if err == nil {
 		err = b.quietness(ctx)
@@ -233,7 +234,7 @@ func (b *bench) workload(ctx context.Context, w *workload) error {
 			r.kill()
 		}
 	}()
-	for round := range b.rounds {
+	for round := range b.roundsOf(w) {
 		for i := range b.peers {
 			p := b.peers[(i+round)%len(b.peers)]
 			b.steps++
@@ -254,6 +255,22 @@ func (b *bench) workload(ctx context.Context, w *workload) error {
 		}
 	}
 	return nil
+}
+
+// roundsOf returns how many rounds the workload has.
+func (b *bench) roundsOf(w *workload) int {
+	if w.fresh && b.quick {
+		return 1 // a process for each takes its time
+	}
+	return b.rounds
+}
+
+// turns returns how many turns there are in all.
+func (b *bench) turns() (n int) {
+	for i := range b.workloads {
+		n += b.roundsOf(&b.workloads[i]) * len(b.peers)
+	}
+	return n
 }
 
 // excluded says why a peer does not take part in a workload.
@@ -331,8 +348,9 @@ func (b *bench) launch(t *turn, p *peer) (*running, error) {
 	if t.w.name == "idle" {
 		most = max(most, b.options.idle[len(b.options.idle)-1])
 	}
-	at.Connections = 2*most + len(t.hosts) + 1000
-	at.Files = min(b.files, 2*at.Connections+1000)
+	most = max(most, len(t.hosts))
+	at.Clients, at.Connections = most+500, 2*most+1000
+	at.Files = min(b.files, 2*at.Connections)
 	cpus := b.cpus.proxy
 	if t.w.loose {
 		cpus = nil
@@ -368,12 +386,30 @@ func (b *bench) upstream(v via) (*origin, error) {
 // hosts returns the upstreams of a workload: one process on as many addresses of 127.0.0.0/8.
 func (b *bench) hosts(w *workload, up *origin) []string {
 	all := []string{up.at.String()}
-	most := max(1, (b.files-2000)/2) // upstream connections of one proxy, and what the upstream has open
-	for i := 1; i < min(w.hosts, most); i++ {
+	for i := 1; i < w.hosts; i++ {
 		ip := netip.AddrFrom4([4]byte{127, 1, byte(i / 250), byte(1 + i%250)})
 		all = append(all, netip.AddrPortFrom(ip, up.at.Port()).String())
 	}
 	return all
+}
+
+// fit has no more upstreams than open files allow to keep connections to, and names how many there are.
+func (b *bench) fit() {
+	for i := range b.workloads {
+		w := &b.workloads[i]
+		w.hosts = min(w.hosts, b.files/3) // carpool, for one, keeps the larger part for its clients
+		for j := range w.asks {
+			w.asks[j].title = strings.ReplaceAll(w.asks[j].title, "HOSTS", grouped(w.hosts))
+		}
+	}
+}
+
+// grouped writes a number as people do.
+func grouped(n int) string {
+	if n < 1000 {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%s,%03d", grouped(n/1000), n%1000)
 }
 
 // spec returns what clients of the proxy do.

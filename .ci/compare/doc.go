@@ -31,6 +31,7 @@
 //
 //   - HAProxy takes only addresses in URLs, and hands CONNECT on: the upstream answers it.
 //   - nginx is no forward proxy. It is configured with the upstreams beforehand, and has no CONNECT.
-//   - Squid makes a new upstream connection for each POST.
+//   - Squid makes a new upstream connection for each POST. Built with GnuTLS (Debian's package squid) it cannot read from
+//     upstreams with TLS 1.3, and is left out there.
 //   - direct is no proxy at all: what load and upstream can do, and the latency without a proxy.
 package main

@@ -45,7 +45,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	r := b.report()
 	fmt.Fprint(stdout, r.Figures())
 	if failed != nil {
-		fmt.Fprintln(stderr, "compare: ended early:", failed)
+		if ctx.Err() != nil {
+			failed = errors.New("interrupted")
+		}
+		fmt.Fprintf(stderr, "compare: %v; the figures are of what was measured until then\n", failed)
 		return 1
 	}
 	fmt.Fprintf(stderr, "It took %v.\n", time.Since(began).Round(time.Second))

@@ -108,9 +108,12 @@ func (b *bench) measure(t *turn, a *ask) error {
 		return err
 	}
 	defer g.close()
-	warm, err := g.do(load.Command{Clients: a.clients, For: b.warm, AtLeast: max(2*a.clients, 2*len(t.hosts))}, func() {})
+	warm, err := g.do(load.Command{Clients: a.clients, For: b.warm, AtLeast: 2*a.clients + len(t.hosts)}, func() {})
 	if err != nil {
 		return err
+	}
+	if !t.proxy.alive() {
+		return t.proxy.process.Failure("it ended")
 	}
 	if warm.Failed() > 0 {
 		return fmt.Errorf("%s: %v", a.name, warm.Errors)
@@ -180,11 +183,8 @@ func (b *bench) note(t *turn, a *ask, s spell, r *load.Result, counts upstream.C
 
 // show tells the progress.
 func (b *bench) show(t *turn, a *ask, c *report.Cell) {
-	total := len(b.workloads) * b.rounds * len(b.peers)
-	left := time.Duration(0)
-	if b.steps > 0 {
-		left = time.Since(b.began) * time.Duration(total-b.steps) / time.Duration(b.steps)
-	}
+	total := b.turns()
+	left := time.Since(b.began) * time.Duration(total-b.steps) / time.Duration(b.steps)
 	b.log("[%3d %%, %6v left] %-12s round %d  %-14s%v", 100*b.steps/total, left.Round(time.Second), a.name, t.round+1, t.peer.name, c)
 }
 
@@ -230,26 +230,26 @@ func (b *bench) idle(t *turn) error {
 		if !wait(t.ctx, b.settle) {
 			return t.ctx.Err()
 		}
-		before, err := b.look(t.proxy, g.process, t.up.process)
-		if err != nil {
-			return err
-		}
-		if !wait(t.ctx, b.settle) {
-			return t.ctx.Err()
-		}
-		after, err := b.look(t.proxy, g.process, t.up.process)
-		if err != nil {
-			return err
-		}
 		pss, err := proc.PSS(t.proxy.pids())
 		if err != nil {
 			return err
 		}
-		s := after.since(before)
 		sizes = append(sizes, float64(pss))
-		c.Others, c.Bound = max(c.Others, s.others()), "nothing"
-		c.Values[report.IdleCPU] = float64(s.proxy.Microseconds()) / 1e3 / s.took.Seconds()
 	}
+	before, err := b.look(t.proxy, g.process, t.up.process)
+	if err != nil {
+		return err
+	}
+	if !wait(t.ctx, b.settle) {
+		return t.ctx.Err()
+	}
+	after, err := b.look(t.proxy, g.process, t.up.process)
+	if err != nil {
+		return err
+	}
+	s := after.since(before)
+	c.Others, c.Bound = s.others(), "nothing"
+	c.Values[report.IdleCPU] = float64(s.proxy.Microseconds()) / 1e3 / s.took.Seconds()
 	last := len(sizes) - 1
 	c.Values[report.Memory] = sizes[0] / (1 << 20)
 	c.Values[report.PerClient] = (sizes[last] - sizes[1]) / float64(b.options.idle[last-1]-b.options.idle[0]) / 1024

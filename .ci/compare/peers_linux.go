@@ -94,7 +94,8 @@ type place struct {
 	Plain, Secure, Second, Admin      string // addresses to listen at
 	PlainPort, SecurePort, SecondPort int
 	CA                                string // file of the authority that upstreams' certificates are from
-	Threads, Files, Connections       int
+	Threads, Files                    int
+	Clients, Connections              int      // the most from clients, and on both sides
 	Hosts                             []string // the upstreams
 	User                              string   // to become; empty stays
 }

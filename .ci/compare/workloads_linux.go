@@ -31,7 +31,7 @@ type workload struct {
 // An ask is one load.
 type ask struct {
 	name    string
-	title   string
+	title   string // HOSTS stands for how many upstreams there are
 	clients int
 	rate    float64 // exchanges a second; 0 is as fast as the clients get answers
 	open    []load.Turn
@@ -73,9 +73,9 @@ func workloads() []workload {
 			{name: "down", title: "answers of 64 KB", clients: clients, turns: down},
 			{name: "up", title: "requests of 10 KB", clients: clients, turns: up}}},
 		{name: "hosts-100", title: "100 upstreams in turn", hosts: 100, asks: []ask{
-			{name: "hosts-100", title: "32 clients, 100 upstreams in turn", clients: clients, turns: get}}},
+			{name: "hosts-100", title: "32 clients, HOSTS upstreams in turn", clients: clients, turns: get}}},
 		{name: "hosts-10000", title: "10,000 upstreams in turn", hosts: 10000, fresh: true, asks: []ask{
-			{name: "hosts-10000", title: "32 clients, 10,000 upstreams in turn", clients: clients, turns: get}}},
+			{name: "hosts-10000", title: "32 clients, HOSTS upstreams in turn", clients: clients, turns: get}}},
 		{name: "https", title: "plain HTTP in, TLS 1.3 out", via: secure, asks: []ask{
 			{name: "https", title: "https out, answers of 64 B", clients: clients, turns: get},
 			{name: "https-down", title: "https out, answers of 64 KB", clients: clients, turns: down}}},

@@ -241,14 +241,15 @@ func (r *Report) conditions() string {
 				}
 			}
 		}
-		if len(others) == 0 {
+		limits := r.limits(l.Name)
+		if limits == "" {
 			continue
 		}
 		late := "–"
 		if v := r.median(l.Name, r.Base, Late); !math.IsNaN(v) {
 			late = fmt.Sprintf("%.0f", v)
 		}
-		rows = append(rows, []string{l.Title, r.limits(l.Name), fmt.Sprintf("%.0f", figures.Median(others)),
+		rows = append(rows, []string{l.Title, limits, fmt.Sprintf("%.0f", figures.Median(others)),
 			fmt.Sprintf("%.0f", slices.Max(others)), late, listed(failed)})
 	}
 	if len(rows) == 1 {
@@ -296,13 +297,22 @@ func (r *Report) missing() string {
 	var lines []string
 	for _, key := range r.order {
 		if key[1] != r.Direct && key[1] != r.Again {
-			lines = append(lines, fmt.Sprintf("- %s, %s: %s.", key[0], key[1], strings.TrimRight(r.out[key], ".")))
+			lines = append(lines, fmt.Sprintf("- %s, %s: %s.", key[0], key[1], brief(r.out[key])))
 		}
 	}
 	if len(lines) == 0 {
 		return ""
 	}
 	return "### Not measured\n\n" + strings.Join(lines, "\n")
+}
+
+// brief is a reason in one line: of what a program said, the last.
+func brief(why string) string {
+	if lines := strings.Split(strings.TrimSpace(why), "\n"); len(lines) > 1 {
+		first, _, _ := strings.Cut(lines[0], ":")
+		why = first + ": " + lines[len(lines)-1]
+	}
+	return strings.TrimRight(why, ".")
 }
 
 // Summary is a few lines of it, in Markdown.
