@@ -7,7 +7,7 @@ SOAK ?= 20m
 
 .DEFAULT_GOAL := build
 .PHONY: help build test race lint fuzz soak test-clients test-observability charts charts-docs image e2e bench \
-	bench-preload ci
+	bench-preload compare ci
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,11 @@ charts-docs: ## the chart's README, from its values
 
 bench: ## allocations and time per request, in one process
 	$(GO) test ./proxy ./proxy/http1 ./pool ./internal/sock -run '^$$' -bench . -benchmem
+
+COMPARE ?=
+compare: ## carpool beside HAProxy, Envoy, nginx and Squid, an hour; COMPARE=--quick: two minutes; COMPARE=--help
+	@$(GO) build -C .ci/compare -o ../../dist/compare .
+	@dist/compare $(COMPARE)
 
 ROUNDS ?= 11
 bench-preload: ## CPU a call of Node 12 with axios 0.21: alone, through carpool, preloaded
