@@ -1,7 +1,7 @@
 // Command compare runs carpool beside other proxies on one machine and prints how they compare.
 //
 //	make compare                       # everything, about an hour
-//	make compare COMPARE=--quick       # two minutes: does it work, and roughly where does carpool stand?
+//	make compare COMPARE=--quick       # two minutes, with HAProxy and Envoy: roughly where does carpool stand?
 //	make compare COMPARE='--workload keepalive,close --only haproxy --rounds 9'
 //	CARPOOL=path make compare COMPARE='--also old=path'
 //
@@ -16,10 +16,10 @@
 // they differ by is noise, and a difference between other proxies that is no larger, or whose rounds lie on both sides of
 // 1, is marked as such.
 //
-// Each proxy runs on one CPU, and load and upstream on the others, unless a workload says that the kernel may choose. On
-// two CPUs they share the second one. Load and upstream are single event loops with prebuilt requests and answers
-// (internal/load, internal/upstream), so the proxy is what limits a round; where it is not, the table of conditions says
-// what did. CPU time is the kernel's own account of the process, exact to the nanosecond (see proc.CPU). Memory is PSS.
+// Each proxy runs on one CPU, and load and upstream on the others; on two CPUs they share the second one. Where the
+// kernel may choose, it decides most of what is measured: a wake-up on another CPU costs several times one on the same.
+// Load and upstream are single event loops with prebuilt requests and answers (internal/load, internal/upstream), so the
+// proxy is what limits a round; where it is not, the table of conditions says what did. CPU time is the kernel's own account of the process, exact to the nanosecond (see proc.CPU). Memory is PSS.
 //
 // Every answer is checked: status, length, and an id that each request carries and its answer has to carry back. The
 // upstream counts what it was asked for, and that has to agree.

@@ -25,7 +25,7 @@ func (b *bench) report() *report.Report {
 	}
 	for _, w := range b.workloads {
 		for _, a := range w.asks {
-			r.Loads = append(r.Loads, report.Load{Name: a.name, Title: a.title, Workload: w.name, Rated: a.rate > 0})
+			r.Loads = append(r.Loads, report.Load{Name: a.name, Title: a.title, Rated: a.rate > 0, Hosts: w.hosts})
 		}
 	}
 	return r
@@ -59,8 +59,8 @@ func (p placement) String() string {
 	if p.proxy == nil {
 		return "Everything shared one CPU: only CPU time and memory mean something."
 	}
-	return fmt.Sprintf("Each proxy ran on CPU %v, the load on %v, the upstream on %v; with one client, at a fixed rate and when idle, "+
-		"the proxy ran where the kernel put it.", p.proxy, p.load, p.upstream)
+	return fmt.Sprintf("Each proxy ran on CPU %v, the load on %v, the upstream on %v; idle proxies, and those that "+
+		"start, ran where the kernel put them.", p.proxy, p.load, p.upstream)
 }
 
 // ourVersion names carpool's commit, where it was built here.

@@ -39,7 +39,7 @@ type placement struct {
 
 const usage = `compare runs carpool beside other proxies and prints how they compare.
 
-  make compare COMPARE='OPTIONS'        or: go run . OPTIONS, in .ci/compare
+  make compare COMPARE='OPTIONS'
 
 CARPOOL in the environment names the binary; without it, it is built from the checkout.
 
@@ -57,7 +57,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (options
 			fmt.Fprintf(stderr, "  %-14s %s\n", w.name, w.title)
 		}
 	}
-	f.BoolVar(&o.quick, "quick", false, "two rounds, a fraction of a second each: two minutes in all")
+	f.BoolVar(&o.quick, "quick", false, "two rounds, a fraction of a second each, with HAProxy and Envoy: two minutes in all")
 	f.Func("only", "`peers` beside carpool, such as haproxy,envoy; carpool alone for none (default: all on PATH)", func(s string) error {
 		o.only = append(o.only, strings.Split(strings.ToLower(s), ",")...)
 		return nil
@@ -95,9 +95,12 @@ func (o *options) complete(which, idle, cpus string, seconds float64) error {
 	defaults := options{rounds: 7, seconds: 2 * time.Second, warm: 300 * time.Millisecond, settle: 4 * time.Second, idle: []int{1000, 5000}}
 	if o.quick {
 		defaults = options{rounds: 2, seconds: 250 * time.Millisecond, warm: 30 * time.Millisecond,
-			settle: 1500 * time.Millisecond, idle: []int{1000, 5000}}
+			only: []string{"haproxy", "envoy", "direct"}, settle: 1500 * time.Millisecond, idle: []int{1000, 5000}}
 	}
 	o.warm, o.settle, o.idle = defaults.warm, defaults.settle, defaults.idle
+	if len(o.only) == 0 {
+		o.only = defaults.only
+	}
 	if o.rounds == 0 {
 		o.rounds = defaults.rounds
 	}

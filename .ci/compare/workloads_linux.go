@@ -21,8 +21,7 @@ type workload struct {
 	via         via
 	hosts       int  // upstreams, on an address each; 0 is 1
 	fresh       bool // each round has a new process
-	loose       bool // the kernel chooses CPUs, as in a pod
-	connect     bool // the client asks for a tunnel
+	loose       bool // the kernel chooses the proxy's CPU
 	asks        []ask
 	// special measures what is no load; asks then says what is measured.
 	special func(*bench, *turn) error
@@ -63,10 +62,10 @@ func workloads() []workload {
 			{name: "keepalive", title: "32 clients, kept connections", clients: clients, turns: get}}},
 		{name: "close", title: "clients that open a connection for each request", asks: []ask{
 			{name: "close", title: "32 clients, a connection for each request", clients: clients, turns: get, end: load.ByServer}}},
-		{name: "one", title: "one request at a time", loose: true, asks: []ask{
+		{name: "one", title: "one request at a time", asks: []ask{
 			{name: "one", title: "one client, kept connection", clients: 1, turns: get},
 			{name: "one-close", title: "one client, a connection for each request", clients: 1, turns: get, end: load.ByServer}}},
-		{name: "rate", title: "1,000 requests a second", loose: true, asks: []ask{
+		{name: "rate", title: "1,000 requests a second", asks: []ask{
 			{name: "rate", title: "1,000 requests a second, kept connections", clients: clients, rate: steady, turns: get},
 			{name: "rate-close", title: "1,000 requests a second, a connection for each", rate: steady, clients: clients, turns: get, end: load.ByServer}}},
 		{name: "bodies", title: "long bodies", asks: []ask{
@@ -82,16 +81,15 @@ func workloads() []workload {
 		{name: "http2", title: "plain HTTP in, HTTP/2 out", via: second, asks: []ask{
 			{name: "http2", title: "HTTP/2 out, answers of 64 B", clients: clients, turns: get},
 			{name: "http2-down", title: "HTTP/2 out, answers of 64 KB", clients: clients, turns: down}}},
-		{name: "connect", title: "tunnels", connect: true, asks: []ask{
+		{name: "connect", title: "tunnels", asks: []ask{
 			{name: "connect-bulk", title: "4 tunnels, 1 MB at a time", clients: 4, open: tunnel, turns: bulk},
 			{name: "connect-tls", title: "a tunnel for each TLS exchange", clients: clients, turns: slices.Concat(tunnel, hello), end: load.ByClient}}},
-		{name: "inside", title: "plain HTTP inside CONNECT", connect: true, asks: []ask{
+		{name: "inside", title: "plain HTTP inside CONNECT", asks: []ask{
 			{name: "inside", title: "plain HTTP inside CONNECT, kept connections", clients: clients, open: tunnel, turns: get},
 			{name: "inside-close", title: "plain HTTP inside CONNECT, a connection for each request", clients: clients,
 				turns: slices.Concat(tunnel, get), end: load.ByServer}}},
-		{name: "growth", title: "from 1 to 2,000 clients", asks: []ask{
-			{name: "kept-1", title: "1 client, kept connection", clients: 1, turns: get},
-			{name: "kept-32", title: "32 clients, kept connections", clients: clients, turns: get},
+		{name: "growth", title: "2,000 clients", asks: []ask{
+			{name: "kept-32", title: "32 clients, to go by", clients: clients, turns: get},
 			{name: "kept-2000", title: "2,000 clients, kept connections", clients: many, turns: get},
 			{name: "close-2000", title: "2,000 clients, a connection for each request", clients: many, turns: get, end: load.ByServer}}},
 		{name: "idle", title: "memory of idle clients", fresh: true, loose: true, special: (*bench).idle, asks: []ask{

@@ -207,7 +207,11 @@ func (g *Generator) sweep() {
 		}
 		switch c.state {
 		case busy:
-			g.fail(c, "no answer in 10 s")
+			if c.sent < len(c.out) {
+				g.fail(c, "not sent in 10 s")
+			} else {
+				g.fail(c, "no answer in 10 s")
+			}
 		case ending:
 			g.wrong("not closed in 2 s, after Connection: close")
 			g.shut(c)

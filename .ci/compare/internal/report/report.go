@@ -11,8 +11,9 @@ import (
 
 // A Load is one that was measured.
 type Load struct {
-	Name, Title, Workload string
-	Rated                 bool // as many exchanges a second as were due
+	Name, Title string
+	Rated       bool // as many exchanges a second as were due
+	Hosts       int  // upstreams; 0 is 1
 }
 
 // A Report is results, and what a reader has to know about them.
@@ -141,7 +142,7 @@ func (r *Report) growth() string {
 	peers := append([]string{r.Base, r.Again}, r.Others...)
 	rows := [][]string{append([]string{"CPU µs for each request, and times the reference"}, peers...)}
 	for _, step := range []struct{ load, base string }{
-		{"kept-1", "kept-32"}, {"kept-32", "kept-32"}, {"kept-2000", "kept-32"}, {"close-2000", "close"},
+		{"one", "keepalive"}, {"kept-32", "kept-32"}, {"kept-2000", "kept-32"}, {"close-2000", "close"},
 		{"hosts-100", "keepalive"}, {"hosts-10000", "keepalive"},
 	} {
 		i := slices.IndexFunc(r.Loads, func(l Load) bool { return l.Name == step.load })
@@ -200,13 +201,19 @@ type line struct {
 }
 
 func (r *Report) memory() string {
+	upstreams := 0
+	for _, l := range r.Loads {
+		if l.Name == "hosts-10000" {
+			upstreams = l.Hosts
+		}
+	}
 	t := r.plain("idle", []line{
 		{"an idle client, KB", "", "%.2f", PerClient},
 		{"CPU with the most idle clients, ms a second", "", "%.2f", IdleCPU},
 		{"after the first request, MB", "", "%.1f", Memory},
 		{"after 32 clients without a pause, MB", "keepalive", "%.1f", Memory},
 		{"after 2,000 clients, MB", "close-2000", "%.1f", Memory},
-		{"after 10,000 upstreams, MB", "hosts-10000", "%.1f", Memory},
+		{fmt.Sprintf("after %d upstreams, MB", upstreams), "hosts-10000", "%.1f", Memory},
 	})
 	if t == "" {
 		return ""

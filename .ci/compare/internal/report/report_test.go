@@ -14,8 +14,8 @@ import (
 func sample() *report.Report {
 	r := &report.Report{Results: &report.Results{}, Head: []string{"On a machine.", "Three rounds."}, Base: "carpool", Again: "carpool again",
 		Others: []string{"HAProxy", "Envoy"}, Direct: "direct",
-		Loads: []report.Load{{Name: "keepalive", Title: "kept", Workload: "keepalive"}, {Name: "rate", Title: "steady", Workload: "rate", Rated: true},
-			{Name: "kept-32", Title: "32 clients", Workload: "growth"}, {Name: "kept-2000", Title: "2,000 clients", Workload: "growth"}}}
+		Loads: []report.Load{{Name: "keepalive", Title: "kept"}, {Name: "rate", Title: "steady", Rated: true},
+			{Name: "kept-32", Title: "32 clients"}, {Name: "kept-2000", Title: "2,000 clients"}}}
 	for round, speed := range []float64{1, 2, 1.5} { // of the machine
 		for peer, cost := range map[string]float64{"carpool": 8, "carpool again": 8.2, "HAProxy": 10, "Envoy": 8.1, "direct": 1} {
 			put := func(load string, times float64, values map[report.Metric]float64) {

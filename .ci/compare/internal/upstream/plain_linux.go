@@ -77,8 +77,11 @@ func Plain(at netip.AddrPort, ready func()) error {
 func (u *plain) accept(listener int) {
 	for {
 		fd, e := sock.Accept(listener)
+		if e == syscall.ECONNABORTED || e == syscall.EINTR {
+			continue
+		}
 		if e != 0 {
-			return // EAGAIN, or a connection that is gone already
+			return // there is none, or no descriptor for one
 		}
 		c := &conn{}
 		if n := len(u.free); n > 0 {
