@@ -13,7 +13,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the binary, in this folder
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o carpool ./cmd/carpool
+	CGO_ENABLED=0 $(GO) build -trimpath -tags nethttpomithttp2 -ldflags '-s -w' -o carpool ./cmd/carpool
 
 test: ## what the README says
 	$(GO) test ./...
@@ -57,8 +57,8 @@ compare: ## carpool beside HAProxy, Envoy, nginx and Squid, an hour; COMPARE=--q
 	@dist/compare $(COMPARE)
 
 ROUNDS ?= 11
-bench-preload: ## CPU a call of Node 12 with axios 0.21: alone, through carpool, preloaded
-	cd .ci/clients && $(GO) test -count=1 -run 'TestPreloadCost$$' -cost-rounds $(ROUNDS) -timeout 30m -v .
+bench-preload: ## CPU a call of Node 12 and 18, core and axios 0.21, http and https: alone, and with carpool preload
+	cd .ci/clients && $(GO) test -count=1 -run 'TestPreloadCost$$' -cost-rounds $(ROUNDS) -timeout 60m -v .
 
 ci: ## everything that CI runs
 	bash .ci/run

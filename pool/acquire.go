@@ -39,6 +39,9 @@ func (o *Origin) Acquire(t *Ticket) (*Lease, error) {
 	}
 	if err == nil {
 		l.lent.Store(true)
+		if l.ready {
+			o.useSpare(l)
+		}
 		t.recognize(l)
 		if !l.heard.Load() {
 			l.since = o.pool.now()
@@ -57,6 +60,9 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 	l, due := o.pickLocked(t, now)
 	if l == nil {
 		l = o.asNewLocked(t, now)
+	}
+	if l == nil {
+		l = o.takeSpareLocked(t, now)
 	}
 	if l != nil {
 		o.carryLocked(l, now)

@@ -101,6 +101,7 @@ func (o *Origin) dial(d *opening) {
 		return
 	}
 	o.mu.Lock()
+	o.spareDialledLocked(d)
 	o.open++
 	o.times.opened = p.now()
 	o.stats.Opened++
@@ -110,8 +111,8 @@ func (o *Origin) dial(d *opening) {
 	if l.tls != nil {
 		o.manners.crowd.reached(l.endpoint, l.handshake, o.times.opened)
 	}
-	if l.endpoint.leaving && l.begun <= o.endpoints.movedAt {
-		o.tooLateLocked(d, l)
+	if why := o.overtakenLocked(l); why != "" {
+		o.tooLateLocked(d, l, why)
 		return
 	}
 	granted, warm := o.joinLocked(d, l), o.warmth.listed
@@ -136,9 +137,12 @@ func (o *Origin) dial(d *opening) {
 // land sees to a connection that nobody waits for any more: what it was opened for
 // took one that came free meanwhile, or has gone.
 func (o *Origin) land(d *opening, l *Lease) {
-	if d.virgin {
+	switch {
+	case d.virgin:
 		l.close(ClientGone)
-	} else {
+	case d.spare:
+		o.keepSpare(l)
+	default:
 		l.putIdle()
 	}
 	o.mu.Lock()
@@ -171,6 +175,7 @@ func (o *Origin) joinLocked(d *opening, l *Lease) (granted bool) {
 // failed accounts for a dial that has failed.
 func (o *Origin) failed(d *opening, err error) {
 	o.mu.Lock()
+	o.spareDialledLocked(d)
 	now := o.pool.now()
 	o.stats.DialErrors++
 	o.times.failed = now
@@ -203,26 +208,33 @@ type making struct {
 	origin *Origin
 	dial   *opening
 	aim    aim
+	tls    *tls.Config // nil: none
 	course *course
 	to     *names.Set
 	lease  *Lease // from the step on that connects
+	trial  *Trial // is told of each address that is dialled; nil: none
 	// through says that the next hop has made its connection to the origin.
 	through bool
 }
 
 // connect opens one connection, and notes in the dial's course how that goes.
 func (o *Origin) connect(d *opening) (*Lease, error) {
-	m := &making{origin: o, dial: d, aim: d.aim(), course: &d.course}
+	m := &making{origin: o, dial: d, aim: d.aim(), tls: o.security(), course: &d.course}
 	m.course.began = o.pool.now()
 	if err := m.walk(o.pool.ctx); err != nil {
-		if m.lease != nil {
-			o.pool.delist(m.lease)
-			o.giveUp(m.lease)
-			_ = m.lease.conn.Close()
-		}
+		m.undo()
 		return nil, err
 	}
 	return m.lease, nil
+}
+
+// undo closes what is there of the connection.
+func (m *making) undo() {
+	if l := m.lease; l != nil {
+		m.origin.pool.delist(l)
+		m.origin.giveUp(l)
+		_ = l.conn.Close()
+	}
 }
 
 // walk goes through the steps, or to the first that fails. Finding addresses has a
@@ -243,7 +255,7 @@ func (m *making) walk(ctx context.Context) (err error) {
 	if err == nil && m.origin.key.Way == ByHop {
 		err = m.takeHop(ctx)
 	}
-	if err == nil && m.origin.tls != nil {
+	if err == nil && m.tls != nil {
 		err = m.take(ctx, StageTLS, (*making).secure)
 	}
 	if err == nil {
@@ -302,7 +314,11 @@ func (m *making) race(ctx context.Context) error {
 
 // secure makes the TLS handshake. The origin is spoken to in TLS.
 func (m *making) secure(ctx context.Context) error {
-	return m.handshake(ctx, m.origin.tls)
+	if err := m.handshake(ctx, m.tls); err != nil {
+		return err
+	}
+	m.lease.secured = m.tls
+	return nil
 }
 
 // handshake lays TLS over the connection, as it is by then.
@@ -311,11 +327,11 @@ func (m *making) handshake(ctx context.Context, config *tls.Config) error {
 	q := l.tls.over(l.conn, config)
 	stalled := time.AfterFunc(roomAfter, func() { m.origin.hurry(l) })
 	defer stalled.Stop()
-	if err := q.HandshakeContext(ctx); err != nil {
+	if err := handshake(ctx, q.Conn); err != nil {
 		return err
 	}
 	l.tls = q
-	l.Stream = sock.Over(q.Conn)
+	l.Stream = sock.Over(q)
 	return nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/carpoolproxy/carpool/pool/names"
 )
 
 // Explanation says where the next request of an origin would go, and why. A request
@@ -41,9 +43,13 @@ func (o *Origin) Explain(ctx context.Context, replayable bool) (Explanation, err
 		}
 		m.learn(m.to.Addrs, (*endpoints).learn)
 	}
-	now := o.pool.now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.nextLocked(replayable), nil
+}
+
+func (o *Origin) nextLocked(replayable bool) Explanation {
+	now := o.pool.now()
 	if !o.endpoints.balance.reuse {
 		o.reviseLocked(now)
 	}
@@ -52,7 +58,38 @@ func (o *Origin) Explain(ctx context.Context, replayable bool) (Explanation, err
 	if o.key.Way != Directly {
 		x.Hop = o.pool.cfg.Hop.String()
 	}
-	return x, nil
+	return x
+}
+
+// Inspection is what a pool has for an origin.
+type Inspection struct {
+	// Stats are its figures.
+	Stats
+	// Keeps says that its connections are kept after an exchange. Hint is how long the
+	// upstream said last that they may idle; 0: it did not.
+	Keeps bool
+	Hint  time.Duration
+	// Next says where the next request goes that can be sent twice.
+	Next Explanation
+	// Name is what is known of its host.
+	Name names.Explanation
+}
+
+// Inspect tells what the pool has for an origin, and reports false if that is nothing.
+// It looks nothing up.
+func (p *Pool) Inspect(k Key) (x Inspection, ok bool) {
+	p.mu.Lock()
+	o := p.known.byKey[k]
+	p.mu.Unlock()
+	if o == nil {
+		return x, false
+	}
+	x.Stats, _ = o.snapshot()
+	x.Name = o.name.Explain()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	x.Next, x.Keeps, x.Hint = o.nextLocked(true), o.manners.keeps(p.now()), o.endpoints.hint
+	return x, true
 }
 
 func (o *Origin) explainLocked(t *Ticket, now time.Duration) Explanation {

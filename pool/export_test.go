@@ -2,6 +2,7 @@ package pool
 
 import (
 	"cmp"
+	"crypto/x509"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -145,7 +146,7 @@ func (o *Origin) Hasty() bool {
 func (o *Origin) PassTime(d time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, n := range []*list.Node[*Lease]{o.idle.free.Front(), o.idle.pinned.Front()} {
+	for _, n := range []*list.Node[*Lease]{o.idle.free.Front(), o.idle.pinned.Front(), o.idle.ready.Front()} {
 		for ; n != nil; n = n.Next() {
 			n.Value.idleSince -= d
 			n.Value.halfSince -= d
@@ -156,6 +157,7 @@ func (o *Origin) PassTime(d time.Duration) {
 		}
 	}
 	o.times.failed = max(o.times.failed-d, 0)
+	o.spares.last -= d
 	o.warmth.next, o.warmth.until = o.warmth.next-d, o.warmth.until-d
 }
 
@@ -173,11 +175,13 @@ func (o *Origin) Dialing() int {
 func (o *Origin) IdlePending() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.idle.free.Front() == nil {
-		return false
+	for _, in := range o.idle.lists() {
+		if n := in.Front(); n != nil {
+			some, _ := n.Value.conn.Pending()
+			return some
+		}
 	}
-	some, _ := o.idle.free.Front().Value.conn.Pending()
-	return some
+	return false
 }
 
 // Order is the order in which the addresses are tried.
@@ -519,6 +523,16 @@ func (l *Lease) WaitedSince(d time.Duration) { l.since -= d }
 
 // RoomFor asks for room for a handshake to an address.
 func (o *Origin) RoomFor(a netip.AddrPort) { o.hurry(&Lease{origin: o, addr: a}) }
+
+// RootCAs returns what upstreams are verified by.
+func (p *Pool) RootCAs() *x509.CertPool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.credentials.roots
+}
+
+// MostSpares is how many spare tunnels there may be.
+const MostSpares = mostSpares
 
 // WaitedOf divides a wait by the steps of a dial.
 func WaitedOf(began, resolved, connected, secured, since, until time.Duration) Waited {

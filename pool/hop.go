@@ -67,8 +67,8 @@ func (m *making) failed(s Stage, err error) error {
 // connecting.
 func (m *making) takeHop(ctx context.Context) (err error) {
 	p, stage := m.origin.pool, StageTLS
-	if p.hopTLS != nil {
-		err = m.handshake(ctx, p.hopTLS)
+	if config := p.hopSecurity(); config != nil {
+		err = m.handshake(ctx, config)
 	}
 	if err == nil {
 		stage, err = StageHop, m.pass(ctx)
@@ -91,7 +91,7 @@ func (m *making) pass(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if err == nil && len(early) > 0 {
-		l.early = &earlyBytes{Conn: l.layer(), rest: early}
+		l.early = &earlyBytes{Layer: l.layer(), rest: early}
 		l.Stream = sock.Over(l.early)
 	}
 	m.through = err == nil
@@ -99,44 +99,65 @@ func (m *making) pass(ctx context.Context) error {
 }
 
 // layer returns the uppermost connection of those that the lease consists of.
-func (l *Lease) layer() net.Conn {
+func (l *Lease) layer() sock.Layer {
 	if l.tls != nil {
-		return l.tls.Conn
+		return l.tls
 	}
-	return l.conn
+	return socket{l.conn}
+}
+
+// socket is the lowest layer.
+type socket struct{ *sock.Conn }
+
+// ReadMore implements sock.Layer.
+func (s socket) ReadMore(p []byte) int {
+	n, _ := s.ReadNow(p)
+	return n
 }
 
 // earlyBytes is a connection of which something was read already.
 type earlyBytes struct {
-	net.Conn
+	sock.Layer
 	rest []byte
 }
 
 // Read implements net.Conn.
 func (e *earlyBytes) Read(p []byte) (int, error) {
 	if len(e.rest) == 0 {
-		return e.Conn.Read(p)
+		return e.Layer.Read(p)
 	}
+	return e.take(p), nil
+}
+
+// ReadMore implements sock.Layer.
+func (e *earlyBytes) ReadMore(p []byte) int {
+	if len(e.rest) == 0 {
+		return e.Layer.ReadMore(p)
+	}
+	return e.take(p)
+}
+
+func (e *earlyBytes) take(p []byte) int {
 	n := copy(p, e.rest)
 	e.rest = e.rest[n:]
-	return n, nil
+	return n
 }
 
 // CloseWrite ends the sending direction.
 func (e *earlyBytes) CloseWrite() error {
-	return e.Conn.(interface{ CloseWrite() error }).CloseWrite()
+	return e.Layer.(interface{ CloseWrite() error }).CloseWrite()
 }
 
 // tap counts the records of a TLS stream that goes through a connection, which is
 // one in TLS itself.
 type tap struct {
 	net.Conn
-	records records
+	passed
 }
 
 func (t *tap) Read(p []byte) (int, error) {
 	n, err := t.Conn.Read(p)
-	t.records.pass(p[:n])
+	t.note(p, n)
 	return n, err
 }
 

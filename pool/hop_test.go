@@ -1,7 +1,10 @@
 package pool_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -9,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -133,4 +138,64 @@ func TestC33WhoseFaultADialErrorIs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// bundle is a connection whose writes leave together.
+type bundle struct {
+	net.Conn
+	open bool
+	kept []byte
+}
+
+func (b *bundle) Write(p []byte) (int, error) {
+	if b.open {
+		return b.Conn.Write(p)
+	}
+	b.kept = append(b.kept, p...)
+	return len(p), nil
+}
+
+// Records within records of the hop's own come one by one, and each as a whole.
+func TestC31RecordsInTheHopsRecordsComeWhole(t *testing.T) {
+	t.Parallel()
+	const records, size = 50, 200
+	u, a := newUpstream(t), newAuthority(t)
+	server := &tls.Config{Certificates: []tls.Certificate{a.issue(t, func(c *x509.Certificate) { c.DNSNames = []string{"far.test"} })}}
+	p := newPool(t, func(c *pool.Config) {
+		c.RootCAs = a.roots()
+		c.Hop = &pool.Hop{
+			Key:     pool.Key{TLS: true, Host: u.addr.Addr().String(), Port: u.addr.Port(), Way: pool.ToHop},
+			Connect: func(net.Conn, pool.Key) ([]byte, error) { return nil, nil },
+		}
+	})
+	written := testkit.In(func() error {
+		hop := &bundle{Conn: tls.Server(u.next(), server), open: true}
+		end := tls.Server(hop, server)
+		if err := end.HandshakeContext(t.Context()); err != nil {
+			return err
+		}
+		hop.open = false
+		for range records {
+			_, _ = end.Write(bytes.Repeat([]byte("x"), size))
+		}
+		hop.open = true
+		_, err := hop.Write(hop.kept) // in one record of the hop's
+		return err
+	})
+	l := acquire(t, p.Origin(far(pool.ByHop, true).Lookup()), pool.Ticket{})
+	if err := testkit.Await(t, "the server has written", written); err != nil {
+		t.Fatal(err)
+	}
+	var b sock.Buffer
+	for n, fills := 0, 0; n < records*size; n += b.Len() {
+		b.Release()
+		if err := l.Fill(&b); err != nil {
+			t.Fatal(err)
+		}
+		if fills++; fills > 2*records {
+			t.Fatalf("%d reads have brought %d bytes", fills, n)
+		}
+	}
+	b.Release()
+	l.Discard(pool.NotKept)
 }

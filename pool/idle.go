@@ -13,6 +13,7 @@ import (
 type idleConns struct {
 	free   list.List[*Lease] // most recently used first
 	pinned list.List[*Lease] // likewise, and each for one borrower alone
+	ready  list.List[*Lease] // spare tunnels, the one opened last first
 }
 
 // place is where an idle connection is: among all of its origin, and among those
@@ -36,13 +37,13 @@ func (p *place) Leave() {
 type resting struct {
 	turn    list.List[*Lease] // used in turn: those whose turn it is, then the next
 	spare   list.List[*Lease] // most recently used first
-	pinned  list.List[*Lease]
-	lanes   int // how many connections are used in turn; 0: none is
-	members int // how many are by now, idle or not
+	apart   list.List[*Lease] // not for any request: pinned, or spare tunnels
+	lanes   int               // how many connections are used in turn; 0: none is
+	members int               // how many are by now, idle or not
 }
 
 // len returns how many there are.
-func (r *resting) len() int { return r.turn.Len() + r.spare.Len() + r.pinned.Len() }
+func (r *resting) len() int { return r.turn.Len() + r.spare.Len() + r.apart.Len() }
 
 // enlist has a new connection used in turn, if there are not enough.
 func (r *resting) enlist(l *Lease) {
@@ -54,9 +55,9 @@ func (r *resting) enlist(l *Lease) {
 
 // put adds a connection.
 func (r *resting) put(l *Lease) {
-	if l.pinned {
+	if l.pinned || l.ready {
 		r.leave(l)
-		r.pinned.PushFront(&l.node.own)
+		r.apart.PushFront(&l.node.own)
 		return
 	}
 	switch {
@@ -186,16 +187,19 @@ func (r *resting) pickSpare(q *request) *Lease {
 	return youngest(n, fewUsedLast, q)
 }
 
-func (s *idleConns) len() int { return s.free.Len() + s.pinned.Len() }
+func (s *idleConns) len() int { return s.free.Len() + s.pinned.Len() + s.ready.Len() }
 
 // put makes a connection idle that has been so since then. That is now, unless it
 // was lent meanwhile and not touched.
 func (s *idleConns) put(l *Lease, since time.Duration) {
 	l.idleSince = since
 	l.endpoint.idle.put(l)
-	if l.pinned {
+	switch {
+	case l.ready:
+		s.ready.PushFront(&l.node.all)
+	case l.pinned:
 		s.pinned.PushFront(&l.node.all)
-	} else {
+	default:
 		stack(&s.free, &l.node.all)
 	}
 }
@@ -257,15 +261,18 @@ func (s *idleConns) surplus(most int) *Lease {
 }
 
 // longest returns the connection that has been idle longest, nil if none is idle.
-func (s *idleConns) longest() *Lease {
-	a, b := s.free.Back(), s.pinned.Back()
-	switch {
-	case a == nil && b == nil:
-		return nil
-	case a == nil || b != nil && b.Value.idleSince < a.Value.idleSince:
-		return b.Value
+func (s *idleConns) longest() (longest *Lease) {
+	for _, in := range s.lists() {
+		if n := in.Back(); n != nil && (longest == nil || n.Value.idleSince < longest.idleSince) {
+			longest = n.Value
+		}
 	}
-	return a.Value
+	return longest
+}
+
+// lists returns all there are, in each of which the one idle longest is last.
+func (s *idleConns) lists() [3]*list.List[*Lease] {
+	return [...]*list.List[*Lease]{&s.free, &s.pinned, &s.ready}
 }
 
 // takeLongest takes the connection that has been idle longest, nil if none is.
@@ -285,7 +292,7 @@ type unwanted struct {
 
 // takeFor takes those for which why returns a reason, longest idle first.
 func (s *idleConns) takeFor(why func(*Lease) Reason) (gone []unwanted) {
-	for _, in := range [...]*list.List[*Lease]{&s.free, &s.pinned} {
+	for _, in := range s.lists() {
 		for n := in.Back(); n != nil; {
 			prev := n.Prev()
 			if reason := why(n.Value); reason != "" {

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"crypto/tls"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,7 @@ const (
 	Upgraded       Reason = "upgraded"        // became a tunnel, which has ended
 	Pinned         Reason = "pinned"          // belonged to one client (NTLM), which has gone
 	AddressGone    Reason = "address_gone"    // the name does not have its address any more
+	TLSChanged     Reason = "tls_changed"     // opened with authorities or a client certificate that have been replaced
 	MakesRoom      Reason = "makes_room"      // the upstream serves so few at a time that another waits for its end
 	Shutdown       Reason = "shutdown"        // carpool is stopping
 )
@@ -50,6 +52,7 @@ type Lease struct {
 	origin    *Origin
 	conn      *sock.Conn  // the TCP connection under Stream
 	tls       *quietTLS   // nil without TLS
+	secured   *tls.Config // by what; nil without TLS
 	early     *earlyBytes // nil if nothing came with the next hop's word
 	id        uint64
 	addr      netip.AddrPort
@@ -65,6 +68,7 @@ type Lease struct {
 	lent   atomic.Bool // somebody has borrowed it
 	pinned bool        // it is for one borrower alone,
 	midway bool        // whose authentication is not over
+	ready  bool        // it is a spare tunnel that nobody has had; guarded by the origin's mutex while it is not lent
 	reused bool        // this exchange is not the first
 	// ordered says that it was opened a moment ago for a CONNECT of this borrower, who
 	// uses it now, as one would who has dialled it.
@@ -223,6 +227,17 @@ func (l *Lease) shut() {
 // any goroutine as long as the lease is not given back; it must be Discarded.
 func (l *Lease) Interrupt() { l.conn.Interrupt() }
 
+// Arm has a watcher of the borrower's wake it when there is something to read on the
+// socket, once (see sock.Watcher.Arm).
+func (l *Lease) Arm(w *sock.Watcher, id uint64) error { return w.Arm(l.conn, id) }
+
+// Plain returns the connection's socket, nil if there is a layer over it. What is moved
+// past the lease on it is not noted as an answer.
+func (l *Lease) Plain() *sock.Conn {
+	c, _ := l.Stream.(*sock.Conn)
+	return c
+}
+
 // SetPatient, with true, lets the upstream stay busy for as long as it likes with
 // what was sent, as long as it shows signs of life (see Silent); TCP's own limit
 // cannot tell a peer that does not read from one that is dead.
@@ -256,6 +271,11 @@ func (l *Lease) check() Reason {
 	switch {
 	case err != nil:
 		return Dead(err, UpstreamClosed)
+	case l.ready && found != nothing:
+		l.origin.speaksFirst()
+		return NotTrusted
+	case l.ready && !l.stillAllowed():
+		return NotTrusted
 	case found == someBytes && l.idled >= brief && l.conn.PeerGone(): // its last words, such as a 408
 		return UpstreamClosed
 	case found == halfRecord: // it may be a session ticket: nothing to remember the upstream by
@@ -271,6 +291,10 @@ func (l *Lease) check() Reason {
 // such as a 408, unless it is too soon for these.
 func (l *Lease) hangUp(idle time.Duration) Reason {
 	pending, err := l.conn.Pending()
+	if pending && l.ready {
+		l.origin.speaksFirst()
+		return NotTrusted
+	}
 	if pending && idle < brief && l.tls == nil { // TLS has last words of its own
 		return StrayBytes
 	}

@@ -89,18 +89,30 @@ func (o *Origin) leaveLocked(l *Lease, now time.Duration) (*Lease, Reason) {
 	return o.idle.surplus(o.pool.cfg.MaxIdlePerHost), MaxIdle
 }
 
-// tooLateLocked sees to a new connection to an address that the name has lost while
-// it was dialled. Whoever waits is dialled for again. It unlocks o.mu.
-func (o *Origin) tooLateLocked(d *opening, l *Lease) {
+// overtakenLocked returns why a new connection is of no use any more: the name has
+// lost its address while it was dialled, or it was secured by what has been replaced.
+func (o *Origin) overtakenLocked(l *Lease) Reason {
+	switch {
+	case l.secured != o.tls:
+		return TLSChanged
+	case l.endpoint.leaving && l.begun <= o.endpoints.movedAt:
+		return AddressGone
+	}
+	return ""
+}
+
+// tooLateLocked sees to a new connection that was overtaken. Whoever waits is dialled
+// for again. It unlocks o.mu.
+func (o *Origin) tooLateLocked(d *opening, l *Lease, why Reason) {
 	o.queue.wasted(d)
-	kept := !d.virgin && o.lastResortLocked(o.times.opened)
+	kept := why == AddressGone && !d.virgin && o.lastResortLocked(o.times.opened)
 	if kept {
 		o.restLocked(l, o.times.opened)
 	}
 	wants := o.wantsLocked()
 	o.mu.Unlock()
 	if !kept {
-		l.close(AddressGone)
+		l.close(why)
 		return
 	}
 	o.pool.list(o)

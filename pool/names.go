@@ -16,7 +16,7 @@ func (p *Pool) namesConfig() names.Config {
 	c := names.Config{
 		Timeout: p.cfg.DNSTimeout, MinTTL: p.cfg.DNSMinTTL, MaxTTL: p.cfg.DNSMaxTTL, Stale: p.cfg.DNSStale,
 		ResolvConf: p.cfg.ResolvConf, Resolver: p.cfg.Resolver,
-		Room: p.EvictIdle, Note: p.cfg.DNSNote, Caught: p.caught,
+		Room: p.EvictIdle, Note: p.cfg.DNSNote, Asked: p.cfg.DNSAsked, Caught: p.caught,
 	}
 	if p.cfg.MaxConns > 0 {
 		c.AtOnce = min(max(p.cfg.MaxConns/16, 16), 2048)

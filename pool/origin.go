@@ -18,7 +18,6 @@ type Origin struct {
 	name  *names.Name // finds its addresses
 	label string      // empty when counted as other
 	port  uint16      // at its addresses; with name it is where connections lead
-	tls   *tls.Config // nil without TLS
 	seat  seat
 	tally [8]atomic.Uint64 // see Tally
 	// gone is set when the pool has forgotten the origin.
@@ -29,6 +28,7 @@ type Origin struct {
 	// mu guards all below, and the list fields of leases and tickets in it. It is
 	// never held across I/O that can wait; idle connections are looked at with it.
 	mu        sync.Mutex
+	tls       *tls.Config // what secures connections that are opened now; nil without TLS
 	endpoints endpoints
 	idle      idleConns
 	queue     queue
@@ -40,6 +40,7 @@ type Origin struct {
 	landing   int     // those just opened that are about to be idle
 	peak      peak    // of carrying
 	warmth    warmth
+	spares    spares
 	stats     Stats
 }
 
@@ -60,9 +61,10 @@ type times struct {
 	failed time.Duration // when one failed
 }
 
+// newOrigin returns an origin. p.mu is held.
 func newOrigin(p *Pool, k Key) *Origin {
 	to := p.leadsTo(k)
-	o := &Origin{pool: p, key: k, port: to.Port, tls: p.tlsConfig(k)}
+	o := &Origin{pool: p, key: k, port: to.Port, tls: p.credentials.config(k, p.cfg.ShowTo)}
 	o.name = p.names.Name(to.Host, o.renamed)
 	o.times.used = p.now()
 	o.stats.Closed = map[Reason]uint64{}
@@ -77,6 +79,9 @@ func newOrigin(p *Pool, k Key) *Origin {
 
 // Key returns what the origin is known by.
 func (o *Origin) Key() Key { return o.key }
+
+// LeadsTo returns what its connections lead to: the origin itself, or the next hop.
+func (o *Origin) LeadsTo() Key { return o.pool.leadsTo(o.key) }
 
 // Gone reports that the pool has forgotten this origin for lack of use: it
 // still works, but the pool should be asked for it again.
@@ -102,6 +107,9 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 	}
 	if !o.manners.keeps(now) {
 		return l, NotTrusted
+	}
+	if l.secured != o.tls {
+		return l, TLSChanged
 	}
 	if l.endpoint.leaving {
 		return o.leaveLocked(l, now)
@@ -184,8 +192,8 @@ func (o *Origin) closed(l *Lease, reason Reason) {
 
 // carryLocked notes that a connection carries requests now.
 func (o *Origin) carryLocked(l *Lease, now time.Duration) {
-	if l.carries {
-		return // and goes from one request to the next
+	if l.carries || l.ready {
+		return // and goes from one request to the next, or will not
 	}
 	l.carries = true
 	o.carrying++
@@ -213,6 +221,10 @@ func (o *Origin) lostLocked(l *Lease, reason Reason) {
 	o.carriedLocked(l, o.pool.now())
 	o.open--
 	o.endpoints.closed(l)
+	if l.ready {
+		o.endSpareLocked(l)
+		o.stats.SparesUnused++
+	}
 	o.stats.Closed[reason]++
 }
 

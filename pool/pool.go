@@ -13,7 +13,8 @@
 // connection on the less loaded of two (pick.go, load.go) of those that this instance
 // uses, which are as few as the rate keeps warm (roster.go, balance.go, rank.go). One
 // that fails sits on the bench (bench.go), and one that the name has lost is left
-// (moved.go). A dial goes where the fewest connections lead (order.go).
+// (moved.go). A dial goes where the fewest connections lead (order.go). Some wait for tunnels
+// (sparetunnel.go).
 package pool
 
 import (
@@ -60,6 +61,9 @@ type Config struct {
 	MaxPendingPerHost int
 	// PendingTimeout is how long such a request waits; more than 0.
 	PendingTimeout time.Duration
+	// SpareTunnels is how many connections wait, at most, for the next tunnel to an
+	// origin (see Origin.ExpectTunnel); 0 lets none wait.
+	SpareTunnels int
 	// DNSTimeout, DNSMinTTL, DNSMaxTTL and DNSStale say how addresses of names are
 	// found and remembered (see names.Config).
 	DNSTimeout, DNSMinTTL, DNSMaxTTL, DNSStale time.Duration
@@ -68,6 +72,9 @@ type Config struct {
 	// DNSNote, if not nil, is told of names whose old addresses are used because the
 	// name servers fail. It may be called from any goroutine.
 	DNSNote func(names.Note)
+	// DNSAsked, if not nil, is told of each question to a name server, as
+	// names.Config.Asked is.
+	DNSAsked func(names.Asked)
 	// DialTimeout bounds connecting and the TLS handshake together; more than 0.
 	DialTimeout time.Duration
 	// DeadTimeout is after how long a peer that answers nothing at all, not even
@@ -82,6 +89,11 @@ type Config struct {
 	CheckWarm func(Key) error
 	// RootCAs verify https origins; nil means the system's.
 	RootCAs *x509.CertPool
+	// Certificate, if not nil, is shown to those https origins that ask for one and of
+	// which ShowTo says so. ShowTo may be called from any goroutine, and always says
+	// the same of an origin; nil is of none.
+	Certificate *tls.Certificate
+	ShowTo      func(Key) bool
 	// CheckAddr, if not nil, says whether an address may be connected to. It is
 	// asked with the very address that is dialled.
 	CheckAddr func(netip.AddrPort) error
@@ -158,6 +170,7 @@ type Pool struct {
 	hopTLS  *tls.Config   // nil if the next hop is not spoken to in TLS, or there is none
 	suspect func(*Origin) // asks for an origin's addresses again
 	panics  atomic.Uint64
+	spares  atomic.Int64  // spare tunnels, of all origins, and dials for them
 	tick    *time.Ticker  // the janitor's
 	tended  atomic.Int64  // when the janitor last turned, by now
 	ended   atomic.Uint64 // see Ended
@@ -173,8 +186,10 @@ type Pool struct {
 	longest longest
 	warmed  []*Origin // those kept warm
 	budget  budget
-	leases  map[uint64]*Lease // by id, for the watcher
-	lastID  uint64
+
+	credentials credentials
+	leases      map[uint64]*Lease // by id, for the watcher
+	lastID      uint64
 
 	waits, dials histogram.Histogram
 }
@@ -182,6 +197,7 @@ type Pool struct {
 // New returns a Pool, which runs until Close.
 func New(cfg Config) (*Pool, error) {
 	p := &Pool{cfg: cfg, start: time.Now(), leases: map[uint64]*Lease{}}
+	p.credentials = credentials{cfg.RootCAs, cfg.Certificate}
 	p.known.most, p.known.byKey = maxOrigins, map[Key]*Origin{}
 	p.budget.init(cfg.MaxConns)
 	w, err := sock.NewWatcher(p.hungUp)
@@ -191,7 +207,7 @@ func New(cfg Config) (*Pool, error) {
 	p.watcher = w
 	p.names = names.New(p.namesConfig())
 	if cfg.Hop != nil {
-		p.hopTLS = p.tlsConfig(cfg.Hop.Key)
+		p.hopTLS = p.credentials.config(cfg.Hop.Key, cfg.ShowTo)
 	}
 	p.suspect = func(o *Origin) { o.name.Suspect() }
 	p.ctx, p.cancel = context.WithCancel(context.Background())

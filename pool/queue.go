@@ -54,6 +54,7 @@ type opening struct {
 	virgin bool       // begun for something other than HTTP
 	trial  bool       // it may lead to an endpoint that is on trial
 	ahead  bool       // no request waited for it
+	spare  bool       // it is for a tunnel that may come
 	course course
 	// replaces is what has come of age when this one is there; nil: nothing.
 	replaces *Lease

@@ -63,6 +63,7 @@ func isAddr(t netip.AddrPort, a netip.Addr) int {
 type attempt struct {
 	conn *net.TCPConn
 	addr netip.AddrPort
+	took time.Duration
 	err  error
 }
 
@@ -87,6 +88,7 @@ func (m *making) tryAll(ctx context.Context, targets []netip.AddrPort) (*net.TCP
 		case r := <-results:
 			i := slices.Index(running, r.addr)
 			running = slices.Delete(running, i, i+1)
+			m.trial.tried(r)
 			if r.err == nil {
 				cancel()
 				discardRest(results, len(running))
@@ -159,11 +161,12 @@ func (p *Pool) try(ctx context.Context, addr netip.AddrPort, results chan<- atte
 			results <- attempt{addr: addr, err: &DialError{Stage: StageConnect, Err: p.caught("a dial", r)}}
 		}
 	}()
+	begun := p.now()
 	c, err := p.tryOnce(ctx, addr)
 	for sock.Exhausted(err) && p.EvictIdle() {
 		c, err = p.tryOnce(ctx, addr)
 	}
-	results <- attempt{conn: c, addr: addr, err: err}
+	results <- attempt{conn: c, addr: addr, took: p.now() - begun, err: err}
 }
 
 func (p *Pool) tryOnce(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {

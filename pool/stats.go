@@ -26,8 +26,13 @@ type Stats struct {
 	// Tally counts what borrowers tell by Origin.Tally. The pool gives it no
 	// meaning.
 	Tally [8]uint64
+	// SparesMade counts spare tunnels, SparesUsed those of them that a tunnel got, and
+	// SparesUnused those that were closed without.
+	SparesMade, SparesUsed, SparesUnused uint64
 	// InUse, Idle and Waiting are how many there are now.
 	InUse, Idle, Waiting int
+	// Spares is how many of the idle connections are spare tunnels.
+	Spares int
 	// Warm is how many connections are to be open before they are needed, as Pool.Warm
 	// was told, and WarmOpen how many of these there are.
 	Warm, WarmOpen int
@@ -42,6 +47,10 @@ func (s *Stats) add(t *Stats) {
 	s.DialErrors += t.DialErrors
 	s.HandshakeTime += t.HandshakeTime
 	s.SavedTime += t.SavedTime
+	s.SparesMade += t.SparesMade
+	s.SparesUsed += t.SparesUsed
+	s.SparesUnused += t.SparesUnused
+	s.Spares += t.Spares
 	s.InUse += t.InUse
 	s.Idle += t.Idle
 	s.Waiting += t.Waiting
@@ -125,7 +134,7 @@ func (o *Origin) snapshot() (Stats, []AddrStats) {
 	var s Stats
 	s.add(&o.stats)
 	s.Idle, s.Waiting = o.idle.len(), o.queue.waiting.Len()
-	s.InUse = o.open - s.Idle
+	s.InUse, s.Spares = o.open-s.Idle, o.idle.ready.Len()
 	s.Warm = o.warmth.want
 	s.WarmOpen = min(s.Warm, o.openLocked())
 	s.IdleLimit, s.Handshake = o.manners.limit.learned, o.setup.value

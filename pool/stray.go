@@ -45,7 +45,8 @@ func (o *Origin) closeStrays(now time.Duration) {
 	o.dropFor(func(l *Lease) Reason { return l.strayed(now) })
 }
 
-// strayed returns why an idle connection is to be closed, "" if it is not.
+// strayed returns why an idle connection is to be closed, "" if it is not. It is called
+// with the origin's mutex held.
 func (l *Lease) strayed(now time.Duration) Reason {
 	f, err := l.look()
 	switch {
@@ -55,6 +56,9 @@ func (l *Lease) strayed(now time.Duration) Reason {
 		l.halfSince = now
 	}
 	switch {
+	case l.ready && f != nothing:
+		l.origin.spares.speaks = true
+		return NotTrusted
 	case f == nothing && err == nil, f == halfRecord && now-l.halfSince < halfFor:
 		return ""
 	case sock.CanWatch && l.conn.PeerGone():

@@ -50,7 +50,7 @@ func (o *Origin) resume(l *Lease) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if l.hungUp || o.queue.waiting.Len() > 0 || !o.manners.keeps(now) || o.pool.ctx.Err() != nil || o.gone.Load() ||
-		o.idle.free.Len() >= o.pool.cfg.MaxIdlePerHost || l.endpoint.leaving || l.endpoint.stalled != nil ||
+		o.idle.free.Len() >= o.pool.cfg.MaxIdlePerHost || l.secured != o.tls || l.endpoint.leaving || l.endpoint.stalled != nil ||
 		o.tooManyLocked(l.endpoint, now) {
 		return false
 	}

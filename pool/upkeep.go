@@ -7,6 +7,7 @@ import "time"
 // closes it, or does not, more is learned.
 func (o *Origin) tidy(now time.Duration) {
 	cfg := &o.pool.cfg
+	o.expireSpares(now)
 	witness := false
 	o.drop(func(l *Lease) bool {
 		idle := now - l.idleSince

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -164,8 +165,10 @@ func (p *Pool) Hottest(most int) []Warmth {
 			hot = append(hot, Warmth{o.key, n})
 		}
 	}
-	slices.SortFunc(hot, func(a, b Warmth) int {
-		return cmp.Or(cmp.Compare(b.Conns, a.Conns), cmp.Compare(a.String(), b.String()))
+	// Package sort: slices would add its sorting of these large values to the binary.
+	sort.Slice(hot, func(i, j int) bool {
+		a, b := &hot[i], &hot[j]
+		return cmp.Or(cmp.Compare(b.Conns, a.Conns), cmp.Compare(a.String(), b.String())) < 0
 	})
 	return hot[:min(len(hot), most)]
 }
@@ -317,7 +320,7 @@ func (o *Origin) warmLostLocked(l *Lease, reason Reason, now time.Duration) (tel
 	case reason == Evicted:
 		w.backOff(evictedWarmWait, now)
 		return nil
-	case l.requests > 0, l.carries, now-l.born >= steadyAfter, reason == Shutdown, reason == MaxIdle, reason == NotNeeded, reason == AddressGone:
+	case l.requests > 0, l.carries, now-l.born >= steadyAfter, reason == Shutdown, reason == MaxIdle, reason == NotNeeded, reason == AddressGone, reason == TLSChanged:
 		return nil
 	}
 	return w.failed(errors.New("a connection that has carried no request did not last: "+string(reason)), now)

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bufio"
-	"context"
 	"net"
 	"net/http"
 	"net/url"
@@ -37,7 +36,7 @@ func newDecider(tunnelPorts []uint16) decider {
 	decided := func(f fate) *goproxy.ConnectAction {
 		return &goproxy.ConnectAction{
 			Action: goproxy.ConnectHijack,
-			Hijack: func(r *http.Request, _ net.Conn, _ *goproxy.ProxyCtx) { *r.Context().Value(fateKey{}).(*fate) = f },
+			Hijack: func(_ *http.Request, h net.Conn, _ *goproxy.ProxyCtx) { h.(*handover).fate = f },
 		}
 	}
 	look, tunnel := decided(looked), decided(tunnelled)
@@ -53,27 +52,32 @@ func newDecider(tunnelPorts []uint16) decider {
 }
 
 // decide has a CONNECT to an authority, host:port, decided upon.
-func (d decider) decide(authority string, client net.Conn) (f fate) {
-	r := &http.Request{
+func (d decider) decide(authority string, client net.Conn) fate {
+	h := &handover{Conn: client}
+	d.goproxy.ServeHTTP(h, &http.Request{
 		Method: http.MethodConnect, URL: &url.URL{Host: authority}, Host: authority, Header: http.Header{},
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
-	d.goproxy.ServeHTTP(&handover{client: client}, r.WithContext(context.WithValue(context.Background(), fateKey{}, &f)))
-	return f
+	})
+	return h.fate
 }
-
-type fateKey struct{}
 
 type silent struct{}
 
 func (silent) Printf(string, ...any) {}
 
-// handover is the ResponseWriter by which goproxy is given the client's
-// connection.
+// handover is the ResponseWriter by which goproxy is given the client's connection,
+// and that connection, on which the handler notes what becomes of it.
 type handover struct {
-	http.ResponseWriter // nil: a CONNECT over HTTP/1 is answered on the connection
-	client              net.Conn
+	net.Conn
+	fate fate
 }
 
 // Hijack implements http.Hijacker.
-func (h *handover) Hijack() (net.Conn, *bufio.ReadWriter, error) { return h.client, nil, nil }
+func (h *handover) Hijack() (net.Conn, *bufio.ReadWriter, error) { return h, nil, nil }
+
+// Header implements http.ResponseWriter. Nothing is answered by it: a CONNECT over
+// HTTP/1 is answered on the connection.
+func (h *handover) Header() http.Header { return http.Header{} }
+
+// WriteHeader implements http.ResponseWriter.
+func (h *handover) WriteHeader(int) {}

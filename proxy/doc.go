@@ -17,8 +17,13 @@ A CONNECT begins in another way: serveConnect finds its origin, decider.decide
 asks goproxy what becomes of it, open borrows a connection and answers 200. Then
 an opening listens to both sides. If the client speaks HTTP, the connection goes
 back, and the session's lane is within the tunnel from now on: its requests go the
-way above. Or else it is a tunnel, and the splice of the opening copies. An Upgrade
-comes from attempt by switchProtocols to join and a splice.
+way above. Or else it is a tunnel: the session becomes the splice of the opening. An
+Upgrade comes from attempt by switchProtocols to join and a splice. A splice begins
+in session.end, when what has led to it is over, and its last direction ends the
+session.
+
+An OPTIONS that ends here can ask whether an https origin can be verified. verify
+borrows a connection for it and gives it back, as an opening does (verify.go).
 
 Whatever an exchange ends by, judge gathers the facts and facts.judge says what
 follows: the answer, what becomes of the connection, and the next step.
@@ -29,9 +34,16 @@ the version of HTTP that the connection speaks.
 
 One goroutine does all of it, in this order, without handing anything to
 another. The exceptions are the upload, which sends the part of a request body
-that has not arrived with its head, because the upstream may answer first; the
-second direction of a tunnel; and the sweeper, which looks over all sessions a
-few times a second.
+that has not arrived with its head, because the upstream may answer first; and the
+sweeper, which looks over all sessions a few times a second.
+
+A splice has no goroutine but one for each direction. A direction that waits while
+nothing moves for a second is sent to sleep by the sweeper, as an idle session is:
+its read is interrupted, the watcher is told to look at its socket, and the
+goroutine ends. What comes wakes that direction alone. Whoever ends a splice wakes
+those that sleep.
+
+Where bytes come in bulk, and no TLS is between, sock.Splice has the kernel move them.
 
 # What other goroutines may do to a session
 
@@ -121,6 +133,26 @@ the one before, before anything is looked up; rules on addresses as one is
 dialled. Neither is asked when a connection is used again. It was opened for the
 host and port that it serves, which were judged for this session as well, and the
 rules do not change while carpool runs: what was let in would be let in again.
+
+# Plain requests that leave in TLS (originate.go)
+
+Where TLS_ORIGINATE names a host, a request's origin is the one in TLS, from route.to
+on: pool, rules and log know no other. Its Host stays.
+
+A CONNECT to such a host says nothing of what it is for. If it was answered only when
+there is a connection, that would be one to a port which may not be listening, for a
+request that does not go there. So it is answered at once, and the client is heard,
+as after a connection that has carried requests. Plain HTTP leaves in TLS. Anything
+else is a tunnel to the host and port that the CONNECT names, and is judged as one
+when it turns out to be one.
+
+# Local ports
+
+A lane to one origin rewrites Host and nothing else. Location, Set-Cookie and bodies
+stay as they are. nginx has proxy_redirect for browsers behind it; neither Envoy nor
+the local ports of Consul rewrite any of them, so no client of these can rely on it. A
+base URL that has to survive a redirect is better mended at the upstream, or reached by
+TLS_ORIGINATE, where the client knows the upstream's own name.
 
 # The next hop (hop.go)
 

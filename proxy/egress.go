@@ -201,6 +201,7 @@ func (e *Egress) judged(d *policy.Denied) (let, denied *policy.Denied) {
 // refusal is the problem with a request that a rule refuses, for what it names.
 type refusal struct {
 	problem
+	rule   string // one of policy.Reasons
 	target string // as in Reported
 }
 
@@ -208,7 +209,7 @@ type refusal struct {
 func (r *refusal) Unwrap() error { return &r.problem }
 
 func refused(denied *policy.Denied, target string) error {
-	return &refusal{problem{403, kindHTTPRequestDenied, denied.Message}, target}
+	return &refusal{problem{403, kindHTTPRequestDenied, denied.Message}, denied.Reason, target}
 }
 
 // targetOf returns what a request names as it is told of it.

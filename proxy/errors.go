@@ -46,6 +46,7 @@ const (
 	kindProxyConfiguration
 	kindProxyInternalResponse
 	kindProxyLoopDetected
+	kindTLSAlertReceived
 	kindTLSCertificateError
 	kindTLSProtocolError
 	kindClientGone // is carpool's own, for the log alone: nobody is there who would read an answer
@@ -71,6 +72,7 @@ var errorNames = [errorKinds]string{
 	kindProxyConfiguration:      "proxy_configuration_error",
 	kindProxyInternalResponse:   "proxy_internal_response",
 	kindProxyLoopDetected:       "proxy_loop_detected",
+	kindTLSAlertReceived:        "tls_alert_received",
 	kindTLSCertificateError:     "tls_certificate_error",
 	kindTLSProtocolError:        "tls_protocol_error",
 	kindClientGone:              "client_gone",
@@ -83,6 +85,27 @@ func (k errorKind) String() string { return errorNames[k] }
 func (k errorKind) answered() bool { return k != noError && k != kindClientGone }
 
 func (p *problem) Error() string { return p.text }
+
+// problemDetails tell apart what programs see apart, and RFC 9209 has one error type
+// for.
+var problemDetails = map[*problem]string{
+	&problemDNS:         "unresolved",
+	&problemTLSExpired:  "expired",
+	&problemTLSEarly:    "not_yet_valid",
+	&problemTLSName:     "wrong_name",
+	&problemTLSSelf:     "self_signed",
+	&problemTLSStranger: "unknown_authority",
+	&problemTLSWeak:     "weak_signature",
+}
+
+// proxyStatus returns the header line that tells of p, to which more can be added.
+func (p *problem) proxyStatus() string {
+	line := "Proxy-Status: carpool; error=" + p.kind.String()
+	if details := problemDetails[p]; details != "" {
+		line += `; details="` + details + `"`
+	}
+	return line
+}
 
 var (
 	problemHeadTimeout = problem{408, kindHTTPRequestError, "the request head did not arrive in time (CARPOOL_CLIENT_HEADER_TIMEOUT)"}
@@ -115,7 +138,6 @@ var (
 	problemConnTimeout = problem{504, kindConnectionTimeout, "the upstream could not be connected to in time (CARPOOL_DIAL_TIMEOUT)"}
 	problemUnroutable  = problem{502, kindDestinationIPUnroutable, "there is no route to the upstream"}
 	problemConnect     = problem{502, kindDestinationUnavailable, "the upstream could not be connected to"}
-	problemCertificate = problem{502, kindTLSCertificateError, "the upstream's certificate does not hold for this host: wrong name, expired, or an unknown authority (CARPOOL_CA_FILE adds one)"}
 
 	// problemClientGone is no answer: nobody is there who would read one.
 	problemClientGone = problem{status: 499, kind: kindClientGone}

@@ -35,9 +35,10 @@ type exchange struct {
 	timed   bool            // it counts in the timings
 	spent   Phases          // as far as they are over
 
-	respHead []byte // as it goes to the client
-	received int64  // bytes of body from the upstream
-	status   int
+	respHead  []byte // as it goes to the client
+	isProblem bool   // it is carpool's own, of something that is wrong
+	received  int64  // bytes of body from the upstream
+	status    int
 	// hopStatus is with what the next hop has refused its service; 0: it did not.
 	hopStatus int
 }
@@ -80,7 +81,7 @@ func (s *session) exchange(x *exchange) (more bool) {
 		return s.refuse(x, err)
 	}
 	s.p.inFlight.Add(1)
-	defer s.p.inFlight.Add(-1) // after a panic too
+	defer s.uncount(&s.p.inFlight) // after a panic too
 	switch {
 	case !s.reins.begin(x.origin):
 	case s.p.admits():
@@ -131,6 +132,28 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	x.wire1.begin(l, x.cfg, &s.reins)
 	x.wire = &x.wire1
 	return l, nil
+}
+
+// borrow borrows a connection for something else than a request, a virgin one or as
+// for a request.
+func (s *session) borrow(x *exchange, virgin bool) (*pool.Lease, *problem) {
+	if hop := s.p.cfg.Hop; !virgin && hop.plain(x.origin.Key()) {
+		defer func(o *pool.Origin) { x.origin = o }(x.origin)
+		x.origin = s.p.cfg.Upstreams.Origin(hop.relay())
+	}
+	switch {
+	case !s.reins.begin(x.origin):
+		return nil, &problemClientGone
+	case !s.p.admits():
+		return nil, &problemMemory
+	}
+	s.ticket.Virgin = virgin
+	lease, err := s.acquire(x)
+	s.ticket.Virgin = false
+	if err != nil {
+		return nil, s.noLease(x, err)
+	}
+	return lease, nil
 }
 
 // attempt sends the request and relays the answer, or asks to be called again.

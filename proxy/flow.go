@@ -8,11 +8,13 @@ import (
 // flow is how a tunnel or an upgraded connection is doing. Its two directions
 // tell it what moves, without a lock; the sweeper looks at it.
 type flow struct {
+	ways [2]*way // set once
+
 	moved atomic.Uint32 // pieces passed on, and ends
 	ended atomic.Uint32 // directions that have ended
-	cut   atomic.Bool   // one has failed, and ends the other
 
 	// Guarded by reins.mu.
+	cut     bool   // both directions are to end
 	meaning speech // what it was found to be; unclear while both sides are listened to
 	// The sweeper's, too.
 	seen    uint32        // what moved was when it last looked
@@ -40,6 +42,16 @@ func (f *flow) silence(now time.Duration) time.Duration {
 	}
 	return now - f.since
 }
+
+// rouse wakes those of its directions that sleep, to end.
+func (f *flow) rouse() {
+	for _, w := range f.ways {
+		w.t.roster.rouse(w)
+	}
+}
+
+// drowsyAfter is after which silence a tunnel's directions go to sleep.
+const drowsyAfter = sweepsToSleep * sweepPeriod
 
 // quietAfter is after which silence a drain does not wait for a tunnel of which
 // one side has ended. Its client has gone, most likely, and its upstream waits

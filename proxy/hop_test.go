@@ -439,7 +439,7 @@ func TestC35FaultsBehindTheHop(t *testing.T) {
 	up := o.accept()
 	up.connected("far.test:443", "")
 	_ = up.secured(wrong).fill()
-	client.hopProblem(o, 502, "tls_certificate_error", 0, "the upstream's certificate")
+	client.hopProblem(o, 502, `tls_certificate_error; details="wrong_name"`, 0, "the upstream's certificate")
 	if n := r.proxy.Stats().HopErrors; len(n) != 0 {
 		t.Errorf("counted against the hop: %v", n)
 	}

@@ -36,24 +36,31 @@ func hopGarbled(err error) problem {
 
 // noLease tells why there is no connection for an exchange.
 func (s *session) noLease(x *exchange, err error) *problem {
+	p, atHop, received := leaseProblem(err)
+	if atHop {
+		x.hopStatus = received
+		s.p.cfg.Hop.failures[p.kind].Add(1)
+	}
+	return p
+}
+
+// leaseProblem tells why there is no connection, whether it is the next hop that is to
+// blame, and with what status that has refused its service; 0: it did not.
+func leaseProblem(err error) (p *problem, hop bool, received int) {
 	var failed *pool.DialError
 	if !errors.As(err, &failed) || !failed.Hop {
-		return dialProblem(err)
+		return dialProblem(err), false, 0
 	}
 	var a *hopAnswer
-	var p *problem
 	switch {
 	case errors.As(err, &a):
-		x.hopStatus, p = a.received, &a.problem
+		return &a.problem, true, a.received
 	case failed.Stage == pool.StageHop && isTimeout(err):
-		p = &problemHopTimeout
+		return &problemHopTimeout, true, 0
 	case failed.Stage == pool.StageHop:
-		p = &problemHopTerminated
-	default:
-		p = atHop(dialProblem(err))
+		return &problemHopTerminated, true, 0
 	}
-	s.p.cfg.Hop.failures[p.kind].Add(1)
-	return p
+	return atHop(dialProblem(err)), true, 0
 }
 
 // hopFailed sees to a problem with an answer that was to come from the next hop.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy/http1"
@@ -82,12 +83,32 @@ func splitAuthority(a []byte) (host []byte, port uint16, err *problem) {
 type Lane struct {
 	fixed  *target   // of all requests, but for the path
 	inside *pool.Key // they come in a tunnel to this origin, which fixed is, too: Host has to name it
+	tally  *tally    // of a lane to one origin
+}
+
+// tally counts what comes in on a lane, for all listeners that serve it.
+type tally struct {
+	origin   pool.Key
+	requests atomic.Uint64
+}
+
+// count counts a request that is well-formed.
+func (l Lane) count() {
+	if l.tally != nil {
+		l.tally.requests.Add(1)
+	}
 }
 
 // LaneTo returns the lane of which all requests go to one origin. Their targets are
 // in origin-form, as for any web server; one in absolute-form has to name that
 // origin (RFC 9112 section 3.2.2). Host is rewritten to it. There are no tunnels.
+// Several listeners may serve one lane (see Stats.Lanes).
 func LaneTo(origin pool.Key) Lane {
+	return Lane{fixed: fixedTo(origin), tally: &tally{origin: origin}}
+}
+
+// fixedTo is the target, but for the path, of requests to one origin.
+func fixedTo(origin pool.Key) *target {
 	t := &target{tls: origin.TLS, scheme: []byte("http://")}
 	port := uint16(80)
 	if origin.TLS {
@@ -97,7 +118,7 @@ func LaneTo(origin pool.Key) Lane {
 	if origin.Port == port { // RFC 9110 section 4.2.3
 		t.authority = t.authority[:bytes.LastIndexByte(t.authority, ':')]
 	}
-	return Lane{fixed: t}
+	return t
 }
 
 // within returns the lane of what is said inside a CONNECT in plain HTTP. Its origin
@@ -105,9 +126,7 @@ func LaneTo(origin pool.Key) Lane {
 // refused (RFC 9112 section 3.2.2). It is spoken to without TLS, whatever its port.
 // There are no tunnels in the tunnel.
 func within(origin pool.Key) Lane {
-	l := LaneTo(origin)
-	l.inside = &origin
-	return l
+	return Lane{fixed: fixedTo(origin), inside: &origin}
 }
 
 // noTunnel is what is wrong with a CONNECT on this lane, nil if nothing is.
@@ -192,22 +211,25 @@ type route struct {
 	upstreams Upstreams
 	egress    *Egress
 	hop       *Hop // nil: there is none
+	originate Originate
 
 	origin    *pool.Origin // of the last request,
 	authority []byte       // which named it like this
 	tls       bool
 	let       *policy.Denied // what a rule had against it, although it was let through
+
+	name []byte // of the host looked up last
 }
 
 // forget makes r ready for another client.
-func (r *route) forget() { *r = route{authority: r.authority[:0]} }
+func (r *route) forget() { *r = route{authority: r.authority[:0], name: r.name[:0]} }
 
 // to returns the origin of a target. The error is a *problem, a *refusal or a
 // *policy.Denied.
 func (r *route) to(t target) (*pool.Origin, error) {
 	if r.origin != nil && !r.origin.Gone() && r.leads(t) {
 		if r.let != nil {
-			r.egress.report(r.let, t.key().String())
+			r.egress.report(r.let, r.originate.Key(t.key()).String())
 		}
 		return r.origin, nil
 	}
@@ -215,7 +237,18 @@ func (r *route) to(t target) (*pool.Origin, error) {
 	if bad != nil {
 		return nil, bad
 	}
-	o, let, err := r.find(t.tls, host, port, false)
+	l, addr, err := r.lookup(t.tls, host, port)
+	if err != nil {
+		return nil, err
+	}
+	if !l.TLS {
+		l.Port, l.TLS = r.originate.port(l.Host, port)
+	}
+	let, err := r.mayAsk(l, addr, 0)
+	if err != nil {
+		return nil, err
+	}
+	o, err := r.reach(l, addr, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -250,39 +283,64 @@ func (t target) key() pool.Key {
 	return pool.Key{TLS: l.TLS, Host: string(l.Host), Port: l.Port}
 }
 
-// tunnelTo returns the origin that a CONNECT names. The error is as that of to.
-func (r *route) tunnelTo(authority []byte) (*pool.Origin, error) {
+// tunnelTo returns the origin that a CONNECT names, and what a rule has against it, if
+// it is let through nevertheless. The error is as that of to. If requests in the tunnel
+// leave in TLS, it is judged as where these go: see mayTunnel.
+func (r *route) tunnelTo(authority []byte) (_ *pool.Origin, let *policy.Denied, _ error) {
 	host, port, bad := splitAuthority(authority)
 	switch {
 	case bad != nil:
-		return nil, bad
+		return nil, nil, bad
 	case port == 0:
-		return nil, &problemAuthority
+		return nil, nil, &problemAuthority
 	}
-	o, _, err := r.find(false, host, port, true)
-	return o, err
-}
-
-// find returns the origin at a host, if it may be asked for, and what a rule has
-// against it, if it is let through nevertheless.
-func (r *route) find(tls bool, host []byte, port uint16, connect bool) (_ *pool.Origin, let *policy.Denied, _ error) {
-	var buf [256]byte
-	l, addr, err := lookup(buf[:0], tls, host, port)
+	l, addr, err := r.lookup(false, host, port)
 	if err != nil {
 		return nil, nil, err
 	}
-	if let, err = r.mayAsk(l, addr, connect); err != nil {
+	asked := l
+	asked.Port, asked.TLS = r.originate.port(l.Host, port)
+	if let, err = r.mayAsk(asked, addr, port); err != nil {
 		return nil, nil, err
 	}
-	if r.hop.takes(l.Host, addr, port) {
-		if err := r.mayHandOn(l, addr, connect); err != nil {
-			return nil, nil, err
+	o, err := r.reach(l, addr, port)
+	return o, let, err
+}
+
+// originates reports whether requests to an origin leave in TLS that name it in
+// plain HTTP.
+func (r *route) originates(k pool.Key) bool { return r.originate.Key(k) != k }
+
+// mayTunnel judges the tunnel that a CONNECT to an origin has become. That has been
+// done, unless tunnelTo has judged where requests in it would go.
+func (r *route) mayTunnel(k pool.Key) error {
+	if !r.originates(k) {
+		return nil
+	}
+	addr, _ := netip.ParseAddr(k.Host) // a name is no address
+	_, err := r.mayAsk(pool.Lookup{Host: []byte(k.Host), Port: k.Port}, addr, k.Port)
+	return err
+}
+
+// reach returns the origin that a request or a CONNECT may go to, by way of the hop if
+// it goes there. connect is as in mayAsk.
+func (r *route) reach(l pool.Lookup, addr netip.Addr, connect uint16) (*pool.Origin, error) {
+	if r.hop.takes(l.Host, addr, l.Port) {
+		if err := r.mayHandOn(l, addr, connect != 0); err != nil {
+			return nil, err
 		}
-		if l.Way = pool.ByHop; !tls && !connect {
+		if l.Way = pool.ByHop; !l.TLS && connect == 0 {
 			l = r.hop.relayTo(l)
 		}
 	}
-	return r.upstreams.Origin(l), let, nil
+	return r.upstreams.Origin(l), nil
+}
+
+// lookup is the function of this name, in memory that lasts until the next call.
+func (r *route) lookup(tls bool, host []byte, port uint16) (pool.Lookup, netip.Addr, error) {
+	l, addr, err := lookup(r.name[:0], tls, host, port)
+	r.name = l.Host
+	return l, addr, err
 }
 
 // lookup returns what an origin is found by. Its host is appended to buf. The error is
@@ -310,22 +368,24 @@ func (r *route) through(t target) *pool.Origin {
 // mayHandOn asks Egress whether the hop may be asked for what only it will resolve.
 func (r *route) mayHandOn(l pool.Lookup, addr netip.Addr, connect bool) error {
 	if err := r.egress.handOn(l.Host, addr, l.Port); err != nil {
-		return &refusal{*policyProblem(err), targetOf(l, connect)}
+		return &refusal{*policyProblem(err), ruleOf(err), targetOf(l, connect)}
 	}
 	return nil
 }
 
-// mayAsk asks Egress, and reports what it lets through.
-func (r *route) mayAsk(l pool.Lookup, addr netip.Addr, connect bool) (let *policy.Denied, _ error) {
+// mayAsk asks Egress whether an origin may be asked for, and reports what it lets
+// through although a rule has something against it. connect is the port that a
+// CONNECT names, 0 for a request.
+func (r *route) mayAsk(l pool.Lookup, addr netip.Addr, connect uint16) (let *policy.Denied, _ error) {
 	let, denied := r.egress.host(l.Host, addr, l.Port)
-	if denied == nil && let == nil && connect {
-		let, denied = r.egress.connectPort(l.Port)
+	if denied == nil && let == nil && connect != 0 {
+		let, denied = r.egress.connectPort(connect)
 	}
 	switch {
 	case denied != nil:
-		return nil, refused(denied, targetOf(l, connect))
+		return nil, refused(denied, targetOf(l, connect != 0))
 	case let != nil:
-		r.egress.report(let, targetOf(l, connect))
+		r.egress.report(let, targetOf(l, connect != 0))
 	}
 	return let, nil
 }

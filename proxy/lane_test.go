@@ -1,14 +1,10 @@
 package proxy_test
 
 import (
-	"context"
-	"errors"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
 
-	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
 )
@@ -17,28 +13,8 @@ import (
 // that connects to it.
 func (r *rig) laneTo(o *origin) (client func() *wire) {
 	r.t.Helper()
-	l, err := sock.Listen(context.Background(), "127.0.0.1:0")
-	if err != nil {
-		r.t.Fatal(err)
-	}
 	a := netip.MustParseAddrPort(o.addr)
-	lane := proxy.LaneTo(pool.Key{TLS: scheme() == "https", Host: a.Addr().String(), Port: a.Port()})
-	served := make(chan error, 1)
-	go func() { served <- r.proxy.Serve(l, lane) }()
-	r.t.Cleanup(func() {
-		r.stop()
-		if err := <-served; !errors.Is(err, proxy.ErrClosed) {
-			r.t.Errorf("Serve: %v", err)
-		}
-	})
-	return func() *wire {
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		r.t.Cleanup(func() { _ = c.Close() })
-		return &wire{t: r.t, name: "client", Conn: c}
-	}
+	return r.lane(proxy.LaneTo(pool.Key{TLS: scheme() == "https", Host: a.Addr().String(), Port: a.Port()}))
 }
 
 // A lane to one origin takes requests as a web server does, and rewrites Host.

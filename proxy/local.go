@@ -37,7 +37,7 @@ type Record struct {
 
 // ended counts how long an exchange took that has ended, and tells of it.
 func (p *Proxy) ended(x *exchange, status int, kind errorKind, detail string) {
-	told := p.cfg.Log != nil && (p.cfg.LogAll || kind != noError || status >= 500)
+	told := p.tells(status, kind)
 	if !x.timed && !told {
 		return
 	}
@@ -49,6 +49,11 @@ func (p *Proxy) ended(x *exchange, status int, kind errorKind, detail string) {
 	if told {
 		p.cfg.Log(x.record(Record{Status: status, Error: kind.String(), Detail: detail, Duration: took}))
 	}
+}
+
+// tells reports whether an exchange that has ended like this is told of.
+func (p *Proxy) tells(status int, kind errorKind) bool {
+	return p.cfg.Log != nil && (p.cfg.LogAll || kind != noError || status >= 500)
 }
 
 // record completes what is told of an exchange.
@@ -95,7 +100,8 @@ func (s *session) refuse(x *exchange, err error) bool {
 // replyProblem answers with p.
 func (s *session) replyProblem(x *exchange, p *problem) (again bool) {
 	s.p.errors[p.kind].Add(1)
-	fields := "Content-Type: text/plain; charset=utf-8\r\nProxy-Status: carpool; error=" + p.kind.String() + x.hopParams() + "\r\n"
+	x.isProblem = true
+	fields := "Content-Type: text/plain; charset=utf-8\r\n" + p.proxyStatus() + x.hopParams() + "\r\n"
 	fields += string(x.appendTiming(nil))
 	again = s.reply(x, p.status, fields, "carpool: "+p.text+"\n")
 	s.p.ended(x, p.status, p.kind, p.text)
@@ -126,12 +132,21 @@ func (x *exchange) buildReply(status int, fields, body string) {
 	case x.http10:
 		b = append(b, "Connection: keep-alive\r\n"...)
 	}
+	if x.isProblem {
+		b = append(b, ownAnswer...)
+	}
 	b = append(b, "\r\n"...)
 	if !x.isHead {
 		b = append(b, body...)
 	}
 	x.respHead = b
 }
+
+// ownAnswer marks an answer that carpool makes because something is wrong, for
+// clients that have to know. Proxy-Status alone does not tell: an upstream may pass
+// on that of a proxy of its own. A connection option goes no further than one
+// connection (RFC 9110 section 7.6.1), so this one is nobody else's.
+const ownAnswer = "Connection: carpool\r\n"
 
 // reasons are the reason phrases of the statuses that carpool answers itself.
 var reasons = map[int]string{
@@ -150,6 +165,9 @@ func (s *session) answerHere(x *exchange) (done, again bool) {
 	}
 	if _, here := maxForwards(r); !here {
 		return false, false
+	}
+	if !trace && x.asksToVerify() {
+		return true, s.verify(x)
 	}
 	fields, body := "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE, CONNECT\r\n", ""
 	if trace {

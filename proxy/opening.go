@@ -24,18 +24,21 @@ import (
 // for the client to speak, and bytes of its own are no part of the tunnel. So it goes
 // back at once, and the client is heard (client.unheard) whenever it speaks.
 type opening struct {
-	*splice // from listen on
-	s       *session
-	x       *exchange
+	s *session
+	x *exchange
+	t *splice // from listen on
 }
 
 // open answers a CONNECT to the origin of x, and sees to what becomes of it. closed
 // says that nobody may look into the tunnel.
 func (s *session) open(x *exchange, closed bool) step {
 	s.p.tunnels.Add(1)
-	defer s.p.tunnels.Add(-1) // after a panic too
+	defer s.uncount(&s.p.tunnels) // after a panic too
 	o := &opening{s: s, x: x}
-	lease, p := o.borrow(closed || x.origin.Opaque())
+	if !closed && s.route.originates(x.origin.Key()) {
+		return o.await()
+	}
+	lease, p := s.borrow(x, closed || x.origin.Opaque())
 	if p != nil {
 		return s.tell(x, x.unlent(p))
 	}
@@ -45,11 +48,7 @@ func (s *session) open(x *exchange, closed bool) step {
 	case lease.Carried(), lease.Way() == pool.ToHop:
 		s.reins.letGo()
 		lease.Return()
-		if _, err := s.client.stream.Write(established); err != nil {
-			return closing
-		}
-		s.client.unheard = true
-		return o.enter()
+		return o.await()
 	case closed:
 		return s.join(x, established)
 	}
@@ -68,26 +67,14 @@ func (x *exchange) established() []byte {
 	return x.respHead
 }
 
-// borrow borrows a connection, virgin or as a request would.
-func (o *opening) borrow(virgin bool) (*pool.Lease, *problem) {
-	s, x := o.s, o.x
-	if hop := s.p.cfg.Hop; !virgin && hop.plain(x.origin.Key()) {
-		defer func(o *pool.Origin) { x.origin = o }(x.origin)
-		x.origin = s.p.cfg.Upstreams.Origin(hop.relay())
+// await answers that there is a tunnel, and lets the client speak first.
+func (o *opening) await() step {
+	o.x.status = 200
+	if _, err := o.s.client.stream.Write(o.x.established()); err != nil {
+		return closing
 	}
-	switch {
-	case !s.reins.begin(x.origin):
-		return nil, &problemClientGone
-	case !s.p.admits():
-		return nil, &problemMemory
-	}
-	s.ticket.Virgin = virgin
-	lease, err := s.acquire(x)
-	s.ticket.Virgin = false
-	if err != nil {
-		return nil, s.noLease(x, err)
-	}
-	return lease, nil
+	o.s.client.unheard = true
+	return o.enter()
 }
 
 // enter makes the session go on with the requests in the tunnel.
@@ -100,60 +87,70 @@ func (o *opening) enter() step {
 // listen waits for whoever speaks first. The connection has carried nothing.
 func (o *opening) listen() step {
 	s, x := o.s, o.x
-	o.splice = newSplice(&s.client, x.wire)
-	s.reins.beginFlow(&o.flow, s.p.now())
-	http, broken := o.run()
-	if !http {
-		x.origin.SetOpaque(o.up+o.down > 0 || x.origin.Opaque())
-		return o.end(s, x, broken)
+	o.t = s.newSplice(x)
+	s.reins.beginFlow(&o.t.flow, s.p.now())
+	down := o.answer()
+	is, err := o.hear()
+	if s.reins.settle(&o.t.flow, is) == plainHTTP {
+		_ = o.t.lease.SetReadDeadline(time.Unix(1, 0))
+		rethrow(<-down)
+		return o.request()
 	}
-	x.origin.SetOpaque(false)
+	o.t.lease.CarriesTunnel()
+	if s.client.in.Len() > 0 { // known from now on, for a tunnel may last
+		x.origin.SetOpaque(true)
+		if !s.p.draining.Load() {
+			x.origin.ExpectTunnel()
+		}
+	}
+	if err != nil && (!isEnd(err) || s.reins.isGone()) {
+		o.t.up.err = err
+	}
+	return s.become(o.t, x)
+}
+
+// answer begins to relay what the upstream says. It returns how that has ended if the
+// client turns out to speak HTTP.
+func (o *opening) answer() <-chan error {
+	w, r := &o.t.down, &o.s.reins
+	w.src, o.t.heard = &firstWord{Stream: o.t.lease, reins: r, flow: &o.t.flow}, true
+	down := make(chan error, 1)
+	go func() {
+		if w.err = w.relay(); r.overhear(&o.t.flow) {
+			w.rest()
+		} else {
+			down <- w.err
+		}
+	}()
+	return down
+}
+
+// request gives the connection back, for the client speaks HTTP.
+func (o *opening) request() step {
+	s, t := o.s, o.t
+	o.x.origin.SetOpaque(false)
 	s.reins.endFlow()
 	gone, _ := s.reins.letGo()
 	switch {
 	case gone:
-		o.lease.Discard(pool.ClientGone)
+		t.lease.Discard(pool.ClientGone)
 		return closing
-	case o.in.Len() > 0: // the upstream has spoken too
-		o.lease.Discard(pool.StrayBytes)
-	case o.lease.SetDeadline(time.Time{}) != nil:
-		o.lease.Discard(pool.UpstreamClosed)
+	case t.in.Len() > 0: // the upstream has spoken too
+		t.in.Release()
+		t.lease.Discard(pool.StrayBytes)
+	case t.lease.SetDeadline(time.Time{}) != nil:
+		t.lease.Discard(pool.UpstreamClosed)
 	default:
-		o.lease.Return()
+		t.lease.Return()
 	}
 	return o.enter()
-}
-
-// run relays, like splice.run, unless the client turns out to speak HTTP.
-func (o *opening) run() (http, broken bool) {
-	r := &o.s.reins
-	down := make(chan error, 1)
-	go func() {
-		down <- o.oneWay(o.client.stream, &firstWord{Stream: o.lease, reins: r, flow: &o.flow}, o.in, &o.down)
-	}()
-	is, up := o.hear()
-	if r.settle(&o.flow, is) == plainHTTP {
-		_ = o.lease.SetReadDeadline(time.Unix(1, 0))
-		rethrow(<-down)
-		return true, false
-	}
-	o.lease.CarriesTunnel()
-	if o.client.in.Len() > 0 { // known from now on, for a tunnel may last
-		o.x.origin.SetOpaque(true)
-	}
-	if up == nil || isEnd(up) && !r.isGone() {
-		up = o.oneWay(o.lease, o.client.stream, &o.client.in, &o.up)
-	} else {
-		o.cut()
-	}
-	return false, isBroken(up, <-down)
 }
 
 // hear listens to the client. A panic is an error like any other, so that the
 // goroutine of the other direction ends before the session does.
 func (o *opening) hear() (is speech, err error) {
 	defer catch(&err)
-	return o.client.listen()
+	return o.s.client.listen()
 }
 
 // isEnd reports whether an error of listen means that the tunnel goes on: the
@@ -188,19 +185,29 @@ func (f *firstWord) Fill(b *sock.Buffer) error {
 func (o *opening) late(err error) step {
 	s, x := o.s, o.x
 	x.connect = true
-	x.origin = s.p.cfg.Upstreams.Origin(s.lane.inside.Lookup()) // it was found before
+	k := s.lane.inside
+	x.origin = s.p.cfg.Upstreams.Origin(k.Lookup()) // it was found before
 	if err != nil && !isEnd(err) || !s.reins.resume() {
 		return closing
 	}
+	if err := s.route.mayTunnel(*k); err != nil {
+		s.p.refused.Add(1)
+		return o.giveUp(asProblem(err))
+	}
 	s.p.tunnels.Add(1)
-	defer s.p.tunnels.Add(-1)
+	defer s.uncount(&s.p.tunnels)
 	x.origin.SetOpaque(true)
 	x.status = 200
-	if _, p := o.borrow(true); p != nil {
-		s.client.abort = true
-		s.p.errors[p.kind].Add(1)
-		s.p.ended(x, p.status, p.kind, p.text)
-		return closing
+	if _, p := s.borrow(x, true); p != nil {
+		return o.giveUp(p)
 	}
 	return s.join(x, nil)
+}
+
+// giveUp cuts off a client that was told that there is a tunnel.
+func (o *opening) giveUp(p *problem) step {
+	o.s.client.abort = true
+	o.s.p.errors[p.kind].Add(1)
+	o.s.p.ended(o.x, p.status, p.kind, p.text)
+	return closing
 }

@@ -32,10 +32,10 @@ func TestPanicsOfASessionsGoroutinesAreContained(t *testing.T) {
 			up.want(o.forwarded("POST", "/", more))
 			return client, up
 		}, func(client, up *wire) *wire { return client }},
-		{"proxy.(*splice).run.func", websocket, func(client, up *wire) *wire { return up }},
-		{"proxy.(*splice).run(", websocket, func(client, up *wire) *wire { return client }},
-		{"proxy.(*opening).run.func", tunnel, func(client, up *wire) *wire { return up }},
-		{"proxy.(*opening).run(", tunnel, func(client, up *wire) *wire { return client }},
+		{"proxy.(*way).relay(", websocket, func(client, up *wire) *wire { return up }},
+		{"proxy.(*way).run(", websocket, func(client, up *wire) *wire { return client }},
+		{"proxy.(*opening).answer.func", tunnel, func(client, up *wire) *wire { return up }},
+		{"proxy.(*opening).hear(", tunnel, func(client, up *wire) *wire { return client }},
 	} {
 		t.Run(c.where, func(t *testing.T) {
 			var faults atomic.Int64

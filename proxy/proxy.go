@@ -48,6 +48,9 @@ type Config struct {
 	// Egress says which hosts and ports may be asked for; nil has no rule on them.
 	// Its CheckAddr is for the pool.
 	Egress *Egress
+	// Originate says which origins are spoken to in TLS that requests name in plain
+	// HTTP.
+	Originate Originate
 	// Hop, if not nil, is the next proxy on the way out. Upstreams has its Hop.Pool.
 	Hop *Hop
 	// Admit, if not nil, says whether there is memory for one more exchange or
@@ -100,6 +103,7 @@ type Proxy struct {
 // acceptLoop is one Serve.
 type acceptLoop struct {
 	listener *sock.Listener
+	lane     Lane
 	turned   atomic.Int64 // when it last turned, by the sweeper's clock; accepting while it waits for a client
 }
 
@@ -127,6 +131,19 @@ type Stats struct {
 	HopErrors map[string]uint64
 	// MaxClients is the limit on client connections; 0 is none.
 	MaxClients int
+	// Lanes are the figures of those that lead to one origin (LaneTo), in the order in
+	// which their listeners came.
+	Lanes []LaneStats
+}
+
+// LaneStats are the figures of a lane to one origin.
+type LaneStats struct {
+	// Port is that of the lane's first listener.
+	Port uint16
+	// Origin is where it leads, as scheme://host:port.
+	Origin string
+	// Requests counts those that went on to the origin.
+	Requests uint64
 }
 
 const defaultMaxHeaderBytes = 64 << 10
@@ -144,7 +161,7 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{
 		cfg: cfg, start: time.Now(),
-		roster: roster{most: cfg.MaxClients, asleep: map[uint64]*reins{}},
+		roster: roster{most: cfg.MaxClients, asleep: map[uint64]*reins{}, dozing: map[uint64]*way{}},
 	}
 	p.loops.Store(new([]*acceptLoop))
 	w, err := sock.NewWatcher(p.wake)
@@ -171,7 +188,7 @@ func (p *Proxy) Serve(l *sock.Listener, lane Lane) error {
 		_ = l.Close()
 		return ErrClosed
 	}
-	loop := &acceptLoop{listener: l}
+	loop := &acceptLoop{listener: l, lane: lane}
 	loops := append(slices.Clone(*p.loops.Load()), loop)
 	p.loops.Store(&loops)
 	p.work.Add(1)
@@ -278,8 +295,23 @@ func (p *Proxy) Stats() Stats {
 		Clients: clients, InFlight: int(p.inFlight.Load()), Tunnels: int(p.tunnels.Load()),
 		Accepted: accepted, Refused: p.refused.Load(), Retries: p.retries.Load(), Panics: p.panics.Load(),
 		Errors: kinds, Durations: p.timings.whole.Snapshot(), Phases: p.timings.snapshot(),
-		Rules: p.cfg.Egress.Stats(), HopErrors: p.cfg.Hop.errors(), MaxClients: p.cfg.MaxClients,
+		Rules: p.cfg.Egress.Stats(), HopErrors: p.cfg.Hop.errors(), MaxClients: p.cfg.MaxClients, Lanes: p.laneStats(),
 	}
+}
+
+// laneStats returns the figures of the lanes to one origin.
+func (p *Proxy) laneStats() (all []LaneStats) {
+	told := map[*tally]bool{nil: true}
+	for _, loop := range *p.loops.Load() {
+		t := loop.lane.tally
+		if told[t] {
+			continue
+		}
+		told[t] = true
+		port := loop.listener.Addr().(*net.TCPAddr).Port
+		all = append(all, LaneStats{uint16(port), t.origin.String(), t.requests.Load()})
+	}
+	return all
 }
 
 // Drain makes every answer from now on the last of its connection. Everything
@@ -358,7 +390,7 @@ func (p *Proxy) sweep() {
 // lookAfter contains what one session may do to the sweeper.
 func (p *Proxy) lookAfter(r *reins) {
 	defer p.contain("the sweeper")
-	if makeRoom := r.lookAfter(p.now(), &p.cfg); makeRoom != nil {
-		makeRoom()
+	if then := r.lookAfter(p.now(), &p.cfg); then != nil {
+		then()
 	}
 }

@@ -84,11 +84,26 @@ func (r *reins) evict() bool {
 	return true
 }
 
-// cut ends whatever the session is doing.
-func (r *reins) cut() {
+// cut ends whatever the session is doing. It returns the tunnel that it may be, whose
+// directions have to be woken.
+func (r *reins) cut() *flow {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.gone = true
+	r.conn.Interrupt()
+	r.interruptLocked()
+	return r.flow
+}
+
+// cutFlow ends the session's tunnel.
+func (r *reins) cutFlow() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cutFlowLocked()
+}
+
+func (r *reins) cutFlowLocked() {
+	r.flow.cut = true
 	r.conn.Interrupt()
 	r.interruptLocked()
 }
@@ -106,8 +121,9 @@ func (r *reins) interruptLocked() {
 // lookAfter is called once per sweep: it ends an exchange whose client has
 // gone, and a tunnel of which nothing is left, and sends an idle session to
 // sleep. If the upstream may not have turned to an exchange because another
-// connection is in its way, it returns what ends that (see pool.Lease.Stalled).
-func (r *reins) lookAfter(now time.Duration, cfg *Config) (makeRoom func()) {
+// connection is in its way, it returns what ends that (see pool.Lease.Stalled), and
+// of a tunnel that is to end what wakes its directions.
+func (r *reins) lookAfter(now time.Duration, cfg *Config) (then func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sweeps++
@@ -121,7 +137,9 @@ func (r *reins) lookAfter(now time.Duration, cfg *Config) (makeRoom func()) {
 	case r.phase == carrying && r.sweeps >= 2 && r.lease != nil:
 		return r.lease.Stalled()
 	case r.phase == tunnelling && r.flow != nil:
-		r.watchFlowLocked(now, cfg)
+		if r.watchFlowLocked(now, cfg) {
+			return r.flow.rouse
+		}
 	case r.phase == idle && r.sweeps >= sweepsToSleep && sock.CanWatch && cfg.ClientIdleTimeout == 0 && !r.gone:
 		r.drowsy = r.conn.Interrupt()
 	}
@@ -190,7 +208,7 @@ func (r *reins) settle(f *flow, is speech) speech {
 		f.meaning = is
 	}
 	r.resumeLocked()
-	if f.cut.Load() { // by a deadline that may just have been overwritten
+	if f.cut { // by a deadline that may just have been overwritten
 		r.conn.Interrupt()
 	}
 	return f.meaning
@@ -229,8 +247,9 @@ func (r *reins) endFlow() (detail string) {
 
 // watchFlowLocked ends a tunnel in which nothing moves any more, or of which one
 // side is gone altogether: the client, when nobody reads from it who would notice,
-// or the upstream, when it acknowledges nothing.
-func (r *reins) watchFlowLocked(now time.Duration, cfg *Config) {
+// or the upstream, when it acknowledges nothing. It reports whether it did. One that is
+// silent it sends to sleep.
+func (r *reins) watchFlowLocked(now time.Duration, cfg *Config) (cut bool) {
 	silence, half := r.flow.silence(now), r.flow.halfClosed()
 	limit, detail := cfg.TunnelIdleTimeout, "nothing moved any more (CARPOOL_TUNNEL_IDLE_TIMEOUT)"
 	if half {
@@ -241,9 +260,37 @@ func (r *reins) watchFlowLocked(now time.Duration, cfg *Config) {
 		r.flow.overdue = detail
 	}
 	r.dead = r.dead || r.sweeps%sweepsToProbe == 0 && r.lease != nil && r.lease.Silent()
-	if r.flow.overdue != "" || r.dead || half && r.conn.Broken() {
-		r.conn.Interrupt()
-		r.interruptLocked()
+	switch {
+	case r.flow.overdue != "" || r.dead || half && r.conn.Broken():
+		r.cutFlowLocked()
+		return true
+	case silence >= drowsyAfter && r.flow.meaning == otherwise && sock.CanWatch && !r.gone && !r.flow.cut:
+		for _, w := range r.flow.ways {
+			if !w.drowsy { // or it sleeps already, or has ended
+				w.drowsy = true
+				_ = w.src.SetReadDeadline(time.Unix(1, 0)) // what it writes goes on
+			}
+		}
+	}
+	return false
+}
+
+// mayDoze reports whether a direction of the tunnel, which was interrupted, was so to
+// fall asleep and for nothing else.
+func (r *reins) mayDoze(w *way) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return w.drowsy && !r.gone && !w.t.flow.cut
+}
+
+// wakeUp lets a direction that has slept read again. A cut that came before stays in
+// force.
+func (r *reins) wakeUp(w *way) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w.drowsy && !r.gone && !w.t.flow.cut {
+		w.drowsy = false
+		_ = w.src.SetReadDeadline(time.Time{})
 	}
 }
 

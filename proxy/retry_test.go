@@ -207,7 +207,7 @@ func TestRetryHappensOnce(t *testing.T) {
 // The retry does not take another kept connection, which may be as dead.
 func TestRetryTakesNoKeptConnection(t *testing.T) {
 	t.Parallel()
-	r, o := start(t, func(s *settings) { s.pool.Reuse = true }), newOrigin(t)
+	r, o := start(t, oneConnection), newOrigin(t)
 	a, b := r.client(), r.client()
 	a.send(o.get("/a"))
 	upA := o.accept()

@@ -10,7 +10,8 @@ import (
 )
 
 // roster knows all sessions, by their reins: those awake, and those asleep, which
-// are idle and have no goroutine.
+// are idle and have no goroutine. A tunnel is awake, as far as that goes, but its
+// directions may doze.
 type roster struct {
 	most    int           // sessions; 0 is no limit
 	watcher *sock.Watcher // wakes sessions that sleep
@@ -21,8 +22,9 @@ type roster struct {
 	mu       sync.Mutex
 	awake    list.List[*reins]
 	asleep   map[uint64]*reins
+	dozing   map[uint64]*way // without a goroutine too
 	lastID   uint64
-	stacks   int // that sessions which fell asleep have left behind
+	stacks   int // that those which fell asleep have left behind
 	clients  int
 	accepted uint64
 }
@@ -144,6 +146,40 @@ func (r *roster) wakeLocked(s *reins) {
 	go s.run()
 }
 
+// doze lets a direction of a tunnel wait without a goroutine, if it was interrupted for
+// that. It is the last thing that goroutine does. If it cannot be watched it goes on
+// awake.
+func (r *roster) doze(w *way) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !w.t.s.reins.mayDoze(w) {
+		return false
+	}
+	r.lastID++
+	w.id, w.err = r.lastID, nil
+	if w.arm(r.watcher) != nil {
+		go w.run()
+		return true
+	}
+	r.dozing[w.id] = w
+	r.stacks++
+	return true
+}
+
+// rouse wakes a direction of a tunnel, if it sleeps.
+func (r *roster) rouse(w *way) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rouseLocked(w)
+}
+
+func (r *roster) rouseLocked(w *way) {
+	if r.dozing[w.id] == w {
+		delete(r.dozing, w.id)
+		go w.run()
+	}
+}
+
 // quiet counts the tunnels that a drain need not wait for. All of them are in
 // the counts that Busy has taken before, or have ended since.
 func (r *roster) quiet() (n int64) {
@@ -162,7 +198,11 @@ func (r *roster) cutAll() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for e := r.awake.Front(); e != nil; e = e.Next() {
-		e.Value.cut()
+		if f := e.Value.cut(); f != nil {
+			for _, w := range f.ways {
+				r.rouseLocked(w)
+			}
+		}
 	}
 	for _, s := range r.asleep {
 		s.cut()
@@ -201,12 +241,14 @@ func (r *roster) appendAwake(list []*reins) []*reins {
 	return list
 }
 
-// wakeID wakes the session that sleeps with this id, if there is one.
+// wakeID wakes what sleeps with this id, if there is such a thing.
 func (r *roster) wakeID(id uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s := r.asleep[id]; s != nil {
 		r.wakeLocked(s)
+	} else if w := r.dozing[id]; w != nil {
+		r.rouseLocked(w)
 	}
 }
 

@@ -3,6 +3,7 @@ package proxy
 import (
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/carpoolproxy/carpool/pool"
@@ -10,21 +11,24 @@ import (
 
 // session serves one client connection: a loop that reads a request, carries
 // it upstream and the answer back. One goroutine runs it; only a request body
-// that does not arrive at once, and tunnels, take a second.
+// that does not arrive at once takes a second. What has become a tunnel goes on
+// without it.
 type session struct {
 	p      *Proxy
 	lane   Lane
 	client client
 	route  route
 	ticket pool.Ticket
-	reins  reins // what others may pull
+	tunnel *splice // what it has become, and is to begin
+	reins  reins   // what others may pull
 }
 
 var sessions = sync.Pool{New: func() any { return new(session) }}
 
 func (p *Proxy) newSession(lane Lane) *session {
 	s := sessions.Get().(*session)
-	s.p, s.lane, s.route.upstreams, s.route.egress, s.route.hop = p, lane, p.cfg.Upstreams, p.cfg.Egress, p.cfg.Hop
+	s.p, s.lane = p, lane
+	s.route.upstreams, s.route.egress, s.route.hop, s.route.originate = p.cfg.Upstreams, p.cfg.Egress, p.cfg.Hop, p.cfg.Originate
 	s.client.begin(&p.cfg)
 	if s.reins.run == nil {
 		s.reins.conn, s.reins.ticket, s.reins.run = &s.client.conn, &s.ticket, s.serve
@@ -91,13 +95,17 @@ func (s *session) await() bool {
 }
 
 // end closes the connection and makes the session ready to serve another one;
-// or it lets it sleep.
+// or it lets it sleep, or become a tunnel.
 func (s *session) end() {
 	p, r := s.p, recover()
 	if r != nil {
 		p.caught("a session", r)
 		s.reins.abandon()
 		s.client.abort, s.client.linger = true, false
+	} else if t := s.tunnel; t != nil {
+		s.tunnel = nil
+		t.begin()
+		return
 	} else if s.reins.drowsy && !s.reins.isGone() {
 		s.reins.drowsy = false
 		p.roster.sleep(&s.reins)
@@ -114,6 +122,13 @@ func (s *session) end() {
 		sessions.Put(s)
 	}
 	p.work.Done()
+}
+
+// uncount takes an exchange off a count, unless it goes on as a tunnel.
+func (s *session) uncount(from *atomic.Int64) {
+	if s.tunnel == nil {
+		from.Add(-1)
+	}
 }
 
 // handle serves the request that begins in what the client has sent.
@@ -157,6 +172,7 @@ func (s *session) find(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	s.lane.count()
 	if x.origin = o; x.relayed() {
 		s.relays(x, t, moves)
 	}

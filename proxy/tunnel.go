@@ -6,7 +6,7 @@ func (s *session) serveConnect(x *exchange) bool {
 	if p := s.lane.noTunnel(); p != nil {
 		return s.refuse(x, p)
 	}
-	o, err := s.route.tunnelTo(x.req.Target)
+	o, _, err := s.route.tunnelTo(x.req.Target)
 	if err != nil {
 		return s.refuse(x, err)
 	}
@@ -18,6 +18,11 @@ func (s *session) serveConnect(x *exchange) bool {
 	fate := s.p.decider.decide(x.authority(), s.client.stream)
 	if fate == answered {
 		return false
+	}
+	if fate == tunnelled {
+		if err := s.route.mayTunnel(o.Key()); err != nil {
+			return s.refuse(x, err)
+		}
 	}
 	more := s.open(x, fate == tunnelled) == following
 	return s.reins.enter(busy, 0) && more
@@ -47,23 +52,7 @@ func (s *session) join(x *exchange, head []byte) step {
 			return s.brokenOff(x, &clientError{err}, false)
 		}
 	}
-	t := newSplice(&s.client, x.wire)
-	s.reins.beginFlow(&t.flow, s.p.now())
-	return t.end(s, x, t.run())
-}
-
-// end ends the exchange that has become a splice, which has ended.
-func (t *splice) end(s *session, x *exchange, broken bool) step {
-	detail := s.reins.endFlow()
-	x.up.sent, x.received = x.up.sent+t.up, x.received+t.down
-	v := x.judge(&s.reins, complete, nil)
-	if broken {
-		t.lease.Abort(v.reason)
-	} else {
-		t.lease.Discard(v.reason)
-	}
-	s.client.abort = broken
-	countAnswer(x.origin, x.status)
-	s.p.ended(x, x.status, noError, detail)
-	return v.next
+	t := s.newSplice(x)
+	t.flow.meaning = otherwise
+	return s.become(t, x)
 }

@@ -34,6 +34,7 @@ type facts struct {
 	// What went wrong on either side.
 	client, upstream fault
 	wrong            *http1.Error // what is garbled
+	refused          *problem     // the upstream refuses the certificate that carpool has shown, or has not
 
 	// Of what has come.
 	late     bool // it does not begin like an answer
@@ -96,6 +97,7 @@ func (f *facts) blame(err error, client bool) {
 		*side = vanished
 	default:
 		*side = failed
+		f.refused = certificateRefused(err)
 	}
 }
 
@@ -164,6 +166,8 @@ func (f *facts) withoutAnswer() verdict {
 		return f.fails(&problemDead, pool.PeerDead)
 	case f.upstream == timedOut:
 		return f.fails(&problemTimeout, pool.TimedOut)
+	case f.refused != nil && f.got == unanswered:
+		return f.fails(f.refused, pool.BadAnswer)
 	case f.got == begun:
 		return f.fails(&problemIncomplete, f.brokeOff())
 	case f.repeatable():

@@ -2,7 +2,9 @@ package charts_test
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,6 +22,10 @@ type world struct {
 	quota  []corev1.ResourceName // what quotas count
 	users  [2]int64              // first and last of the users that OpenShift gives to it, if it is OpenShift
 	level  bool                  // Pod Security "restricted"
+
+	name       string          // of the namespace, where it counts
+	guaranteed bool            // a Guaranteed pod has to stay so
+	refused    func(why error) // nil: the test has failed
 }
 
 // worlds, each with a pod that it admits.
@@ -115,52 +121,117 @@ var worlds = map[string]struct {
 	},
 }
 
+// A mutator is what changes pods beside LimitRanger: a policy, or a webhook.
+type mutator func(t *testing.T, w world, pod *corev1.Pod) *corev1.Pod
+
 // TestWhatWasAdmittedIsAdmittedWithTheSidecar goes through admission as the API
 // server does: LimitRanger, OpenShift's assignment of users and the policies, in
-// either order, all of them once more, and then what only says yes or no.
+// either order, or the webhook, all of them once more, and then what only says yes or
+// no.
 func TestWhatWasAdmittedIsAdmittedWithTheSidecar(t *testing.T) {
 	manifests := mustRender(t, load(t, appChart), values(t, "{}"))
-	injecting, limiting := newPolicy(t, manifests), policyNamed(t, manifests, "carpool-limits")
+	injecting, limiting := byPolicy(newPolicy(t, manifests)), byPolicy(policyNamed(t, manifests, "carpool-limits"))
+	called := byWebhook(newWebhook(t, "{}"))
 	for name, c := range worlds {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+			c.world.guaranteed = true
+			c.world.name = inName.ReplaceAllString(strings.ToLower(name), "-")
 			before := c.admit(t, c.pod)
-			for _, policies := range [][]*policy{{injecting, limiting}, {limiting, injecting}} {
-				pod := c.admit(t, c.pod, policies...)
-				if len(pod.Spec.InitContainers) == 0 || pod.Spec.InitContainers[0].Name != "carpool" {
-					t.Fatal("no sidecar")
-				}
-				if was, is := qos.GetPodQOS(before), qos.GetPodQOS(pod); was == corev1.PodQOSGuaranteed && is != was {
-					t.Errorf("%s became %s: %+v", was, is, pod.Spec.InitContainers[0].Resources)
-				}
-				t.Logf("%+v %+v", pod.Spec.InitContainers[0].Resources, pod.Spec.InitContainers[0].SecurityContext.RunAsUser)
+			for by, mutators := range map[string][]mutator{
+				"policies": {injecting, limiting}, "policies, the other way round": {limiting, injecting}, "webhook": {called},
+			} {
+				c.hasSidecar(t, by, before, c.admit(t, c.pod, mutators...))
 			}
 		})
 	}
 }
 
-// admit returns a pod as it is admitted.
-func (w world) admit(t *testing.T, text string, policies ...*policy) *corev1.Pod {
+var inName = regexp.MustCompile(`[^a-z0-9]+`)
+
+func (w world) hasSidecar(t *testing.T, by string, before, pod *corev1.Pod) {
 	t.Helper()
+	if len(pod.Spec.InitContainers) == 0 || pod.Spec.InitContainers[0].Name != "carpool" {
+		t.Fatalf("%s: no sidecar", by)
+	}
+	if was, is := qos.GetPodQOS(before), qos.GetPodQOS(pod); w.guaranteed && was == corev1.PodQOSGuaranteed && is != was {
+		t.Errorf("%s: %s became %s: %+v", by, was, is, pod.Spec.InitContainers[0].Resources)
+	}
+	t.Logf("%s: %+v %+v", by, pod.Spec.InitContainers[0].Resources, pod.Spec.InitContainers[0].SecurityContext.RunAsUser)
+}
+
+func byPolicy(p *policy) mutator {
+	return func(t *testing.T, w world, pod *corev1.Pod) *corev1.Pod { return w.mutate(t, p, pod) }
+}
+
+func byWebhook(h *webhook) mutator {
+	return func(t *testing.T, w world, pod *corev1.Pod) *corev1.Pod {
+		t.Helper()
+		namespace := namespaceWith("enabled", "")
+		namespace.Name = w.name // limits are remembered for some seconds
+		pod, err := h.run(t, pod, namespace, nil, w.ranges(t)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pod
+	}
+}
+
+// notSeen is what the chart's README names of that which the command does not see.
+var notSeen = regexp.MustCompile(`(minimum|maximum) (cpu|memory) usage per Container|(cpu|memory) max limit to request ratio per Container|must be less than or equal to (cpu|memory) limit`)
+
+// The command sees the pod alone. What it makes is admitted too, unless a LimitRange is
+// in the way: that is refused by its name, and where the namespace has the label the
+// chart makes it fit.
+func TestWhatTheCommandInjectsIsAdmittedOrRefusedByALimitRange(t *testing.T) {
+	manifests := mustRender(t, load(t, appChart), values(t, "{}"))
+	limiting := byPolicy(policyNamed(t, manifests, "carpool-limits"))
+	called := byWebhook(newWebhook(t, "{}"))
+	for name, c := range worlds {
+		t.Run(name, func(t *testing.T) {
+			c.world.guaranteed = len(c.limits) == 0 // what comes of LimitRanges is not seen
+			c.world.name = "command-" + inName.ReplaceAllString(strings.ToLower(name), "-")
+			pod := decode[corev1.Pod](t, c.pod)
+			injected := mustYAML(t, must(inManifest(t, pod, "--image", goldenImage)))
+			c.hasSidecar(t, "command, and the policy for LimitRanges", c.admit(t, c.pod), c.admit(t, injected, limiting))
+			c.hasSidecar(t, "command, and the webhook", c.admit(t, c.pod), c.admit(t, injected, called))
+			alone := c.world
+			alone.refused = func(why error) {
+				if len(c.limits) == 0 || !notSeen.MatchString(why.Error()) {
+					t.Errorf("the command alone: %v", why)
+				}
+			}
+			alone.hasSidecar(t, "command alone", c.admit(t, c.pod), alone.admit(t, injected))
+		})
+	}
+}
+
+// admit returns a pod as it is admitted.
+func (w world) admit(t *testing.T, text string, mutators ...mutator) *corev1.Pod {
+	t.Helper()
+	if w.refused == nil {
+		w.refused = func(why error) { t.Errorf("with %d mutators: %v", len(mutators), why) }
+	}
 	pod := decode[corev1.Pod](t, text)
 	pod.Name, pod.Namespace = "p", "demo"
 	coredefaults.SetObjectDefaults_Pod(pod)
 	for range 3 { // one more than the server does: nothing changes any more
 		w.limitRanger(t, pod, limitranger.PodMutateLimitFunc)
 		w.assignUsers(t, pod)
-		for _, p := range policies {
-			pod = w.mutate(t, p, pod)
+		for _, change := range mutators {
+			pod = change(t, w, pod)
 			coredefaults.SetObjectDefaults_Pod(pod)
 		}
 	}
 	w.limitRanger(t, pod, limitranger.PodValidateLimitFunc)
-	validatePod(t, pod)
+	for _, err := range invalid(t, pod) {
+		w.refused(err)
+	}
 	if err := quota.NewPodEvaluator(nil, clock.RealClock{}).Constraints(w.quota, pod); err != nil {
-		t.Errorf("quota, with %d policies: %v", len(policies), err)
+		w.refused(fmt.Errorf("quota: %w", err))
 	}
 	if w.level {
 		for _, reason := range podSecurity(t, pod) {
-			t.Errorf("pod security, with %d policies: %s", len(policies), reason)
+			w.refused(fmt.Errorf("pod security: %s", reason))
 		}
 	}
 	return pod
@@ -199,7 +270,7 @@ func (w world) limitRanger(t *testing.T, pod *corev1.Pod, do func(*corev1.LimitR
 	}
 	for _, r := range w.ranges(t) {
 		if err := do(r, &internal); err != nil {
-			t.Errorf("LimitRange: %v", err)
+			w.refused(fmt.Errorf("LimitRange: %w", err))
 		}
 	}
 	if err := coredefaults.Convert_core_Pod_To_v1_Pod(&internal, pod, nil); err != nil {
@@ -216,7 +287,7 @@ func (w world) assignUsers(t *testing.T, pod *corev1.Pod) {
 	}
 	check := func(user *int64) bool {
 		if user != nil && (*user < w.users[0] || *user > w.users[1]) {
-			t.Errorf("user %d is not of %v", *user, w.users)
+			w.refused(fmt.Errorf("user %d is not of %v", *user, w.users))
 		}
 		return user != nil
 	}

@@ -47,7 +47,7 @@ func TestRenderedChart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			manifests := mustRender(t, withFiles(load(t, appChart)), values(t, text))
 			count := map[string]int{}
-			for _, document := range documents(t, manifests) {
+			for _, document := range documents(t, installed(manifests)) {
 				var head struct {
 					Kind     string
 					Metadata struct{ Labels map[string]string }
@@ -81,9 +81,13 @@ func TestGoldenChart(t *testing.T) {
 	c := load(t, appChart)
 	c.Metadata.Version, c.Metadata.AppVersion = "9.9.9", "9.9.9" // releases do not change the files
 	c.Files = nil
-	for name, text := range mustRender(t, withFiles(c), values(t, valuesMatrix["everything"])) {
-		golden(t, "testdata/chart/"+strings.TrimSuffix(name, ".txt")+".golden", []byte(strings.TrimSpace(text)+"\n"))
+	write := func(dir string, manifests map[string]string) {
+		for name, text := range manifests {
+			golden(t, "testdata/"+dir+"/"+strings.TrimSuffix(name, ".txt")+".golden", []byte(strings.TrimSpace(text)+"\n"))
+		}
 	}
+	write("chart", mustRender(t, withFiles(c), values(t, valuesMatrix["everything"])))
+	write("webhook", mustRender(t, c, values(t, webhookMatrix["webhook"])))
 }
 
 // What Helm prints is pasted: commands name their namespace, and what they need
@@ -145,53 +149,43 @@ func TestLint(t *testing.T) {
 	}
 }
 
-func TestAClusterWithoutThePolicyAPIIsToldOfTheAlternatives(t *testing.T) {
-	_, err := render(load(t, appChart), map[string]any{}, "v1/Pod", "admissionregistration.k8s.io/v1beta1/MutatingAdmissionPolicy")
-	if err == nil {
-		t.Fatal("it is rendered")
-	}
-	for _, want := range []string{"Kubernetes 1.36", "carpool-lib", "carpool inject"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("the message does not name %q: %v", want, err)
-		}
-	}
-	if _, err = render(load(t, appChart), map[string]any{}); err != nil {
-		t.Errorf("helm template, which speaks to no cluster: %v", err)
-	}
-}
-
 func TestBadValuesAreRejected(t *testing.T) {
 	bad := map[string][]string{ // by what the message must name
-		"tagg":             {"image: {tagg: x}"},
-		"pullPolicy":       {"image: {pullPolicy: always}"},
-		"digest":           {"image: {digest: abc}"},
-		"injection":        {"injection: true"},
-		"https":            {"https: 'yes'"},
-		"noProxy":          {"noProxy: 'a,b'", "noProxy: ['a,b']"},
-		"skipContainers":   {"skipContainers: [Db]"},
-		"cpu":              {"resources: {requests: {cpu: fast}}"},
-		"whenMissing":      {"namespaceSettings: {whenMissing: Ignore}"},
-		"IDLE_TIMEOUT":     {"settings: {IDLE_TIMEOUT: 30}", "settings: {IDLE_TIMEOUT: 1d}", "settings: {IDLE_TIMEOUT: '5'}"},
-		"VIA":              {"settings: {VIA: maybe}"},
-		"LOG_LEVEL":        {"settings: {LOG_LEVEL: verbose}"},
-		"MAX_CONNS_PER":    {"settings: {MAX_CONNS_PER_HOST: -1}", "settings: {MAX_CONNS_PER_HOST: 1.5}", "settings: {MAX_CONNS_PER_HOST: '-1'}"},
-		"MAX_CONN_AGE_J":   {"settings: {MAX_CONN_AGE_JITTER: 2}"},
-		"IDLE_TIME":        {"settings: {IDLE_TIME: 30s}"},
-		"MAX_HEADER_BYTES": {"settings: {MAX_HEADER_BYTES: 5MiB}", "settings: {MAX_HEADER_BYTES: 100}", "settings: {MAX_HEADER_BYTES: 2000000}"},
-		"DIAL_TIMEOUT":     {"settings: {DIAL_TIMEOUT: 0}", "settings: {DIAL_TIMEOUT: 0s}"},
-		"CONNECT_PORTS":    {"settings: {CONNECT_PORTS: '443,70000'}", "settings: {CONNECT_PORTS: 0}"},
-		"port":             {"port: 80", "port: '3128'", "port: 70000"},
-		"adminPort":        {"adminPort: 0"},
-		"godebug":          {"godebug: 'tlsrsakex: 1'", "godebug: tlsrsakex", "godebug: 'a=1, b=2'"},
-		"runAsUser":        {"runAsUser: 0", "runAsUser: '65532'"},
-		"cpuLimitWhere":    {"cpuLimitWhereRequired: much", "cpuLimitWhereRequired: 0"},
-		"LISTEN":           {"settings: {LISTEN: ':3128'}", "settings: {ADMIN_LISTEN: ':9128'}"},
-		"CARPOOL_VIA":      {"settings: {CARPOOL_VIA: true}"},
-		"imagePullSecrets": {"imagePullSecrets: [regcred]"},
-		"interval":         {"podMonitor: {interval: 30}"},
-		"any":              {"podMonitor: {namespaceSelector: {any: 'yes'}}"},
-		"namespaces":       {"networkPolicy: {enabled: true}"},
-		"enabled":          {"dashboard: {enabled: 1}"},
+		"tagg":                       {"image: {tagg: x}"},
+		"pullPolicy":                 {"image: {pullPolicy: always}"},
+		"digest":                     {"image: {digest: abc}"},
+		"injection":                  {"injection: true", "injection: none"},
+		"webhook.port":               {"injection: webhook\nwebhook: {hostNetwork: true}"},
+		"failurePolicy":              {"webhook: {failurePolicy: Never}"},
+		"source":                     {"webhook: {certificate: {source: mine}}"},
+		"caBundle":                   {"injection: webhook\nwebhook: {certificate: {source: provided, secret: s}}"},
+		"webhook.certificate.secret": {"injection: webhook\nwebhook: {certificate: {source: provided, caBundle: c}}"},
+		"https":                      {"https: 'yes'"},
+		"noProxy":                    {"noProxy: 'a,b'", "noProxy: ['a,b']"},
+		"skipContainers":             {"skipContainers: [Db]"},
+		"cpu":                        {"resources: {requests: {cpu: fast}}"},
+		"whenMissing":                {"namespaceSettings: {whenMissing: Ignore}"},
+		"IDLE_TIMEOUT":               {"settings: {IDLE_TIMEOUT: 30}", "settings: {IDLE_TIMEOUT: 1d}", "settings: {IDLE_TIMEOUT: '5'}"},
+		"VIA":                        {"settings: {VIA: maybe}"},
+		"LOG_LEVEL":                  {"settings: {LOG_LEVEL: verbose}"},
+		"MAX_CONNS_PER":              {"settings: {MAX_CONNS_PER_HOST: -1}", "settings: {MAX_CONNS_PER_HOST: 1.5}", "settings: {MAX_CONNS_PER_HOST: '-1'}"},
+		"MAX_CONN_AGE_J":             {"settings: {MAX_CONN_AGE_JITTER: 2}"},
+		"IDLE_TIME":                  {"settings: {IDLE_TIME: 30s}"},
+		"MAX_HEADER_BYTES":           {"settings: {MAX_HEADER_BYTES: 5MiB}", "settings: {MAX_HEADER_BYTES: 100}", "settings: {MAX_HEADER_BYTES: 2000000}"},
+		"DIAL_TIMEOUT":               {"settings: {DIAL_TIMEOUT: 0}", "settings: {DIAL_TIMEOUT: 0s}"},
+		"CONNECT_PORTS":              {"settings: {CONNECT_PORTS: '443,70000'}", "settings: {CONNECT_PORTS: 0}"},
+		"port":                       {"port: 80", "port: '3128'", "port: 70000"},
+		"adminPort":                  {"adminPort: 0"},
+		"godebug":                    {"godebug: 'tlsrsakex: 1'", "godebug: tlsrsakex", "godebug: 'a=1, b=2'"},
+		"runAsUser":                  {"runAsUser: 0", "runAsUser: '65532'"},
+		"cpuLimitWhere":              {"cpuLimitWhereRequired: much", "cpuLimitWhereRequired: 0"},
+		"LISTEN":                     {"settings: {LISTEN: ':3128'}", "settings: {ADMIN_LISTEN: ':9128'}"},
+		"CARPOOL_VIA":                {"settings: {CARPOOL_VIA: true}"},
+		"imagePullSecrets":           {"imagePullSecrets: [regcred]"},
+		"interval":                   {"podMonitor: {interval: 30}"},
+		"any":                        {"podMonitor: {namespaceSelector: {any: 'yes'}}"},
+		"namespaces":                 {"networkPolicy: {enabled: true}"},
+		"enabled":                    {"dashboard: {enabled: 1}"},
 	}
 	for want, texts := range bad {
 		for _, text := range texts {

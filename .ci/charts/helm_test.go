@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,6 +84,13 @@ func mustRender(t testing.TB, c *chart.Chart, v map[string]any) map[string]strin
 	if err != nil {
 		t.Fatal(err)
 	}
+	return manifests
+}
+
+// installed are the manifests but for those of helm test.
+func installed(manifests map[string]string) map[string]string {
+	manifests = maps.Clone(manifests)
+	maps.DeleteFunc(manifests, func(name, _ string) bool { return strings.HasPrefix(name, "tests/") })
 	return manifests
 }
 

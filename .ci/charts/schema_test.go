@@ -112,6 +112,22 @@ func TestTheAppChartConformsToTheNewestKubernetes(t *testing.T) {
 	}
 }
 
+func TestTheWebhookConformsToTheOldestKubernetesAndTheNewest(t *testing.T) {
+	for _, version := range []string{oldest, newest} {
+		v := conformer(t, version)
+		for name, text := range webhookMatrix {
+			for _, document := range documents(t, mustRender(t, load(t, appChart), values(t, text))) {
+				if strings.Contains(string(document), "monitoring.coreos.com/") || strings.Contains(string(document), "apiVersion: cert-manager.io/") {
+					continue // kinds that are not Kubernetes' own
+				}
+				if err := conforms(v, document); err != nil {
+					t.Errorf("%s, values %s: %v", version, name, err)
+				}
+			}
+		}
+	}
+}
+
 func TestTheLibraryConformsToTheOldestKubernetesAndTheNewest(t *testing.T) {
 	for _, version := range []string{oldest, newest} {
 		v := conformer(t, version)

@@ -15,6 +15,7 @@ const teamChart = "testdata/team"
 var teamMatrix = map[string]string{
 	"native":  "{}",
 	"cache":   "carpool: {cache: true, settings: {WARM: 'orders:8080=4,https://api.example.com=2'}}",
+	"tls":     "carpool: {tlsSecret: partner-tls, settings: {CLIENT_CERT_FILE: /tls/tls.crt, CLIENT_KEY_FILE: /tls/tls.key, CLIENT_CERT_HOSTS: api.partner.example}}",
 	"preload": "carpool: {preload: true, java: true, https: true, noProxy: [intranet, .corp], settings: {IDLE_TIMEOUT: 20s, DRAIN_TIMEOUT: 20s}}",
 	"ports":   "carpool: {port: 13128, adminPort: 19128, runAsUser: 1000680000, java: true, godebug: tlsrsakex=1}",
 	"plain":   "native: false\ncarpool: {settings: {VIA: true}}",
@@ -42,12 +43,19 @@ func TestGoldenTeamChart(t *testing.T) {
 }
 
 func TestTheLibrarysVolumesGoTogether(t *testing.T) {
-	var names []string
-	for _, v := range teamDeployment(t, "carpool: {cache: true, preload: true}").Spec.Template.Spec.Volumes {
-		names = append(names, v.Name)
-	}
-	if got := strings.Join(names, " "); got != "carpool carpool-cache" {
-		t.Errorf("the pod has %s", got)
+	for text, want := range map[string]string{
+		"cache: true, preload: true":               "carpool carpool-cache",
+		"cache: true, preload: true, tlsSecret: s": "carpool carpool-cache carpool-tls",
+		"cache: true, tlsSecret: s":                "carpool-cache carpool-tls",
+		"preload: true, tlsSecret: s":              "carpool carpool-tls",
+	} {
+		var names []string
+		for _, v := range teamDeployment(t, "carpool: {"+text+"}").Spec.Template.Spec.Volumes {
+			names = append(names, v.Name)
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("%s: the pod has %s", text, got)
+		}
 	}
 }
 
@@ -99,7 +107,7 @@ func mustYAML(t testing.TB, v any) string {
 func TestBothChartsHaveTheSameDefaults(t *testing.T) {
 	app, library := load(t, appChart), load(t, chartsDir+"/carpool-lib")
 	for key, value := range library.Values {
-		if key == "cache" { // a volume that only the library knows
+		if key == "cache" || key == "tlsSecret" { // volumes that only the library knows
 			continue
 		}
 		a, b := mustYAML(t, app.Values[key]), mustYAML(t, value)

@@ -14,6 +14,13 @@ import (
 // validatePod is the API server's validation of a new pod.
 func validatePod(t testing.TB, pod *corev1.Pod) {
 	t.Helper()
+	for _, err := range invalid(t, pod) {
+		t.Errorf("not a valid pod: %v", err)
+	}
+}
+
+func invalid(t testing.TB, pod *corev1.Pod) (errs []error) {
+	t.Helper()
 	pod = pod.DeepCopy()
 	coredefaults.SetObjectDefaults_Pod(pod)
 	var internal core.Pod
@@ -23,8 +30,9 @@ func validatePod(t testing.TB, pod *corev1.Pod) {
 	for _, err := range corevalidation.ValidatePodCreate(&internal, corevalidation.PodValidationOptions{
 		AllowNamespacedSysctlsForHostNetAndHostIPC: true, PodLevelResourcesEnabled: true,
 	}) {
-		t.Errorf("not a valid pod: %v", err)
+		errs = append(errs, err)
 	}
+	return errs
 }
 
 // The sidecar must not be what keeps a pod out of a restricted namespace.

@@ -16,74 +16,127 @@ import (
 var costRounds = flag.Int("cost-rounds", 0, "measure the cost of calls, so many times (0: not at all)")
 
 const (
-	costNode        = 12
 	costCalls       = 3000
 	costConcurrency = 8
 )
 
-// A setup is a way to run programs/cost.js.
-type setup struct {
+// A costing is a program whose calls are measured, in the ways that it has.
+type costing struct {
+	node            int
+	library, scheme string
+}
+
+// costings returns all of them.
+func costings() (all []costing) {
+	for _, node := range []int{12, 18} {
+		for _, scheme := range []string{"http", "https"} {
+			for _, library := range []string{"core", "axios-0.21"} {
+				all = append(all, costing{node, library, scheme})
+			}
+		}
+	}
+	return all
+}
+
+// A way is a way to run programs/cost.js. The first is what the others are compared
+// with.
+type way struct {
 	name           string
 	proxy, preload bool
 }
 
-var setups = []setup{
+var ways = []way{
 	{name: "alone, no keep-alive"},
-	{name: "through carpool", proxy: true},
-	{name: "through carpool, preloaded", proxy: true, preload: true},
+	{name: "with carpool, preloaded", proxy: true, preload: true},
 }
 
 // TestPreloadCost measures the CPU time that a call costs an app that opens a
-// connection per request, and carpool where it is in between. The setups take
+// connection per request, and carpool where it is in between. The ways take
 // turns, so that each round yields ratios of its own; what counts is their
 // median.
 func TestPreloadCost(t *testing.T) {
 	if *costRounds == 0 {
 		t.Skip("make bench-preload runs it")
 	}
+	files, err := makeTLSFiles()
+	if err != nil {
+		t.Fatal(err)
+	}
 	proxy := startCarpool(t)
-	up := startNginx(t, "")
-	cost := make([][]float64, len(setups))  // µs a call, by setup and round
-	share := make([][]float64, len(setups)) // carpool's part of it
+	urls := map[string]string{
+		"http":  fmt.Sprintf("http://%s/echo?tag=a&n=1", address(startNginx(t, "").port)),
+		"https": fmt.Sprintf("https://%s/echo?tag=a&n=1", address(startNginx(t, files.server).port)),
+	}
+	all := costings()
+	spent := make([]spending, len(all))
 	for round := range *costRounds {
-		for i := range setups {
-			s := (i + round) % len(setups)
-			app, carpool, err := setups[s].measure(t, proxy, up)
-			if err != nil {
-				t.Fatalf("%s: %v", setups[s].name, err)
+		for i, c := range all {
+			if err := spent[i].round(t, c, round, proxy, urls[c.scheme]); err != nil {
+				t.Fatalf("Node.js %d, %s, %s: %v", c.node, c.library, c.scheme, err)
 			}
-			cost[s] = append(cost[s], app+carpool)
-			share[s] = append(share[s], carpool)
 		}
 	}
 	load, _ := os.ReadFile("/proc/loadavg")
-	t.Logf("Node.js %d, axios 0.21, %d calls, %d at a time, %d rounds; load %s", costNode, costCalls, costConcurrency, *costRounds, load)
-	for s, all := range cost {
+	t.Logf("%d calls, %d at a time, %d rounds; load %s", costCalls, costConcurrency, *costRounds, load)
+	for i, c := range all {
+		t.Logf("Node.js %d, %s, %s:", c.node, c.library, c.scheme)
+		spent[i].log(t)
+	}
+}
+
+// spending is what the calls of a program cost, in µs a call, by way and round.
+type spending struct {
+	all   [][]float64
+	share [][]float64 // carpool's part of it
+}
+
+// round measures all ways once.
+func (s *spending) round(t *testing.T, c costing, round int, proxy *carpool, url string) error {
+	if s.all == nil {
+		s.all, s.share = make([][]float64, len(ways)), make([][]float64, len(ways))
+	}
+	for i := range ways {
+		w := (i + round) % len(ways)
+		app, carpool, err := ways[w].measure(t, c, proxy, url)
+		if err != nil {
+			return fmt.Errorf("%s: %w", ways[w].name, err)
+		}
+		s.all[w] = append(s.all[w], app+carpool)
+		s.share[w] = append(s.share[w], carpool)
+	}
+	return nil
+}
+
+func (s *spending) log(t *testing.T) {
+	for w, all := range s.all {
 		ratios := make([]float64, len(all))
 		for round := range all {
-			ratios[round] = all[round] / cost[0][round]
+			ratios[round] = all[round] / s.all[0][round]
 		}
-		t.Logf("%-28s %4.0f µs of CPU a call, %3.0f of them carpool's, %.2f × alone (%.2f to %.2f)", setups[s].name,
-			median(all), median(share[s]), median(ratios), slices.Min(ratios), slices.Max(ratios))
+		t.Logf("  %-24s %4.0f µs of CPU a call, %3.0f of them carpool's, %.2f × alone (%.2f to %.2f)", ways[w].name,
+			median(all), median(s.share[w]), median(ratios), slices.Min(ratios), slices.Max(ratios))
 	}
 }
 
 // measure returns the CPU time of a call in microseconds: the app's, and
 // carpool's, which is 0 if the app does not go through it.
-func (s setup) measure(t *testing.T, proxy *carpool, up upstream) (app, carpool float64, err error) {
-	plain, err := nodeProgram(costNode, "", "")(proxy.port)
+func (w way) measure(t *testing.T, c costing, proxy *carpool, url string) (app, carpool float64, err error) {
+	plain, err := nodeProgram(c.node, "", "")(proxy.port)
 	need(t, err)
-	env := append([]string{"PATH=" + os.Getenv("PATH")}, plain.env...)
-	if s.proxy {
+	files, err := makeTLSFiles()
+	if err != nil {
+		return 0, 0, err
+	}
+	env := append([]string{"PATH=" + os.Getenv("PATH"), "NODE_EXTRA_CA_CERTS=" + files.ca}, plain.env...)
+	if w.proxy {
 		env = append(env, "HTTP_PROXY=http://"+address(proxy.port))
 	}
-	if s.preload {
+	if w.preload {
 		script, err := preloadScript()
 		need(t, err)
-		env = append(env, "NODE_OPTIONS=--require="+script)
+		env = append(env, "NODE_OPTIONS=--require="+script, "CARPOOL_PRELOAD_HTTPS=true")
 	}
-	url := fmt.Sprintf("http://%s/echo?tag=a&n=1", address(up.port))
-	p := startProcess(t, env, plain.argv[0], filepath.Join("programs", "cost.js"), url, "a 1",
+	p := startProcess(t, env, plain.argv[0], filepath.Join("programs", "cost.js"), c.library, url, "a 1",
 		fmt.Sprint(costCalls), fmt.Sprint(costConcurrency))
 	if err := p.awaitFor(clientTimeout, p.stdout.skipLine); err != nil {
 		return 0, 0, err
@@ -104,7 +157,7 @@ func (s setup) measure(t *testing.T, proxy *carpool, up upstream) (app, carpool 
 	if err := p.stdout.nextJSON(&spent); err != nil {
 		return 0, 0, fmt.Errorf("%w: %s", err, p.stderr.tail(1<<10))
 	}
-	if s.proxy {
+	if w.proxy {
 		carpool = float64((after - before).Microseconds())
 	}
 	return spent.CPU / costCalls, carpool / costCalls, nil

@@ -24,9 +24,11 @@
 // than the programs.
 //
 // Node.js is run a second time as it is in a pod, with the script of carpool
-// preload: there the connections that carpool accepts are counted as well. The
-// programs agents.js and cost.js are for that script alone; each says how it is
-// called. TestPreloadCost, a measurement, is run by make bench-preload only.
+// preload: there the connections that carpool accepts are counted as well. And a
+// third time over https, by that script as well, with certificates that hold and
+// such that do not. The programs agents.js, cost.js, forks.js and rotate.js are for
+// that script alone; each says how it is called. With "fail" in the place of CALLS,
+// client.js prints the codes of the errors that it gets. TestPreloadCost, a measurement, is run by make bench-preload only.
 //
 // Real proxies stand between carpool and upstreams in hop_test.go: Squid,
 // tinyproxy, and another carpool.

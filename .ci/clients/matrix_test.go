@@ -22,6 +22,9 @@ type client struct {
 	// absoluteHTTPS says that it asks a proxy for https by "GET https://…",
 	// which carpool can pool, and not by CONNECT, which it can only tunnel.
 	absoluteHTTPS bool
+	// direct is how many connections of its own it may make besides, before it goes
+	// through carpool.
+	direct int
 }
 
 // A program is a file in the folder programs with what it takes to run it.
@@ -33,7 +36,6 @@ type program struct {
 // matrix returns all clients that are tested. They open a connection per call,
 // except those whose name says keep-alive.
 func matrix() []client {
-	const loopback = "127.0.0.1"
 	var all []client
 	for _, major := range nodeMajors {
 		for _, library := range nodeLibraries {

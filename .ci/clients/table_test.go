@@ -21,10 +21,11 @@ type row struct {
 }
 
 var table = []row{
-	{"axios 0.21 to 1.6, on Node.js 10 to 24", "`HTTP_PROXY`, and `HTTPS_PROXY` for https", "pooled", `axios-(0\.21|1\.6)$`},
+	{"axios 0.21 to 1.6, on Node.js 10 to 24", "`HTTP_PROXY`, and `HTTPS_PROXY` for https", "pooled", `^node\d+ axios-(0\.21|1\.6)$`},
 	{"axios 1.21, request", "`HTTP_PROXY`, `HTTPS_PROXY`", "tunnelled", `^node\d+ (axios-latest|request)( keep-alive)?$`},
 	{"`http`, got, needle 2, node-fetch, superagent on Node.js 10 to 26", "`HTTP_PROXY` and [the script](#nodejs)", "past carpool",
-		`^preloaded (http\.get|http\.request|got-11|needle|node-fetch|superagent)$`},
+		`^preloaded (http\.get|http\.request|got-\d+|needle|node-fetch|superagent|aws-sdk-2)$`},
+	{"`https`, axios, got, needle 2, node-fetch, request, superagent on Node.js 10 to 26", "the same, and `CARPOOL_PRELOAD_HTTPS=true`", "pooled", `^preloaded https `},
 	{"`http`, got, node-fetch on Node.js from 22.21 and 24.5 on", "`HTTP_PROXY`, `HTTPS_PROXY`, `NODE_USE_ENV_PROXY=1`", "tunnelled", ` NODE_USE_ENV_PROXY$`},
 	{"`fetch` of Node.js 22, 24 and 26", "`HTTP_PROXY`, `HTTPS_PROXY`, `NODE_USE_ENV_PROXY=1`", "tunnelled", ` fetch$`},
 	{"undici 6 to 8, `fetch` of Node.js 18 and 20 by way of it", "`EnvHttpProxyAgent`, with `HTTP_PROXY` and `HTTPS_PROXY`; or `ProxyAgent`", "tunnelled", ` undici-\d (EnvHttpProxyAgent|ProxyAgent for each call)$`},
@@ -53,6 +54,7 @@ func TestTheTableOfClientsIsWhatIsTested(t *testing.T) {
 		if name := "preloaded " + library; !strings.HasPrefix(library, "axios") && library != "request" {
 			pooledHTTPS[name] = false // not tested there
 		}
+		pooledHTTPS["preloaded https "+library] = true
 	}
 	used := map[string]bool{}
 	for name, pooled := range pooledHTTPS {

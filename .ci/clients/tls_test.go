@@ -19,14 +19,19 @@ import (
 type tlsFiles struct {
 	ca     string // the root that carpool and the clients are told to trust
 	server string // an upstream's certificate, signed by it, and its key
+	// bad are the same, of certificates that do not hold: for another host, expired,
+	// not yet valid, and signed by itself.
+	bad []string
 }
+
+// badCodes are the errors that Node.js has for them.
+var badCodes = []string{"ERR_TLS_CERT_ALTNAME_INVALID", "CERT_HAS_EXPIRED", "CERT_NOT_YET_VALID", "DEPTH_ZERO_SELF_SIGNED_CERT"}
 
 // makeTLSFiles makes them once, for all tests.
 var makeTLSFiles = sync.OnceValues(func() (tlsFiles, error) {
-	files := tlsFiles{filepath.Join(scratch, "ca.pem"), filepath.Join(scratch, "server.pem")}
-	validity := x509.Certificate{NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
-
-	root := validity
+	files := tlsFiles{ca: filepath.Join(scratch, "ca.pem"), server: filepath.Join(scratch, "server.pem")}
+	now, day := time.Now(), 24*time.Hour
+	root := x509.Certificate{NotBefore: now.Add(-3 * day), NotAfter: now.Add(3 * day)}
 	root.SerialNumber = big.NewInt(1)
 	root.Subject = pkix.Name{CommonName: "carpool test root"}
 	root.IsCA, root.BasicConstraintsValid = true, true
@@ -38,9 +43,7 @@ var makeTLSFiles = sync.OnceValues(func() (tlsFiles, error) {
 	if err := writeCertificate(files.ca, &root, &root, rootKey, rootKey, false); err != nil {
 		return files, err
 	}
-
-	leaf := validity
-	leaf.SerialNumber = big.NewInt(2)
+	leaf := x509.Certificate{NotBefore: now.Add(-time.Hour), NotAfter: now.Add(day)}
 	leaf.Subject = pkix.Name{CommonName: "carpool test upstream"}
 	leaf.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4zero}
 	if own, err := ownAddress(); err == nil {
@@ -48,11 +51,33 @@ var makeTLSFiles = sync.OnceValues(func() (tlsFiles, error) {
 	}
 	leaf.KeyUsage = x509.KeyUsageDigitalSignature
 	leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return files, err
+	other, expired, early := leaf, leaf, leaf
+	other.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 9)}
+	expired.NotBefore, expired.NotAfter = now.Add(-2*day), now.Add(-day)
+	early.NotBefore, early.NotAfter = now.Add(day), now.Add(2*day)
+	for i, c := range []struct {
+		name       string
+		cert       x509.Certificate
+		selfSigned bool
+	}{{"server", leaf, false}, {"other-host", other, false}, {"expired", expired, false}, {"not-yet-valid", early, false}, {"self-signed", leaf, true}} {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return files, err
+		}
+		parent, parentKey := &root, rootKey
+		if c.selfSigned {
+			parent, parentKey = &c.cert, key
+		}
+		c.cert.SerialNumber = big.NewInt(int64(2 + i))
+		file := filepath.Join(scratch, c.name+".pem")
+		if err := writeCertificate(file, &c.cert, parent, key, parentKey, true); err != nil {
+			return files, err
+		}
+		if i > 0 {
+			files.bad = append(files.bad, file)
+		}
 	}
-	return files, writeCertificate(files.server, &leaf, &root, leafKey, rootKey, true)
+	return files, nil
 })
 
 func writeCertificate(path string, cert, parent *x509.Certificate, key, parentKey *ecdsa.PrivateKey, withKey bool) error {

@@ -138,7 +138,8 @@ func (b *bench) build(ctx context.Context) (string, error) {
 	}
 	b.log("Building carpool from %s", root)
 	path := filepath.Join(b.dir, "carpool")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "./cmd/carpool")
+	// As make build does it.
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "nethttpomithttp2", "-ldflags", "-s -w", "-o", path, "./cmd/carpool")
 	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building carpool: %w: %s", err, out)

@@ -77,6 +77,7 @@ func workloads() []workload {
 			{name: "hosts-10000", title: "32 clients, HOSTS upstreams in turn", clients: clients, turns: get}}},
 		{name: "https", title: "plain HTTP in, TLS 1.3 out", via: secure, asks: []ask{
 			{name: "https", title: "https out, answers of 64 B", clients: clients, turns: get},
+			{name: "https-close", title: "https out, a client connection for each request", clients: clients, turns: get, end: load.ByServer},
 			{name: "https-down", title: "https out, answers of 64 KB", clients: clients, turns: down}}},
 		{name: "http2", title: "plain HTTP in, HTTP/2 out", via: second, asks: []ask{
 			{name: "http2", title: "HTTP/2 out, answers of 64 B", clients: clients, turns: get},

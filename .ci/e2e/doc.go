@@ -18,12 +18,16 @@
 // rolled, behind a Service and behind a headless one, and left without a name
 // server for a while. Package traffic is what runs in its pods.
 //
+// The third is the webhook, forced on a cluster that may have the policy: rolled,
+// emptied, gone, exchanged for the policy, uninstalled. It needs pods that reach the API
+// server with the certificate that kube-root-ca.crt has.
+//
 //	.ci/e2e/measure FOLDER
 //
 // plays the same to measure it: a table of direct calls beside those through
 // carpool, of one build or of several.
 //
-// The tests make the namespaces carpool-e2e, carpool-e2e-system and
-// carpool-e2e-moving, and delete them at the beginning, not at the end, so that
+// The tests make the namespaces carpool-e2e, carpool-e2e-system,
+// carpool-e2e-moving and carpool-e2e-webhook, and delete them at the beginning, not at the end, so that
 // one can look at what is left.
 package e2e

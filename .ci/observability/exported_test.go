@@ -2,6 +2,7 @@ package observability
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -43,6 +44,11 @@ func exported(t *testing.T) map[string]family {
 	if err != nil {
 		t.Fatal(err)
 	}
+	injector, err := scrapeInjector()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text += injector
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	parsed, err := parser.TextToMetricFamilies(strings.NewReader(text))
 	if err != nil {
@@ -79,7 +85,8 @@ var scrape = sync.OnceValues(func() (string, error) {
 	proxy, admin := freeAddr(), freeAddr()
 	cmd := exec.Command(bin)
 	// An upstream that is named in WARM has figures of its own, and so has a next hop that fails; nothing listens there.
-	cmd.Env = []string{"CARPOOL_LISTEN=" + proxy, "CARPOOL_ADMIN_LISTEN=" + admin, "CARPOOL_WARM=127.0.0.1:9=1", "CARPOOL_NEXT_PROXY=http://127.0.0.1:9"}
+	cmd.Env = []string{"CARPOOL_LISTEN=" + proxy, "CARPOOL_ADMIN_LISTEN=" + admin, "CARPOOL_WARM=127.0.0.1:9=1", "CARPOOL_NEXT_PROXY=http://127.0.0.1:9",
+		"CARPOOL_LOCAL_PORTS=" + freeAddr()[len("127.0.0.1:"):] + "=http://far.example", "CARPOOL_SPARE_TUNNELS=1"}
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return "", err
@@ -94,7 +101,56 @@ var scrape = sync.OnceValues(func() (string, error) {
 	if err := makeRequests(proxy); err != nil {
 		return "", err
 	}
-	return get(http.DefaultClient, "http://"+admin+"/metrics")
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) { // spares come when they come
+		text, err := get(http.DefaultClient, "http://"+admin+"/metrics")
+		if err != nil || strings.Contains(text, "carpool_spare_tunnels_made_total{") || time.Now().After(deadline) {
+			return text, err
+		}
+	}
+})
+
+// scrapeInjector runs carpool's webhook in a cluster of one pod without carpool, and
+// returns its metrics, once for all tests.
+var scrapeInjector = sync.OnceValues(func() (string, error) {
+	api := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"items": [{"metadata": {"name": "shop", "namespace": "shop", "labels": {"carpoolproxy.github.io/inject": "enabled"}}}]}`)
+	}))
+	defer api.Close()
+	dir, err := os.MkdirTemp("", "carpool-injector-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	admin := freeAddr()
+	for name, content := range map[string][]byte{
+		"token": []byte("t"), "ca.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: api.Certificate().Raw}),
+		"injector.json": []byte(`{"whenMissing": "Allow", "listen": "127.0.0.1:0", "admin": "` + admin + `", "host": "h",
+			"configuration": "carpool", "webhooks": ["w"], "namespace": "n", "secret": "s", "countMissed": true}`),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			return "", err
+		}
+	}
+	cmd := exec.Command("go", "run", "-C", root, "./cmd/carpool", "injector", "--config", filepath.Join(dir, "injector.json"), "--service-account", dir)
+	host, port, _ := net.SplitHostPort(api.Listener.Addr().String())
+	cmd.Env = append(os.Environ(), "KUBERNETES_SERVICE_HOST="+host, "KUBERNETES_SERVICE_PORT="+port)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // go run and what it runs
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	defer func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = cmd.Wait()
+	}()
+	for deadline := time.Now().Add(4 * patience); ; time.Sleep(20 * time.Millisecond) {
+		text, err := get(http.DefaultClient, "http://"+admin+"/metrics")
+		if err == nil && strings.Contains(text, "pods_missed") {
+			return text, nil
+		}
+		if time.Now().After(deadline) {
+			return "", fmt.Errorf("the injector tells of no pods: %w\n%s", err, text)
+		}
+	}
 })
 
 func freeAddr() string {
@@ -137,6 +193,14 @@ func makeRequests(proxy string) error {
 	transport := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: proxy}), DisableKeepAlives: true}
 	for _, path := range []string{"/", "/", "/close"} {
 		if _, err := get(&http.Client{Transport: transport, Timeout: patience}, upstream.URL+path); err != nil {
+			return err
+		}
+	}
+	secure := httptest.NewTLSServer(upstream.Config.Handler)
+	defer secure.Close()
+	transport.TLSClientConfig = secure.Client().Transport.(*http.Transport).TLSClientConfig
+	for range 3 { // a second tunnel soon after another has a spare opened
+		if _, err := get(&http.Client{Transport: transport, Timeout: patience}, secure.URL); err != nil {
 			return err
 		}
 	}

@@ -198,6 +198,31 @@ var alertCases = map[string]alertCase{
 		at:     30,
 		want:   []string{`CarpoolRefusesRequests{error="http_request_error", namespace="shop", pod="web-1"} carpool in web-1 refuses what the app asks for`},
 	},
+	"the webhook is not what it should be": {
+		series: []string{
+			`carpool_injector_ready{%s} 0x120`,
+			`carpool_injector_pods_missed{%s, pod_namespace="desk"} 3x120`,
+			`carpool_injector_reviews_total{%s, outcome="failed"} 0+6x120`,
+			`carpool_injector_reviews_total{%s, outcome="refused"} 0+6x120`,
+			`carpool_injector_certificate_expiry_timestamp_seconds{%s} 1000000x120`,
+		},
+		at: 90,
+		want: []string{
+			`CarpoolInjectorCertificateEnds{namespace="shop"} The certificate of the injectors in shop ends soon`,
+			`CarpoolInjectorNotReady{namespace="shop"} No injector in shop can be called`,
+			`CarpoolInjectorReviewsFail{namespace="shop"} Injectors in shop fail to review pods`,
+			`CarpoolPodsMissed{pod_namespace="desk"} Pods in namespace desk should have carpool and do not`,
+		},
+	},
+	"the webhook is well": {
+		series: []string{
+			`carpool_injector_ready{%s} 1x60`,
+			`carpool_injector_reviews_total{%s, outcome="injected"} 0+6x60`,
+			`carpool_injector_reviews_total{%s, outcome="refused"} 0+6x60`,
+			`carpool_injector_certificate_expiry_timestamp_seconds{%s} 9000000x60`,
+		},
+		at: 60,
+	},
 	"a rule refuses, another would": {
 		series: []string{
 			`carpool_policy_refusals_total{%s, rule="deny_hosts", action="refused"} 0+60x40`,

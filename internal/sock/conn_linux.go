@@ -342,6 +342,22 @@ func (c *Conn) Pending() (bool, error) {
 	return true, nil
 }
 
+// ReadNow is Read that does not wait: the error is os.ErrDeadlineExceeded if nothing
+// is there. The caller owns c, as with Pending, but for writes.
+func (c *Conn) ReadNow(p []byte) (int, error) {
+	n, errno := sysRead(uintptr(c.fd), p)
+	switch {
+	case errno == syscall.EAGAIN:
+		return 0, os.ErrDeadlineExceeded
+	case errno != 0:
+		return 0, os.NewSyscallError("read", errno)
+	case n == 0 && len(p) > 0:
+		return 0, io.EOF
+	}
+	c.in.credit.use(n)
+	return n, nil
+}
+
 // PeerGone reports whether the peer has closed or reset the connection, even
 // if bytes it sent before are still unread. The caller sees to it that nobody
 // closes c meanwhile; reading and writing may go on.

@@ -77,6 +77,15 @@ func (c *Conn) Pending() (bool, error) {
 	return true, nil
 }
 
+// ReadNow is Read that does not wait: the error is os.ErrDeadlineExceeded if nothing
+// is there.
+func (c *Conn) ReadNow(p []byte) (int, error) {
+	if pending, err := c.Pending(); err == nil && !pending {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return c.Read(p)
+}
+
 // PeerGone reports whether the peer has closed or reset the connection and
 // nothing is left to read.
 func (c *Conn) PeerGone() bool {
@@ -100,6 +109,12 @@ func (c *Conn) SetUserTimeout(d time.Duration) error { return nil }
 
 // Unacknowledged is not known here.
 func (c *Conn) Unacknowledged() time.Duration { return 0 }
+
+// Splice is not to be had here.
+func Splice(dst, src *Conn, moved func()) (n int64, err error) { return 0, ErrNoSplice }
+
+// SpliceDescriptors is how many descriptors Splice takes.
+const SpliceDescriptors = 0
 
 // Listener accepts connections on a TCP address.
 type Listener struct{ *net.TCPListener }

@@ -380,7 +380,7 @@ func TestFillingAFullBufferIsAnError(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer ours.Close()
 	defer theirs.Close()
-	for name, s := range map[string]sock.Stream{"a connection": conn, "a layer": sock.Over(ours)} {
+	for name, s := range map[string]sock.Stream{"a connection": conn, "a layer": sock.Over(&piped{ours})} {
 		t.Run(name, func(t *testing.T) {
 			var b sock.Buffer
 			defer b.Release()

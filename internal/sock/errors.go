@@ -9,6 +9,10 @@ import (
 // room looks like the end of the stream, or like a read that gave nothing.
 var ErrFull = errors.New("sock: the buffer is full")
 
+// ErrNoSplice is returned by Splice when it cannot go on although both connections can:
+// whoever gets it copies.
+var ErrNoSplice = errors.New("sock: not spliced")
+
 // Exhausted reports whether err is a lack of descriptors or of memory for
 // sockets, which passes when others are closed.
 func Exhausted(err error) bool {

@@ -17,3 +17,10 @@ func (c *Conn) WritesSpent() bool { return c.out.credit.spent(c.parks.Load()) }
 
 // TakeTurn lets those run whose sockets are ready.
 var TakeTurn = takeTurn
+
+// Pipes counts the pipes there are.
+func Pipes() int {
+	pipes.mu.Lock()
+	defer pipes.mu.Unlock()
+	return pipes.made
+}

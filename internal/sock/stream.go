@@ -42,34 +42,52 @@ const (
 	probes     = 4
 )
 
-// Over returns a Stream that reads and writes through c, a connection layered
-// over another (TLS), for instance.
-func Over(c net.Conn) Stream { return &layered{Conn: c} }
+// Layer is a connection layered over another, TLS, for instance.
+type Layer interface {
+	net.Conn
+	// ReadMore reads what is there already, without waiting, and returns 0 if there is
+	// nothing, or an error, which the next Read returns.
+	ReadMore(p []byte) int
+}
 
-type layered struct{ net.Conn }
+// Over returns a Stream that reads and writes through a layer.
+func Over(l Layer) Stream { return &layered{Layer: l} }
 
-// Fill implements Stream. A layered connection cannot say when bytes are
-// there, so the buffer is held while it waits.
+type layered struct {
+	Layer
+	first [1]byte
+}
+
+// Fill implements Stream. A layer cannot say when bytes are there, so what waits is
+// the first of them, outside of the buffer. A layer gives one record at a time; those
+// that have come leave together.
 func (l *layered) Fill(b *Buffer) error {
-	p := b.space()
-	if len(p) == 0 {
+	switch {
+	case b.Free() == 0:
 		return ErrFull
+	case b.Len() == 0:
+		b.Release()
 	}
-	n, err := l.Read(p)
-	b.w += n
-	if n > 0 {
-		return nil
+	if n, err := l.Read(l.first[:]); n == 0 {
+		return err
 	}
-	b.idle()
-	return err
+	n := copy(b.space(), l.first[:])
+	for n > 0 {
+		b.w += n
+		n = 0
+		if p := b.space(); len(p) > 0 {
+			n = l.ReadMore(p)
+		}
+	}
+	return nil
 }
 
 // Writev implements Stream.
-func (l *layered) Writev(a, b []byte) (int, error) { return writeBoth(l.Conn, a, b) }
+func (l *layered) Writev(a, b []byte) (int, error) { return writeBoth(l.Layer, a, b) }
 
 // CloseWrite implements Stream: for TLS it sends close_notify.
 func (l *layered) CloseWrite() error {
-	if c, ok := l.Conn.(interface{ CloseWrite() error }); ok {
+	if c, ok := l.Layer.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
 	}
 	return l.Close()

@@ -38,6 +38,9 @@ type Config struct {
 	// Note, if not nil, is told when a name begins to live on old addresses and when
 	// that ends.
 	Note func(Note)
+	// Asked, if not nil, is told of each question that a name server was asked, and of
+	// its answer. It may be called from any goroutine and must not wait.
+	Asked func(Asked)
 	// Caught, if not nil, is told of a contained panic and returns it as an error.
 	Caught func(where string, r any) error
 }

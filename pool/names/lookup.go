@@ -316,6 +316,9 @@ func (w *walk) ask(ctx context.Context, server netip.AddrPort, q question) (repl
 	} else if ctx.Err() != nil && q.kind == dnsmessage.TypeA {
 		w.ns.health.silent(server, began)
 	}
+	if tell := w.ns.cfg.Asked; tell != nil {
+		tell(newAsked(server, q, r, err, time.Since(began)))
+	}
 	return r, err
 }
 

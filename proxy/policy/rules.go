@@ -64,6 +64,36 @@ func (r *Rules) Host(name []byte, addr netip.Addr, port uint16) *Denied {
 	return errNotAllowed
 }
 
+// HostAllowedBy returns the setting and the entry of it by which [Rules.Host] allows a host and port; both are empty if
+// no host needs any.
+func (r *Rules) HostAllowedBy(name []byte, addr netip.Addr, port uint16) (setting, entry string) {
+	if p, ok := r.AllowHosts.Match(name, port); ok {
+		return "CARPOOL_ALLOW_HOSTS", p.String()
+	}
+	if p, ok := within(r.AllowCIDRs, addr); ok && !r.AllowHosts.Empty() {
+		return "CARPOOL_ALLOW_CIDRS", p.String()
+	}
+	return "", ""
+}
+
+// AddrOpenedBy returns the setting, and the entry of it if it has any, that opens an address which [Addr] refuses; both
+// are empty for one that it does not refuse, or that nothing opens.
+func (r *Rules) AddrOpenedBy(a netip.Addr, listenOnLoopback bool) (setting, entry string) {
+	a = plain(a)
+	var buf [maxReached]netip.Addr
+	for _, s := range appendSpelled(buf[:0], a) {
+		switch reason := classify(s); {
+		case reason == "" || reason == ReasonLoopback && listenOnLoopback || !r.opens(s, reason):
+		case reason == ReasonMetadata:
+			return "CARPOOL_ALLOW_METADATA", "true"
+		default:
+			p, _ := r.openedBy(s)
+			return "CARPOOL_ALLOW_CIDRS", p.String()
+		}
+	}
+	return "", ""
+}
+
 // deniedHost finds an address in every spelling.
 func (r *Rules) deniedHost(name []byte, addr netip.Addr, port uint16) (HostPattern, bool) {
 	if !addr.IsValid() || r.DenyHosts.Empty() {
@@ -116,7 +146,17 @@ func (r *Rules) opens(a netip.Addr, reason string) bool {
 	if reason == ReasonMetadata {
 		return r.AllowMetadata
 	}
-	return slices.ContainsFunc(r.AllowCIDRs, func(p netip.Prefix) bool { return p.Contains(a) && opener(p) })
+	_, ok := r.openedBy(a)
+	return ok
+}
+
+func (r *Rules) openedBy(a netip.Addr) (netip.Prefix, bool) {
+	for _, p := range r.AllowCIDRs {
+		if p.Contains(a) && opener(p) {
+			return p, true
+		}
+	}
+	return netip.Prefix{}, false
 }
 
 // opener reports whether a range can open something.

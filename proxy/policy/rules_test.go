@@ -317,3 +317,36 @@ func matchesOne(p policy.HostPattern, host string, port uint16) bool {
 	}
 	return len(have) > 0
 }
+
+func TestWhatAllowsAHostOrOpensAnAddressIsNamed(t *testing.T) {
+	t.Parallel()
+	none := policy.Rules{AllowCIDRs: cidrs("10.0.0.0/8")}
+	some := policy.Rules{AllowHosts: hosts(t, "orders,.example.com:443"), AllowCIDRs: cidrs("0.0.0.0/0", "10.0.0.0/8", "169.254.171.0/24"), AllowMetadata: true}
+	for _, c := range []struct {
+		r              policy.Rules
+		host           string
+		port           uint16
+		setting, entry string
+	}{
+		{none, "orders", 80, "", ""},
+		{none, "10.0.0.7", 80, "", ""},
+		{some, "orders", 80, "CARPOOL_ALLOW_HOSTS", "orders"},
+		{some, "a.example.com", 443, "CARPOOL_ALLOW_HOSTS", ".example.com:443"},
+		{some, "10.0.0.7", 80, "CARPOOL_ALLOW_CIDRS", "0.0.0.0/0"},
+		{some, "elsewhere", 80, "", ""},
+	} {
+		addr, _ := netip.ParseAddr(c.host)
+		if setting, entry := c.r.HostAllowedBy([]byte(c.host), addr, c.port); setting != c.setting || entry != c.entry {
+			t.Errorf("%s:%d: %s of %s", c.host, c.port, entry, setting)
+		}
+	}
+	for addr, want := range map[string]string{
+		"10.0.0.7": "", "127.0.0.1": "", "169.254.1.1": "", "169.254.171.9": "CARPOOL_ALLOW_CIDRS=169.254.171.0/24",
+		"::ffff:169.254.171.9": "CARPOOL_ALLOW_CIDRS=169.254.171.0/24", "169.254.169.254": "CARPOOL_ALLOW_METADATA=true",
+	} {
+		setting, entry := some.AddrOpenedBy(netip.MustParseAddr(addr), true)
+		if got := strings.TrimSuffix(setting+"="+entry, "="); got != want {
+			t.Errorf("%s is opened by %q, want %q", addr, got, want)
+		}
+	}
+}

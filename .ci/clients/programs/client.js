@@ -1,6 +1,7 @@
 // The client program for Node.js 10 and later; ../doc.go says what it does.
 // Its first argument names the library, http.get and http.request being those
-// that come with Node.js; the second is default-agent, or
+// that come with Node.js, of https where the URL says so, and aws-sdk-2 these with
+// an agent like that library's; the second is default-agent, or
 // closing-agent for a default agent that keeps no connection.
 'use strict';
 const crypto = require('crypto');
@@ -91,7 +92,15 @@ function partsOf(url) {
   return { hostname, port, path: pathname + search };
 }
 
-// coreClient goes through the overloads of http.get or http.request in turn.
+// awsClient has an agent like that of version 2 of the AWS SDK.
+function awsClient() {
+  const agent = new core.Agent({ rejectUnauthorized: true, maxSockets: 50 });
+  agent.setMaxListeners(0);
+  const send = (url, options, body) => collect(core.request(Object.assign({ agent }, partsOf(url), options)), body);
+  return { get: (url) => send(url), post: (url, body) => send(url, { method: 'POST', headers: { 'Content-Length': body.length } }, body) };
+}
+
+// coreClient goes through the overloads of get or request in turn.
 function coreClient(ask) {
   const overloads = [
     (url, options) => ask(url, options),
@@ -110,11 +119,19 @@ function coreClient(ask) {
   };
 }
 
+// gotClient has the time limits that look at what happens on the connection.
 function gotClient() {
   const got = require(library);
+  const timeout = { lookup: 10000, connect: 10000, secureConnect: 10000, socket: 30000, response: 30000 };
+  if (library === 'got-9') {
+    return {
+      get: async (url) => (await got(url, { encoding: null, timeout, retry: 0 })).body,
+      post: async (url, body) => (await got.post(url, { encoding: null, timeout, retry: 0, body })).body,
+    };
+  }
   return {
-    get: (url) => got(url).buffer(),
-    post: (url, body) => got.post(url, { body }).buffer(),
+    get: (url) => got(url, { timeout, retry: 0 }).buffer(),
+    post: (url, body) => got.post(url, { timeout, retry: 0, body }).buffer(),
   };
 }
 
@@ -168,7 +185,10 @@ function undiciClient(undici, agentForEach) {
 
 const clients = {
   'fetch': () => undiciClient({ fetch: globalThis.fetch }),
+  'aws-sdk-2': awsClient,
+  'got-10': gotClient,
   'got-11': gotClient,
+  'got-9': gotClient,
   'http.get': () => coreClient(core.get),
   'http.request': () => coreClient(core.request),
   'needle': needleClient,
@@ -186,8 +206,23 @@ function same(what, got, want) {
   }
 }
 
+// printFailures calls each URL three times, and prints the codes of the errors.
+async function printFailures(client, urls) {
+  const codes = [];
+  for (const url of urls) {
+    for (let n = 1; n <= 3; n++) {
+      const err = await client.get(url).then(() => ({ code: 'none' }), (e) => e);
+      codes.push(err.code || (err.cause && err.cause.code) || String(err));
+    }
+  }
+  console.log(JSON.stringify(codes));
+}
+
 async function main() {
   const client = (clients[library] || axiosClient)();
+  if (calls === 'fail') {
+    return printFailures(client, [base].concat(process.argv.slice(6)));
+  }
   for (let n = 1; n <= Number(calls); n++) {
     const body = await client.get(`${base}/echo?tag=${tag}&n=${n}`);
     same(`call ${n}`, body.toString(), `${tag} ${n}`);

@@ -35,7 +35,7 @@ of this chart's values.yaml.
 {{- include "carpool.mounts" (include "carpool-lib.options" (list . true) | fromJson) -}}
 {{- end }}
 
-{{/* With preload or cache, the volumes of the pod: items of its volumes. */}}
+{{/* With preload, cache or tlsSecret, the volumes of the pod: items of its volumes. */}}
 {{- define "carpool-lib.volumes" -}}
 {{- include "carpool.volumes" (include "carpool-lib.options" (list . true) | fromJson) -}}
 {{- end }}
@@ -59,7 +59,8 @@ the chart's root context, and whether the sidecar is native.
 {{- if not (regexMatch (include "carpool.godebug" dict) ($values.godebug | default "" | toString)) -}}
 {{- fail (printf "carpool-lib: godebug: want %s, not %q" (include "carpool.godebugWant" dict) (toString $values.godebug)) -}}
 {{- end -}}
-{{- $options := pick $values "https" "java" "preload" "cache" "resources" "port" "adminPort" "godebug" -}}
+{{- $options := pick $values "https" "java" "preload" "preloadHttps" "cache" "tlsSecret" "resources" "port" "adminPort" "godebug" -}}
+{{- $_ := set $options "preload" (or $options.preload $options.preloadHttps) -}}
 {{- $_ := set $options "native" (last .) -}}
 {{- $_ := set $options "plain" (not $options.native) -}}
 {{- $_ := set $options "image" (include "carpool.image" (dict "image" $values.image "appVersion" $library.Chart.AppVersion)) -}}

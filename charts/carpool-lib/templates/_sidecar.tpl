@@ -21,6 +21,9 @@ Each takes a dictionary:
   cache                     carpool has a volume of its own, in which it remembers
                             upstreams over a restart. The library chart alone has
                             this choice: in the policy it would double the sidecar
+  tlsSecret                 a Secret that is mounted at /tls, or "": for CA_FILE,
+                            CLIENT_CERT_FILE and CLIENT_KEY_FILE. The library
+                            chart alone has this choice, for the same reason
   noProxy                   what "carpool.noProxy" has, and the user's entries
                             behind it, each after a comma
   nonProxyHosts             the user's entries as Java writes them, each after
@@ -66,7 +69,7 @@ securityContext:
 {{- end }}
   seccompProfile:
     type: RuntimeDefault
-{{- if or .preload .cache }}
+{{- if or .preload .cache .tlsSecret }}
 volumeMounts:
 {{- if .preload }}
   - name: carpool
@@ -75,6 +78,11 @@ volumeMounts:
 {{- if .cache }}
   - name: carpool-cache
     mountPath: /cache
+{{- end }}
+{{- if .tlsSecret }}
+  - name: carpool-tls
+    mountPath: /tls
+    readOnly: true
 {{- end }}
 {{- end }}
 {{- end }}
@@ -109,7 +117,7 @@ otherwise, as a YAML list. It takes the ports and godebug. An entry with
 
 {{/* The pod's volumes that it needs, as a YAML list. */}}
 {{- define "carpool.volumes" -}}
-{{- if not (or .preload .cache) -}}
+{{- if not (or .preload .cache .tlsSecret) -}}
 []
 {{- end }}
 {{- if .preload -}}
@@ -123,6 +131,13 @@ otherwise, as a YAML list. It takes the ports and godebug. An entry with
 - name: carpool-cache
   emptyDir:
     sizeLimit: 1Mi
+{{- end }}
+{{- if and .tlsSecret (or .preload .cache) }}
+{{ end }}
+{{- if .tlsSecret -}}
+- name: carpool-tls
+  secret:
+    secretName: {{ toJson .tlsSecret }}
 {{- end }}
 {{- end }}
 
@@ -141,7 +156,7 @@ otherwise, as a YAML list. It takes the ports and godebug. An entry with
 What the other containers get in their environment, as a YAML list. Beside name
 and value an entry can have
 
-  when     a choice that it depends on: https, java or preload
+  when     a choice that it depends on: https, java, preload or preloadHttps
   with     a variable that it belongs to: a container that has that one, in
            either spelling, with another value than here does without this one
   extend   where the variable is there already, with a value of its own, this one
@@ -179,6 +194,9 @@ and value an entry can have
   value: --require=/carpool/preload.js
   when: preload
   extend: " "
+- name: CARPOOL_PRELOAD_HTTPS # read by the script
+  value: "true"
+  when: preloadHttps
 {{- end }}
 
 {{/*

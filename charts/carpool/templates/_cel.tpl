@@ -70,6 +70,7 @@ memory-limit: {key: memoryLimit, value: {{ $limits.memory | default "" | toStrin
 https: {key: https, value: {{ .Values.https | toString | toJson }}}
 java: {key: java, value: {{ .Values.java | toString | toJson }}}
 preload: {key: preload, value: {{ .Values.preload | toString | toJson }}}
+preload-https: {key: preloadHttps, value: {{ .Values.preloadHttps | toString | toJson }}}
 no-proxy: {key: noProxy, value: {{ join "," .Values.noProxy | toJson }}}
 port: {key: port, value: {{ .Values.port | toString | toJson }}}
 admin-port: {key: adminPort, value: {{ .Values.adminPort | toString | toJson }}}

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/certs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/fresh"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/seen"
@@ -28,8 +29,8 @@ import (
 	"github.com/carpoolproxy/carpool/proxy"
 )
 
-// Server serves /healthz, /readyz, /metrics, /seen, /quitquitquit and, at /, the
-// status page.
+// Server serves /healthz, /readyz, /metrics, /seen, /origin, /quitquitquit and, at /,
+// the status page.
 type Server struct {
 	listener net.Listener
 	server   http.Server
@@ -66,6 +67,7 @@ func (s *Server) Failed() <-chan error { return s.failed }
 type (
 	Pool interface {
 		Snapshot() pool.Snapshot
+		Inspect(pool.Key) (pool.Inspection, bool)
 		Lag() time.Duration
 	}
 	Proxy interface {
@@ -76,6 +78,7 @@ type (
 	Bypass interface{ Snapshot() bypass.Snapshot }
 	Memory interface{ Stats() memory.Stats }
 	Seen   interface{ List() seen.List }
+	Certs  interface{ Stats() certs.Stats }
 )
 
 // Sources are what is told about, and what can be asked for. All of them are needed.
@@ -86,12 +89,15 @@ type Sources struct {
 	Memory Memory
 	Log    Log
 	Seen   Seen
+	Certs  Certs
 	// Errors receives what net/http has to say; nil: nothing does.
 	Errors *zap.Logger
 	// MaxConns is how many connections may be open at a time; more than 0.
 	MaxConns int
 	// Room, if not nil, frees a descriptor of the process when there is none left, and reports whether it did.
 	Room func() bool
+	// Route returns what requests to an origin lead to: the next hop, say. nil leaves origins as they are.
+	Route func(pool.Key) pool.Key
 	// ProxyPort is the port that the app is to be sent to.
 	ProxyPort uint16
 	// Quit makes carpool drain and exit, as SIGTERM does. It returns at once.
@@ -153,17 +159,15 @@ func (s *Server) handler(from Sources) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(from.Seen.List())
 	})
+	handle("GET /origin", large, func(w http.ResponseWriter, r *http.Request) { s.origin(w, r, from) })
 	handle("GET /healthz", small, func(w http.ResponseWriter, _ *http.Request) { health(w, from) })
 	handle("POST /quitquitquit", small, func(w http.ResponseWriter, r *http.Request) { quit(w, r, from.Quit) })
 	handle("GET /readyz", small, func(w http.ResponseWriter, _ *http.Request) {
-		switch s.state.Load() {
-		case ready:
-			_, _ = io.WriteString(w, "ok\n")
-		case draining:
-			http.Error(w, "draining", http.StatusServiceUnavailable)
-		default:
-			http.Error(w, "starting", http.StatusServiceUnavailable)
+		if name := s.stateName(); name != "ready" {
+			http.Error(w, name, http.StatusServiceUnavailable)
+			return
 		}
+		_, _ = io.WriteString(w, "ok\n")
 	})
 	return mux
 }
@@ -188,6 +192,11 @@ func health(w http.ResponseWriter, from Sources) {
 		return
 	}
 	_, _ = io.WriteString(w, "ok\n")
+}
+
+// stateName is the state in a word.
+func (s *Server) stateName() string {
+	return [...]string{"starting", "ready", "draining"}[s.state.Load()]
 }
 
 // Ready makes /readyz say that carpool is ready, unless it drains.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/admin"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/certs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
@@ -26,10 +27,15 @@ type (
 	fakeProxy  struct{ loops }
 	fakeMemory struct{}
 	fakeLog    struct{}
+	fakeCerts  struct{}
 )
 
 func (*fakePool) Snapshot() pool.Snapshot { return pool.Snapshot{} }
+func (*fakePool) Inspect(pool.Key) (pool.Inspection, bool) {
+	return pool.Inspection{}, false
+}
 func (*fakeProxy) Stats() proxy.Stats     { return proxy.Stats{} }
+func (fakeCerts) Stats() certs.Stats      { return certs.Stats{Renewed: 1} }
 func (fakeLog) Dropped() (uint64, uint64) { return 3, 4 }
 func (fakeMemory) Stats() memory.Stats {
 	return memory.Stats{Limit: 64 << 20, Used: 60 << 20, Shedding: true, Refused: 7}
@@ -44,7 +50,7 @@ func TestProbesTellOfWhatIsStuckAndOfWhenItServesAndMetricsOfMemory(t *testing.T
 	defer s.Close()
 	var upstreams fakePool
 	var clients fakeProxy
-	s.Serve(admin.Sources{Pool: &upstreams, Proxy: &clients, Bypass: bypass.New(nil, nil), Memory: fakeMemory{}, Log: fakeLog{}, MaxConns: admin.DefaultConnections, Quit: func() {}})
+	s.Serve(admin.Sources{Pool: &upstreams, Proxy: &clients, Bypass: bypass.New(nil, nil), Memory: fakeMemory{}, Log: fakeLog{}, Certs: fakeCerts{}, MaxConns: admin.DefaultConnections, Quit: func() {}})
 	get := func(path string) (int, string) {
 		t.Helper()
 		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
@@ -102,7 +108,7 @@ func TestQuitquitquitIsNoneOfABrowsersOtherPagesBusiness(t *testing.T) {
 	defer s.Close()
 	quits := make(chan struct{}, 1)
 	s.Serve(admin.Sources{
-		Pool: &fakePool{}, Proxy: &fakeProxy{}, Bypass: bypass.New(nil, nil), Memory: fakeMemory{}, Log: fakeLog{},
+		Pool: &fakePool{}, Proxy: &fakeProxy{}, Bypass: bypass.New(nil, nil), Memory: fakeMemory{}, Log: fakeLog{}, Certs: fakeCerts{},
 		MaxConns: admin.DefaultConnections, Quit: func() { quits <- struct{}{} },
 	})
 	for _, c := range []struct {

@@ -44,7 +44,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	f := figures{
 		pool: c.from.Pool.Snapshot(), proxy: c.from.Proxy.Stats(),
-		bypass: c.from.Bypass.Snapshot(), memory: c.from.Memory.Stats(),
+		bypass: c.from.Bypass.Snapshot(), memory: c.from.Memory.Stats(), certs: c.from.Certs.Stats(),
 	}
 	f.unread, f.flood = c.from.Log.Dropped()
 	for i := range metrics {

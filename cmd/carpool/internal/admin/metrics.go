@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/certs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
@@ -30,6 +31,10 @@ var metrics = []metric{
 	{"requests_waiting", gauge, "Requests that wait for an upstream connection.", origin, each(func(o *pool.OriginStats) int { return o.Waiting })},
 	{"warm_connections_wanted", gauge, "Connections that CARPOOL_WARM asks to keep open to the upstream.", origin, warm(func(o *pool.OriginStats) int { return o.Warm })},
 	{"warm_connections_open", gauge, "How many of these there are, idle or in use.", origin, warm(func(o *pool.OriginStats) int { return o.WarmOpen })},
+	{"spare_tunnels", gauge, "Idle connections that wait for a tunnel.", origin, spare(func(o *pool.OriginStats) int { return o.Spares })},
+	{"spare_tunnels_made_total", counter, "Connections opened to wait for a tunnel.", origin, spare(func(o *pool.OriginStats) uint64 { return o.SparesMade })},
+	{"spare_tunnels_used_total", counter, "Of these, those that a tunnel got.", origin, spare(func(o *pool.OriginStats) uint64 { return o.SparesUsed })},
+	{"spare_tunnels_unused_total", counter, "Of these, those that were closed without.", origin, spare(func(o *pool.OriginStats) uint64 { return o.SparesUnused })},
 	{"learned_idle_limit_seconds", gauge, "After how long the upstream was seen to close idle connections; 0: not known.", origin, each(func(o *pool.OriginStats) float64 { return o.IdleLimit.Seconds() })},
 
 	// All upstreams together.
@@ -63,9 +68,12 @@ var metrics = []metric{
 	{"next_hop_failures_total", counter, "Requests and tunnels that the next hop (CARPOOL_NEXT_PROXY) has kept from going on, by error type of RFC 9209. There is none without a next hop, and none of a type that did not occur.", labels{"error"}, byHopError},
 	{"policy_refusals_total", counter, "Requests, and addresses about to be dialled, that a rule on where requests may go has refused (action: refused), or would have if CARPOOL_POLICY were enforce (action: reported).", labels{"rule", "action"}, byRule},
 
+	{"local_port_requests_total", counter, "Requests that came on a port of CARPOOL_LOCAL_PORTS and went on to its upstream.", labels{"port"}, byLane},
+
 	// Carpool itself.
 	{"panics_total", counter, "Faults of carpool's own that were contained; each cost one connection at most.", nil, one(func(f *figures) uint64 { return f.proxy.Panics + f.pool.Panics })},
 	{"log_lines_dropped_total", counter, "Log lines that were not written: unread, because stderr was not read in time; flood, because there were many of the kind.", labels{"reason"}, byLoss},
+	{"tls_files_changes_total", counter, "Changes of the files of TLS, of CARPOOL_CA_FILE, CARPOOL_CLIENT_CERT_FILE and CARPOOL_CLIENT_KEY_FILE, that came into force (result: renewed) or were no good (result: rejected).", labels{"result"}, byResult},
 	{"memory_limit_bytes", gauge, "Memory limit of the container; 0: no limit.", nil, one(func(f *figures) int64 { return f.memory.Limit })},
 	{"memory_used_bytes", gauge, "Memory of the container that the kernel cannot take back; 0 without a limit.", nil, one(func(f *figures) int64 { return f.memory.Used })},
 	{"shedding", gauge, "1 while new requests are refused because memory is short, otherwise 0.", nil, one(func(f *figures) int { return truth(f.memory.Shedding) })},
@@ -99,6 +107,7 @@ type figures struct {
 	proxy         proxy.Stats
 	bypass        bypass.Snapshot
 	memory        memory.Stats
+	certs         certs.Stats
 	unread, flood uint64 // log lines that were lost
 }
 
@@ -126,6 +135,17 @@ func warm[N number](value func(*pool.OriginStats) N) func(*figures, *sink) {
 	return func(f *figures, out *sink) {
 		for i := range f.pool.Origins {
 			if o := &f.pool.Origins[i]; o.Warm > 0 {
+				out.put(float64(value(o)), o.Origin)
+			}
+		}
+	}
+}
+
+// spare is a metric with a value for each origin that has had spare tunnels.
+func spare[N number](value func(*pool.OriginStats) N) func(*figures, *sink) {
+	return func(f *figures, out *sink) {
+		for i := range f.pool.Origins {
+			if o := &f.pool.Origins[i]; o.SparesMade > 0 {
 				out.put(float64(value(o)), o.Origin)
 			}
 		}
@@ -193,6 +213,17 @@ func byRule(f *figures, out *sink) {
 		out.put(float64(r.Refused), r.Rule, "refused")
 		out.put(float64(r.Reported), r.Rule, "reported")
 	}
+}
+
+func byLane(f *figures, out *sink) {
+	for _, l := range f.proxy.Lanes {
+		out.put(float64(l.Requests), strconv.Itoa(int(l.Port)))
+	}
+}
+
+func byResult(f *figures, out *sink) {
+	out.put(float64(f.certs.Renewed), "renewed")
+	out.put(float64(f.certs.Rejected), "rejected")
 }
 
 func byLoss(f *figures, out *sink) {

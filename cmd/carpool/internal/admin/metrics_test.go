@@ -14,20 +14,21 @@ import (
 
 // Sources of which each has a figure for each metric.
 type (
-	busyPool   struct{ loops }
+	busyPool   struct{ fakePool }
 	busyProxy  struct{ loops }
 	busyBypass struct{}
 )
 
 func (*busyPool) Snapshot() pool.Snapshot {
 	return pool.Snapshot{Origins: []pool.OriginStats{{
-		Origin: "http://a.test", Stats: pool.Stats{Warm: 2, WarmOpen: 1, Closed: map[pool.Reason]uint64{pool.PeerDead: 2}},
+		Origin: "http://a.test", Stats: pool.Stats{Warm: 2, WarmOpen: 1, SparesMade: 1, Closed: map[pool.Reason]uint64{pool.PeerDead: 2}},
 	}}}
 }
 
 func (*busyProxy) Stats() proxy.Stats {
 	return proxy.Stats{Errors: map[string]uint64{"dns_timeout": 3}, Rules: []proxy.RuleStats{{Rule: "deny_hosts", Refused: 2}},
-		HopErrors: map[string]uint64{"dns_timeout": 1}}
+		HopErrors: map[string]uint64{"dns_timeout": 1},
+		Lanes:     []proxy.LaneStats{{Port: 9001, Requests: 5}}}
 }
 
 func (busyBypass) Snapshot() bypass.Snapshot {
@@ -40,7 +41,7 @@ func TestEachLineOfTheTableOfMetricsIsExported(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(admin.NewCollector(admin.Sources{
-		Pool: &busyPool{}, Proxy: &busyProxy{}, Bypass: busyBypass{}, Memory: fakeMemory{}, Log: fakeLog{},
+		Pool: &busyPool{}, Proxy: &busyProxy{}, Bypass: busyBypass{}, Memory: fakeMemory{}, Log: fakeLog{}, Certs: fakeCerts{},
 	}))
 	families, err := registry.Gather()
 	if err != nil {

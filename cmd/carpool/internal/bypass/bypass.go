@@ -14,6 +14,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/fresh"
@@ -136,8 +137,10 @@ func (d *Detector) report(open []netip.AddrPort, ended map[netip.AddrPort]int, o
 	for _, p := range d.ports {
 		ports = append(ports, PortCount{p, byPort[p].Count, byPort[p].Ended})
 	}
-	slices.SortFunc(top, func(a, b Destination) int {
-		return cmp.Or(cmp.Compare(b.Count+b.Ended, a.Count+a.Ended), a.Addr.Compare(b.Addr))
+	// Package sort: slices would add its sorting of these large values to the binary.
+	sort.Slice(top, func(i, j int) bool {
+		a, b := &top[i], &top[j]
+		return cmp.Or(cmp.Compare(b.Count+b.Ended, a.Count+a.Ended), a.Addr.Compare(b.Addr)) < 0
 	})
 	return ports, top[:min(len(top), maxDestinations)]
 }

@@ -86,7 +86,7 @@ func typeSchema(t *testing.T, field reflect.StructField) map[string]any {
 		}
 	case field.Type == reflect.TypeFor[config.Bytes]():
 		number("integer", int(config.KiB), int(config.MiB))
-	case field.Type == reflect.TypeFor[config.Hosts](), field.Type == reflect.TypeFor[config.Warm](), field.Type == reflect.TypeFor[config.CIDRs](),
+	case field.Type == reflect.TypeFor[config.Hosts](), field.Type == reflect.TypeFor[config.Warm](), field.Type == reflect.TypeFor[config.LocalPorts](), field.Type == reflect.TypeFor[config.CIDRs](),
 		field.Type == reflect.TypeFor[config.NextProxy](), field.Type == reflect.TypeFor[config.NoProxy](): // as text only
 	case field.Type.Kind() == reflect.Slice: // of ports
 		number("integer", 1, 65535)

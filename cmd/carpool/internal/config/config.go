@@ -25,6 +25,9 @@ type Config struct {
 	// AdminListen is the address of health, metrics and the status page, in the form of Listen, and never the same.
 	AdminListen string `envconfig:"ADMIN_LISTEN" default:":9128" help:"Address and port of /healthz, /readyz, /metrics and the status page. The kubelet must reach it, so it is not on loopback."`
 
+	// LocalPorts are ports of loopback, none of them Listen's or AdminListen's, that lead to one upstream each; nil is none.
+	LocalPorts LocalPorts `envconfig:"LOCAL_PORTS" help:"Ports of loopback that lead to one upstream each, such as 9001=https://api.partner.example,9002=http://orders:8080. A client that is given http://127.0.0.1:9001 for a base URL needs to know nothing of proxies or TLS. Empty: none."`
+
 	// LogLevel is the least severe level that is logged.
 	LogLevel zapcore.Level `envconfig:"LOG_LEVEL" default:"info" help:"Least severe level that is logged: debug, info, warn or error."`
 
@@ -107,11 +110,28 @@ type Config struct {
 	// TunnelIdleTimeout is the longest silence in a tunnel or an upgraded connection that is open both ways; 0 is no limit.
 	TunnelIdleTimeout time.Duration `envconfig:"TUNNEL_IDLE_TIMEOUT" default:"0" help:"Longest silence in a tunnel or an upgraded connection that is open both ways. Then both sides are closed. 0: no limit, so that quiet WebSockets live."`
 
+	// SpareTunnels is how many connections to one place wait for the next tunnel, at most; 0 is none.
+	SpareTunnels int `envconfig:"SPARE_TUNNELS" default:"0" help:"Connections that wait for the next CONNECT to a host and port to which tunnels were opened lately, at most. They save a tunnel DNS and TCP. Those that none takes end after 15 seconds. 0: none."`
+
 	// MaxHeaderBytes is from 1KiB to 1MiB: the largest head, of a request as of a response.
 	MaxHeaderBytes Bytes `envconfig:"MAX_HEADER_BYTES" default:"64KiB" help:"Largest head of a request or a response, from 1KiB to 1MiB."`
 
 	// CAFile is the path of a PEM file; empty is none. Load does not open it.
-	CAFile string `envconfig:"CA_FILE" help:"PEM file of certificate authorities that carpool trusts for https upstreams, besides the system's. Empty: none."`
+	CAFile string `envconfig:"CA_FILE" help:"PEM file of certificate authorities that carpool trusts for https upstreams, besides the system's. It is read again when it changes. Empty: none."`
+
+	// ClientCertFile is the path of a PEM file; empty is none, and then ClientKeyFile and ClientCertHosts are, too. Load
+	// does not open it.
+	ClientCertFile string `envconfig:"CLIENT_CERT_FILE" help:"PEM file of the certificate that carpool shows to the upstreams in CLIENT_CERT_HOSTS, with those it rests on behind it. It is read again when it changes. Empty: none."`
+
+	// ClientKeyFile is the path of the PEM file that has the key; empty is ClientCertFile.
+	ClientKeyFile string `envconfig:"CLIENT_KEY_FILE" help:"PEM file of the key to CLIENT_CERT_FILE. It is read again when it changes. Empty: the key is in CLIENT_CERT_FILE."`
+
+	// ClientCertHosts are the upstreams that see the certificate.
+	ClientCertHosts Hosts `envconfig:"CLIENT_CERT_HOSTS" help:"https upstreams that may see the client certificate, such as api.partner.example,.partner.example:8443. No other does. Empty: none."`
+
+	// TLSOriginate are the hosts that requests reach in TLS that name them in plain HTTP; nil is none. An entry without a
+	// port is for port 80 alone.
+	TLSOriginate Hosts `envconfig:"TLS_ORIGINATE" help:"Hosts that http:// requests reach in https, verified, such as api.example.com,.partner.example,legacy:8443. Without a port an entry stands for port 80, which becomes 443; a port that is given stays. Empty: none."`
 
 	// AllowHosts are the only hosts that may be asked for, besides the addresses in AllowCIDRs; nil is any.
 	AllowHosts Hosts `envconfig:"ALLOW_HOSTS" help:"The only hosts that requests and tunnels may go to, such as orders,.example.com,10.0.0.7:8080, besides the addresses in ALLOW_CIDRS. A .suffix stands for every name below it. Empty: any."`
@@ -194,6 +214,11 @@ var rules = []rule{
 		ok:   func(c *Config) bool { return !overlap(c.Listen, c.AdminListen) },
 		want: "another port than that of CARPOOL_LISTEN, e.g. 127.0.0.1:3128 for the proxy and :9128 here",
 	}, {
+		name: "LOCAL_PORTS",
+		with: "LISTEN",
+		ok:   func(c *Config) bool { return c.LocalPorts.clear(c.Listen) && c.LocalPorts.clear(c.AdminListen) },
+		want: "other ports than those of CARPOOL_LISTEN and CARPOOL_ADMIN_LISTEN, e.g. 9001=https://api.partner.example",
+	}, {
 		name: "NEXT_PROXY",
 		with: "LISTEN",
 		ok:   func(c *Config) bool { return !c.NextProxy.leadsTo(c.Listen) },
@@ -223,6 +248,16 @@ var rules = []rule{
 		name: "MAX_HEADER_BYTES",
 		ok:   func(c *Config) bool { return KiB <= c.MaxHeaderBytes && c.MaxHeaderBytes <= MiB },
 		want: "from 1KiB to 1MiB, e.g. 64KiB",
+	}, {
+		name: "CLIENT_KEY_FILE",
+		with: "CLIENT_CERT_FILE",
+		ok:   func(c *Config) bool { return c.ClientKeyFile == "" || c.ClientCertFile != "" },
+		want: "CARPOOL_CLIENT_CERT_FILE too, e.g. /tls/tls.crt",
+	}, {
+		name: "CLIENT_CERT_HOSTS",
+		with: "CLIENT_CERT_FILE",
+		ok:   func(c *Config) bool { return c.ClientCertHosts == nil || c.ClientCertFile != "" },
+		want: "CARPOOL_CLIENT_CERT_FILE too, e.g. /tls/tls.crt",
 	}, {
 		name: "PRELOAD_DIR",
 		ok:   func(c *Config) bool { return c.PreloadDir == "" || filepath.IsAbs(c.PreloadDir) },

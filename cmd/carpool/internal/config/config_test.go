@@ -16,6 +16,21 @@ import (
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 )
 
+// companions are what some settings are nothing without.
+var companions = map[string][]string{
+	"CLIENT_KEY_FILE":   {"CARPOOL_CLIENT_CERT_FILE=/tls/tls.crt"},
+	"CLIENT_CERT_HOSTS": {"CARPOOL_CLIENT_CERT_FILE=/tls/tls.crt"},
+}
+
+func TestSomeSettingsAreNothingAlone(t *testing.T) {
+	_, _, err := config.Load([]string{"CARPOOL_CLIENT_KEY_FILE=/k", "CARPOOL_CLIENT_CERT_HOSTS=a"})
+	for name := range companions {
+		if err == nil || !strings.Contains(err.Error(), "CARPOOL_"+name) || strings.Count(err.Error(), "want CARPOOL_CLIENT_CERT_FILE too") != 2 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // load fails the test if environ is not taken without complaint.
 func load(t *testing.T, environ ...string) config.Config {
 	t.Helper()
@@ -121,8 +136,16 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"WARM": {"orders=4", func(c *config.Config) {
 			c.Warm = config.Warm{{Origin: config.Origin{Host: "orders", Port: 80}, Conns: 4}}
 		}},
+		"CLIENT_CERT_FILE":  {"/tls/tls.crt", func(c *config.Config) { c.ClientCertFile = "/tls/tls.crt" }},
+		"CLIENT_KEY_FILE":   {"/tls/tls.key", func(c *config.Config) { c.ClientKeyFile = "/tls/tls.key" }},
+		"CLIENT_CERT_HOSTS": {"a", func(c *config.Config) { c.ClientCertHosts = config.Hosts{{Name: "a"}} }},
+		"TLS_ORIGINATE":     {"a:8443", func(c *config.Config) { c.TLSOriginate = config.Hosts{{Name: "a", Port: 8443}} }},
+		"LOCAL_PORTS": {"9001=https://a", func(c *config.Config) {
+			c.LocalPorts = config.LocalPorts{{Port: 9001, Origin: config.Origin{TLS: true, Host: "a", Port: 443}}}
+		}},
 		"CACHE_DIR":                  {"/cache", func(c *config.Config) { c.CacheDir = "/cache" }},
 		"CONNECT_TUNNEL_PORTS":       {"8080", func(c *config.Config) { c.ConnectTunnelPorts = config.Ports{8080} }},
+		"SPARE_TUNNELS":              {"2", func(c *config.Config) { c.SpareTunnels = 2 }},
 		"TUNNEL_IDLE_TIMEOUT":        {"1h", func(c *config.Config) { c.TunnelIdleTimeout = time.Hour }},
 		"TUNNEL_HALF_CLOSED_TIMEOUT": {"90s", func(c *config.Config) { c.TunnelHalfClosedTimeout = 90 * time.Second }},
 	}
@@ -135,7 +158,10 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 			}
 			want := defaults()
 			test.set(&want)
-			if got := load(t, s.Name+"="+test.value); !reflect.DeepEqual(got, want) {
+			if companions[name] != nil {
+				tests["CLIENT_CERT_FILE"].set(&want)
+			}
+			if got := load(t, append(companions[name], s.Name+"="+test.value)...); !reflect.DeepEqual(got, want) {
 				t.Errorf("%s=%s\ngot  %+v\nwant %+v", s.Name, test.value, got, want)
 			}
 		})
@@ -316,7 +342,7 @@ func TestNoErrorPrintsMoreThan64BytesOfAValueOrALineBreak(t *testing.T) {
 		for _, value := range []string{secret, "line\r\nbreak\x1b[31m\xff" + secret} {
 			_, _, err := config.Load([]string{s.Name + "=" + value})
 			if err == nil {
-				if s.Name != "CARPOOL_CA_FILE" && s.Name != "CARPOOL_RESOLV_CONF" && s.Name != "CARPOOL_NEXT_PROXY_AUTH_FILE" {
+				if !strings.HasSuffix(s.Name, "_FILE") && s.Name != "CARPOOL_RESOLV_CONF" {
 					t.Errorf("%s takes %q", s.Name, value)
 				}
 				continue

@@ -47,6 +47,9 @@ func pattern(t *testing.T, field reflect.StructField) string {
 	case field.Type == reflect.TypeFor[config.Warm]():
 		one := `[ \t]*([Hh][Tt][Tt][Pp][Ss]?://)?(` + host(``) + `)=0*(` + upTo(1, config.MaxWarm) + `)[ \t]*`
 		p = one + `(,` + one + `)*`
+	case field.Type == reflect.TypeFor[config.LocalPorts]():
+		one := `[ \t]*0*(` + upTo(1, 65535) + `)=([Hh][Tt][Tt][Pp][Ss]?://)?(` + host(``) + `)[ \t]*`
+		p = one + `(,` + one + `)*`
 	case field.Type == reflect.TypeFor[config.NextProxy]():
 		p = `[Hh][Tt][Tt][Pp][Ss]?://(` + host(``) + `)/?`
 	case field.Type == reflect.TypeFor[config.NoProxy]():
@@ -192,6 +195,7 @@ legacy|Legacy_1.|.old.example.com|.a.:81|-a|_a._b|a:80, b:00443 ,.c|a b|a;b|a:0|
 10.0.0.7|10.0.0.7:8080|10.0.0.7.|.10.0.0.7|256.1.1.1|255.255.255.255|10.0.0.07|10.0.7|1.2.3.4.5|a.7|7.a|a.7a|a.07a|a.0|a.0x|a.0xf:80|a.0xg|a.0y|0x.a|a.00x1
 legacy=1|Legacy_1.:80=100|a=0|a=101|a=007|a=|=1|a|a=-1|a=1.5|a=+1|a = 1|a=1, b:81=2 ,	https://c=3|a=1,|,a=1|a=1,,b=1|a=1;b=1|.a=1|a:0=1|a:65536=1|a:=1|*.a=1|a=1=2
 http://a=1|HTTPS://A:8443=2|http://=1|http:a=1|ftp://a=1|https://a/=1|https://a/b=1|http://http://a=1|://a=1|u@a=1|10.0.0.7=1|10.0.0.7:80=1|10.0.7=1|[::1]=1|http://[::1]:80=1|[::1=1
+9001=https://a|9001=a:80, 09002=HTTP://B ,	9003=[::1]:81|9001=|9001|=a|0=a|65536=a|9001=a=b|9001=https://a/|9001=https://a/b|9001=.a|9001=ftp://a|9001=a,|9001=a;9002=b| 9001=a
 http://proxy.corp:8080|https://Proxy|http://proxy:80/|HTTP://10.0.0.7:3128|http://[::1]:3128/|http://proxy//|http://proxy/x|http://|http:///|http://u:p@proxy:80|ftp://proxy:80
 *.corp.example|.svc,corp.example, 10.0.0.0/8 ,fd00::/8|*.a:81|*|*a|*..a|.10.0.0.0/8|10.0.0.0/33|10.0.0.0/8:80|a/8
 [::1]|[::1]:80|[2001:DB8:0::1]|[::ffff:1.2.3.4]|[1.2.3.4]|[::]|[::1|::1|.[::1]|[fe80::1%eth0]|[1:2:3:4:5:6:7:8]|[1:2:3:4:5:6:7:8:9]|[12345::]|[a]`, "\n", "|"), "|")
@@ -205,7 +209,7 @@ func TestPatternsAreWhatLoadTakes(t *testing.T) {
 		}
 		matches := regexp.MustCompile(pattern(t, field)).MatchString
 		for _, text := range specimens {
-			_, _, err := config.Load([]string{"CARPOOL_" + name + "=" + text, "CARPOOL_DRAIN_TIMEOUT=" + far(name)})
+			_, _, err := config.Load(append(companions[name], "CARPOOL_"+name+"="+text, "CARPOOL_DRAIN_TIMEOUT="+far(name)))
 			if matches(text) != (err == nil) {
 				t.Errorf("%s=%q: the pattern %s says %t, Load says %v", name, text, pattern(t, field), matches(text), err)
 			}
@@ -241,7 +245,7 @@ func TestThePolicyHasTheSettings(t *testing.T) {
 		var line bytes.Buffer
 		encoder := json.NewEncoder(&line)
 		encoder.SetEscapeHTML(false)
-		if err := encoder.Encode(rule{pattern(t, field), wanted(name)}); err != nil {
+		if err := encoder.Encode(rule{pattern(t, field), config.Want(name)}); err != nil {
 			t.Fatal(err)
 		}
 		fmt.Fprintf(&want, "CARPOOL_%s: %s", name, &line)
@@ -260,21 +264,4 @@ func TestThePolicyHasTheSettings(t *testing.T) {
 	if err := os.WriteFile(path, want.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// wanted is what Load says that it wants of a setting, for what is no value of
-// any and for what is too little.
-func wanted(name string) string {
-	var all []string
-	for _, text := range []string{"?", "0"} {
-		_, _, err := config.Load([]string{"CARPOOL_" + name + "=" + text})
-		if err == nil {
-			continue
-		}
-		_, want, _ := strings.Cut(err.Error(), ": want ")
-		if !slices.Contains(all, want) {
-			all = append(all, want)
-		}
-	}
-	return "want " + strings.Join(all, "; ")
 }

@@ -50,14 +50,32 @@ func code(s string) string {
 	return "`" + s + "`"
 }
 
+// Value is a setting as it is in force.
+type Value struct {
+	Name    string `json:"name"`    // with the prefix
+	Value   string `json:"value"`   // as one would write it; "" is empty
+	Default string `json:"default"` // likewise
+}
+
+// Changed reports whether v is not the default.
+func (v Value) Changed() bool { return v.Value != v.Default }
+
+// Values returns every setting as it is in force, in the order of [Config].
+func (c Config) Values() []Value {
+	var all []Value
+	for field, value := range reflect.ValueOf(c).Fields() {
+		all = append(all, Value{prefix + field.Tag.Get("envconfig"), format(value.Interface()), field.Tag.Get("default")})
+	}
+	return all
+}
+
 // WriteEffective writes NAME=value lines in the order of [Config]. A comment marks each value that is not the default.
 func (c Config) WriteEffective(w io.Writer) error {
 	var b strings.Builder
-	for field, value := range reflect.ValueOf(c).Fields() {
-		text, def := format(value.Interface()), field.Tag.Get("default")
-		fmt.Fprintf(&b, "%s%s=%s", prefix, field.Tag.Get("envconfig"), text)
-		if text != def {
-			fmt.Fprintf(&b, "  # default %s", cmp.Or(def, "empty"))
+	for _, v := range c.Values() {
+		fmt.Fprintf(&b, "%s=%s", v.Name, v.Value)
+		if v.Changed() {
+			fmt.Fprintf(&b, "  # default %s", cmp.Or(v.Default, "empty"))
 		}
 		b.WriteByte('\n')
 	}

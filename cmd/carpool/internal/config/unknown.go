@@ -37,10 +37,7 @@ func (u Unknown) say(fate string) string {
 
 // unknown returns the variables of env that are neither settings nor service links, sorted by name.
 func unknown(env map[string]string) []Unknown {
-	var known []string
-	for _, s := range Settings() {
-		known = append(known, s.Name)
-	}
+	known := names()
 	var found []Unknown
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		if slices.Contains(known, name) || serviceLink.MatchString(name+"="+env[name]) {

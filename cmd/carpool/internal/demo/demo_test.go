@@ -3,6 +3,7 @@ package demo_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -53,10 +54,11 @@ func (f *forwarder) start(ctx context.Context, environ []string, stderr io.Write
 		if err != nil {
 			return err
 		}
-		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
-		if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(pem) {
 			return errors.New("no certificate in CARPOOL_CA_FILE")
 		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: roots}
 	}
 	defer transport.CloseIdleConnections()
 	proxy := func(w http.ResponseWriter, r *http.Request) { f.forward(w, r, transport) }

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -240,7 +241,8 @@ func askRaw(t testing.TB, n int, c net.Conn, request string) {
 }
 
 // What a client with a CONNECT takes while it is idle: with plain HTTP in it, it is
-// like any other; as a tunnel it has two goroutines and an upstream connection.
+// like any other; as a tunnel it has an upstream connection besides. Neither has a
+// goroutine after a while.
 func TestX15IdleTunnelsCostLittle(t *testing.T) {
 	clients := 2000
 	if testing.Short() || testkit.Race {
@@ -255,7 +257,7 @@ func TestX15IdleTunnelsCostLittle(t *testing.T) {
 		"plain HTTP": {10 << 10, func(conn net.Conn) {
 			askRaw(t, 0, conn, "GET / HTTP/1.1\r\nHost: "+addr+"\r\n\r\n")
 		}},
-		"a tunnel": {24 << 10, func(conn net.Conn) { // the upstream takes anything that ends like a head
+		"a tunnel": {6 << 10, func(conn net.Conn) { // the upstream takes anything that ends like a head
 			askRaw(t, 0, conn, "BREW / HTTP/1.1\r\nHost: "+addr+"\r\n\r\n")
 		}},
 	} {
@@ -290,10 +292,17 @@ func TestX15IdleTunnelsCostLittle(t *testing.T) {
 			for range clients {
 				open()
 			}
-			each := (c.Pss(t) - before) / clients
-			t.Logf("%s: %d of them take %d bytes of carpool's memory each", name, clients, each)
-			if each > kind.limit && !testkit.Race {
-				t.Errorf("one takes %d bytes", each)
+			each, least := 0, math.MaxInt
+			defer func() {
+				t.Logf("%s: %d of them take %d bytes of carpool's memory each, %d at least", name, clients, each, least)
+			}()
+			testkit.Eventually(t, "they take little", func() bool { // when they sleep
+				each = (c.Pss(t) - before) / clients
+				least = min(least, each)
+				return each <= kind.limit || testkit.Race
+			})
+			for _, conn := range all {
+				kind.ask(conn)
 			}
 		})
 	}

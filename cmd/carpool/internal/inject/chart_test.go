@@ -29,6 +29,7 @@ func TestDefaultsAreTheChartsValues(t *testing.T) {
 			HTTPS, Java, Preload bool
 			Port                 string
 			AdminPort            string `yaml:"adminPort"`
+			PreloadHTTPS         bool   `yaml:"preloadHttps"`
 			GODEBUG              string
 			CPULimit             string `yaml:"cpuLimitWhereRequired"`
 		}
@@ -43,7 +44,7 @@ func TestDefaultsAreTheChartsValues(t *testing.T) {
 			CPURequest: values.Resources.Requests.CPU, MemoryRequest: values.Resources.Requests.Memory,
 			CPULimit: values.Resources.Limits.CPU, MemoryLimit: values.Resources.Limits.Memory,
 			Settings: values.Settings, NoProxy: values.NoProxy, Skip: values.Skip,
-			HTTPS: values.HTTPS, Java: values.Java, Preload: values.Preload, Port: values.Port, AdminPort: values.AdminPort, GODEBUG: values.GODEBUG,
+			HTTPS: values.HTTPS, Java: values.Java, Preload: values.Preload, PreloadHTTPS: values.PreloadHTTPS, Port: values.Port, AdminPort: values.AdminPort, GODEBUG: values.GODEBUG,
 			CPULimitWhereRequired: values.CPULimit,
 		}
 		if chart == "carpool-lib" { // it does not see the pod

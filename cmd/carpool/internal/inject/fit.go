@@ -1,10 +1,13 @@
 package inject
 
 import (
+	"errors"
 	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -23,14 +26,18 @@ func (o Options) fit(spec *yaml.Node) (Options, error) {
 	if err != nil {
 		return o, err
 	}
+	var errs []error
 	for _, c := range others {
-		if port := o.takenBy(c); port != nil {
-			return o, errorAt(port, "container %s has port %s of its own, which carpool is to listen on: choose another by the annotation %s%s, "+
-				"or leave the pod out by its label %sinject: \"false\"", text(c, "name"), port.Value, prefix, o.portOption(port.Value), prefix)
+		for _, port := range o.takenBy(c) {
+			errs = append(errs, errorAt(port, "container %s has port %s of its own, which carpool is to listen on: choose another %s, "+
+				"or leave the pod out by its label %sinject: \"false\"", text(c, "name"), port.Value, o.portOption(port.Value), prefix))
 		}
 	}
 	o.user, o.group = runAs(spec, others, "runAsUser"), runAs(spec, others, "runAsGroup")
-	return o.fitResources(get(spec, "resources"), others), nil
+	if o.RunAsUser != "" {
+		o.user = o.RunAsUser
+	}
+	return o.fitResources(get(spec, "resources"), others), errors.Join(errs...)
 }
 
 // all returns the pod's containers but carpool.
@@ -53,8 +60,8 @@ func all(spec *yaml.Node) ([]*yaml.Node, error) {
 	return found, nil
 }
 
-// takenBy returns the first of the ports that a container has of carpool's.
-func (o Options) takenBy(container *yaml.Node) *yaml.Node {
+// takenBy returns the ports that a container has of carpool's.
+func (o Options) takenBy(container *yaml.Node) (taken []*yaml.Node) {
 	ports := get(container, "ports")
 	if ports == nil {
 		return nil
@@ -62,19 +69,26 @@ func (o Options) takenBy(container *yaml.Node) *yaml.Node {
 	for _, p := range ports.Content {
 		number := get(p, "containerPort")
 		if protocol := text(p, "protocol"); number != nil && (protocol == "" || protocol == "TCP") && o.portOption(number.Value) != "" {
-			return number
+			taken = append(taken, number)
 		}
 	}
-	return nil
+	return taken
 }
 
-// portOption names the option that has chosen a port, or is "".
+// portOption says by what option a port was chosen, or is "".
 func (o Options) portOption(port string) string {
 	switch port {
 	case o.Port:
-		return "port"
+		return "by the annotation " + prefix + "port"
 	case o.AdminPort:
-		return "admin-port"
+		return "by the annotation " + prefix + "admin-port"
+	}
+	var local config.LocalPorts
+	_ = local.UnmarshalText([]byte(o.Settings["LOCAL_PORTS"])) // check has told what is wrong with it
+	for _, p := range local {
+		if port == strconv.Itoa(int(p.Port)) {
+			return "in " + settingPrefix + "LOCAL_PORTS"
+		}
 	}
 	return ""
 }
@@ -128,18 +142,18 @@ func (o Options) fitResources(together *yaml.Node, others []*yaml.Node) Options 
 	}
 	limit := func(resource string, value *string) {
 		_, most := pod(resource)
-		if !o.explicit[resource+"-limit"] && most != "" && *value != "" && more(*value, most) {
+		if !o.explicit(resource+"-limit") && most != "" && *value != "" && more(*value, most) {
 			*value = ""
 		}
 	}
-	if has, _ := pod("cpu"); o.CPULimit == "" && !o.explicit["cpu-limit"] && !has && limited(others, "cpu") {
+	if has, _ := pod("cpu"); o.CPULimit == "" && !o.explicit("cpu-limit") && !has && limited(others, "cpu") {
 		o.CPULimit = o.CPULimitWhereRequired
 	}
 	limit("cpu", &o.CPULimit)
 	limit("memory", &o.MemoryLimit)
 	guaranteed := o.CPULimit != "" && o.MemoryLimit != "" && guaranteed(others)
 	request := func(resource string, value *string, limit string) {
-		if o.explicit[resource+"-request"] {
+		if o.explicit(resource + "-request") {
 			return
 		}
 		if has, _ := pod(resource); has {

@@ -56,6 +56,8 @@ are noted on stderr. uninject takes out what inject put in.
                             longer count for them
   --java                    set JAVA_TOOL_OPTIONS too
   --preload                 make Node.js programs use carpool that know no proxy
+  --preload-https           the same for their https, whose certificates carpool
+                            verifies then; --preload comes with it
   --plain                   an ordinary container, for Kubernetes before 1.29
   --strict                  fail if containers are passed over, be it in a place
                             that inject does not know or in a Kustomize patch
@@ -152,12 +154,7 @@ func parse(name string, args []string) (file string, o Options, err error) {
 	case file == "":
 		return "", o, errors.New("give a file by -f FILE, or -f - for stdin")
 	}
-	unknown, err := o.check()
-	errs := []error{err}
-	for _, u := range unknown {
-		errs = append(errs, u)
-	}
-	return file, o, errors.Join(errs...)
+	return file, o, o.check()
 }
 
 // defineOptions defines a flag for each option.
@@ -176,10 +173,14 @@ func defineOptions(flags *flag.FlagSet, o *Options) {
 				return errors.New("given twice; put the entries of a list together with commas")
 			}
 			given[opt.name] = true
+			if o.by == nil {
+				o.by = map[string]string{}
+			}
+			o.by[opt.name] = prefix + opt.name
 			return opt.set(o, v)
 		}
 		switch opt.name {
-		case "https", "java", "preload":
+		case "https", "java", "preload", "preload-https":
 			flags.BoolFunc(opt.name, "", set)
 		case "skip-containers":
 			flags.Func("skip", "", set)

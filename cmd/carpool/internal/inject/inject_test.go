@@ -55,6 +55,9 @@ func TestOptionsReachTheSidecar(t *testing.T) {
 		"preload": {[]string{"--preload"}, []string{
 			"- name: CARPOOL_PRELOAD_DIR", "value: /carpool", "mountPath: /carpool", `value: "--require=/carpool/preload.js"`, "mountPath: /carpool", "readOnly: true", "emptyDir:",
 		}, nil},
+		"preload of https": {[]string{"--preload-https"}, []string{
+			"- name: CARPOOL_PRELOAD_DIR", `value: "--require=/carpool/preload.js"`, "- name: CARPOOL_PRELOAD_HTTPS", "emptyDir:",
+		}, nil},
 		"plain":                     {[]string{"--plain"}, []string{`kubectl.kubernetes.io/default-container: "a"`, "- name: CARPOOL_DRAIN_DELAY", `value: "5s"`}, []string{"initContainers", "restartPolicy"}},
 		"plain, with another delay": {[]string{"--plain", "--set=DRAIN_DELAY=9s"}, []string{`value: "9s"`}, []string{`"5s"`}},
 	}
@@ -113,6 +116,7 @@ func TestBadUsageIsExplained(t *testing.T) {
 		"settings at odds":     {[]string{"-f", "-", "--plain", "--set=DRAIN_TIMEOUT=3s"}, "CARPOOL_DRAIN_DELAY"},
 		"given twice":          {[]string{"-f", "-", "--skip=a", "--skip=b"}, "given twice"},
 		"preload of plain":     {[]string{"-f", "-", "--plain", "--preload"}, "preload needs a native sidecar"},
+		"its https":            {[]string{"-f", "-", "--plain", "--preload-https"}, "preload needs a native sidecar"},
 		"options of uninject":  {[]string{"-f", "-", "--https", "uninject"}, "-https"},
 		"uninject has no file": {[]string{"uninject"}, "-f FILE"},
 	}

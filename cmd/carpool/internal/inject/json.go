@@ -45,31 +45,41 @@ func splitJSON(in []byte) [][]byte {
 
 // parseJSON reads one value.
 func parseJSON(in []byte) (*yaml.Node, error) {
-	d := json.NewDecoder(bytes.NewReader(in))
-	d.UseNumber()
-	return readJSON(in, d)
+	r := jsonReader{Decoder: json.NewDecoder(bytes.NewReader(in)), in: in, line: 1}
+	r.UseNumber()
+	return r.read()
 }
 
-func readJSON(in []byte, d *json.Decoder) (*yaml.Node, error) {
-	token, err := d.Token()
+// jsonReader reads a value into a tree.
+type jsonReader struct {
+	*json.Decoder
+	in   []byte
+	line int   // of what was read last
+	at   int64 // where that ends
+}
+
+func (r *jsonReader) read() (*yaml.Node, error) {
+	token, err := r.Token()
 	if err != nil {
 		return nil, err
 	}
-	n := &yaml.Node{Kind: yaml.ScalarNode, Line: 1 + bytes.Count(in[:d.InputOffset()], []byte("\n"))}
+	r.line += bytes.Count(r.in[r.at:r.InputOffset()], []byte("\n"))
+	r.at = r.InputOffset()
+	n := &yaml.Node{Kind: yaml.ScalarNode, Line: r.line}
 	switch v := token.(type) {
 	case json.Delim:
 		n.Kind = yaml.SequenceNode
 		if v == '{' {
 			n.Kind = yaml.MappingNode
 		}
-		for d.More() {
-			child, err := readJSON(in, d)
+		for r.More() {
+			child, err := r.read()
 			if err != nil {
 				return nil, err
 			}
 			n.Content = append(n.Content, child)
 		}
-		_, err = d.Token() // the closing bracket
+		_, err = r.Token() // the closing bracket
 	case string:
 		n.Tag, n.Value = "!!str", v
 	case json.Number:

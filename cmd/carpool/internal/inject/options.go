@@ -1,17 +1,12 @@
 package inject
 
 import (
-	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
-	"go.yaml.in/yaml/v3"
 )
 
 // DefaultImage is the image of the sidecar where none is named. The
@@ -37,6 +32,12 @@ type Options struct {
 	// containers of the pod have one; "" is none.
 	CPULimitWhereRequired string
 
+	// OtherRequests and OtherLimits are those of the sidecar for other resources than CPU and memory, by their names.
+	OtherRequests, OtherLimits map[string]string
+
+	RunAsUser   string   // of the sidecar; "": the image's own, or as the pod says
+	PullSecrets []string // names of what the image is pulled with, beside the pod's own
+
 	Port, AdminPort string // of the proxy, and of health and metrics
 	GODEBUG         string // of the sidecar; "" is none
 
@@ -48,6 +49,10 @@ type Options struct {
 	Java    bool // JAVA_TOOL_OPTIONS is extended
 	Preload bool // Node.js gets the script that makes it use carpool
 
+	// PreloadHTTPS makes that script send https through carpool too. Preload comes
+	// with it.
+	PreloadHTTPS bool
+
 	// Plain makes the sidecar an ordinary container, for Kubernetes before 1.29.
 	// Preload does not go with it: the app may start before the script is there.
 	Plain bool
@@ -57,8 +62,8 @@ type Options struct {
 	// label or because of the node they are for, are none.
 	Strict bool
 
-	explicit    map[string]bool // quantities that were chosen, by their names
-	user, group string          // of the sidecar, or ""
+	by          map[string]string // who has chosen an option, as messages call it, by the option's name
+	user, group string            // of the sidecar, or ""
 }
 
 // Defaults returns the options of the chart's own values.
@@ -95,7 +100,11 @@ var options = []option{
 	choice("https", func(o *Options) *bool { return &o.HTTPS }),
 	choice("java", func(o *Options) *bool { return &o.Java }),
 	choice("preload", func(o *Options) *bool { return &o.Preload }),
+	choice("preload-https", func(o *Options) *bool { return &o.PreloadHTTPS }),
 }
+
+// preloads reports whether Node.js gets the script.
+func (o Options) preloads() bool { return o.Preload || o.PreloadHTTPS }
 
 // setNoProxy takes entries that every client reads, or at least passes over.
 func setNoProxy(o *Options, v string) error {
@@ -147,11 +156,6 @@ var isQuantity = regexp.MustCompile(`^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[nu
 func quantity(name, example string, field func(*Options) *string) option {
 	return option{name, func(o *Options, v string) error {
 		*field(o) = v
-		o.explicit = maps.Clone(o.explicit)
-		if o.explicit == nil {
-			o.explicit = map[string]bool{}
-		}
-		o.explicit[name] = true
 		return want(v == "" || isQuantity(v), "a quantity such as "+example, v)
 	}}
 }
@@ -180,75 +184,4 @@ func split(s string) []string {
 		}
 	}
 	return entries
-}
-
-// overridden returns the options as a pod's annotations have them. Annotations
-// that carpool does not know are told to note: they may be of a later version.
-// An unknown setting is an error, as it is to the policy: it is most likely
-// another one that is spelled wrong.
-func (o Options) overridden(annotations *yaml.Node, note func(string)) (Options, error) {
-	o.Settings = maps.Clone(o.Settings)
-	var errs []error
-	for i := 0; i+1 < len(annotations.Content); i += 2 {
-		key, value := annotations.Content[i].Value, annotations.Content[i+1]
-		if name, ok := strings.CutPrefix(key, settingsPrefix); ok {
-			o.Settings[name] = value.Value
-			continue
-		}
-		name, ok := strings.CutPrefix(key, prefix)
-		if !ok || key == statusAnnotation {
-			continue
-		}
-		known := slices.IndexFunc(options, func(opt option) bool { return opt.name == name })
-		if known < 0 {
-			note("there is no annotation " + key + ": it changes nothing")
-		} else if err := options[known].set(&o, value.Value); err != nil {
-			errs = append(errs, errorAt(value, "%s: %v", key, err))
-		}
-	}
-	unknown, err := o.check()
-	if err != nil {
-		errs = append(errs, errorAt(annotations, "%v", err))
-	}
-	for _, u := range unknown {
-		errs = append(errs, errorAt(annotations, "%v", u))
-	}
-	return o, errors.Join(errs...)
-}
-
-// fixed are the settings that the definition, its probes and its proxy
-// variables, counts on.
-var fixed = []string{"LISTEN", "ADMIN_LISTEN"}
-
-// check returns what carpool would say of the settings: the unknown ones, and
-// what is wrong with the others. It also finds options that do not go together.
-func (o Options) check() (unknown []config.Unknown, err error) {
-	var errs []error
-	if o.Plain && o.Preload {
-		errs = append(errs, errors.New("preload needs a native sidecar: Kubernetes does not promise that an ordinary container serves before the app starts, "+
-			"and without the script Node.js does not start"))
-	}
-	if o.Port == o.AdminPort {
-		errs = append(errs, fmt.Errorf("%sadmin-port: want another port than the proxy's, not %q", prefix, o.Port))
-	}
-	for _, name := range fixed {
-		if _, ok := o.Settings[name]; ok {
-			errs = append(errs, fmt.Errorf("%s%s is fixed in a pod, for the app and the probes count on it: leave it out (%[3]sport and /admin-port choose ports)",
-				settingPrefix, name, prefix))
-		}
-	}
-	env, err := o.sidecarEnv()
-	if err != nil {
-		return nil, err
-	}
-	_, unknown, err = config.Load(environ(env))
-	return unknown, errors.Join(append(errs, err)...)
-}
-
-func environ(env map[string]string) []string {
-	var all []string
-	for _, name := range slices.Sorted(maps.Keys(env)) {
-		all = append(all, name+"="+env[name])
-	}
-	return all
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"regexp"
 	"slices"
+	"sort"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -246,7 +247,7 @@ func (p *patcher) encode(parent *yaml.Node, e entry, prefix string) (string, boo
 // apply returns the text with all edits made. It ends in a line break only if it
 // did so before.
 func (p *patcher) apply() []byte {
-	slices.SortStableFunc(p.edits, func(a, b edit) int { return a.from - b.from })
+	sort.SliceStable(p.edits, func(i, j int) bool { return p.edits[i].from < p.edits[j].from })
 	crlf := strings.HasSuffix(p.lines[0], "\r\n")
 	var b bytes.Buffer
 	at := 0

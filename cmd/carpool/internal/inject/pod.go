@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -62,8 +63,8 @@ func (p pod) notFor(spec *yaml.Node) string {
 	return ""
 }
 
-// inject puts the sidecar and what belongs to it into the pod. What is there
-// already is left as it is.
+// inject puts the sidecar and what belongs to it into the pod of a manifest,
+// which need not be whole.
 func (p pod) inject(o Options) error {
 	spec, err := child(p.root, "spec", yaml.MappingNode)
 	if err != nil {
@@ -89,6 +90,13 @@ func (p pod) inject(o Options) error {
 		p.pass("Knative refuses native sidecars in what it is given (the admission policy serves the pods that it makes)")
 		return nil
 	}
+	return p.add(spec, apps, o, nil)
+}
+
+// add puts the sidecar and what belongs to it into the pod. What is there already
+// is left as it is. data is the ConfigMap of the pod's namespace, nil is none. The
+// error has all that is wrong.
+func (p pod) add(spec, apps *yaml.Node, o Options, data map[string]string) error {
 	metadata, err := add(p.root, "metadata", yaml.MappingNode, "spec")
 	if err != nil {
 		return err
@@ -97,50 +105,66 @@ func (p pod) inject(o Options) error {
 	if err != nil {
 		return err
 	}
-	if o, err = o.overridden(annotations, p.note); err != nil {
-		return err
-	}
+	o, wrong := o.overridden(data, annotations, p.note)
 	if text(annotations, statusAnnotation) != injected {
 		set(annotations, statusAnnotation, scalar(injected), "")
 	}
-	return p.injectSpec(spec, apps, o)
+	there, o, err := p.fitted(spec, apps, o)
+	if err := errors.Join(wrong, err); err != nil {
+		return err
+	}
+	return p.injectSpec(spec, apps, there, o)
 }
 
-func (p pod) injectSpec(spec, apps *yaml.Node, o Options) error {
+// there is where a container named carpool is that the pod has already; -1: it is
+// not in that list.
+type there struct{ init, app int }
+
+func (t there) is() bool { return t.init >= 0 || t.app >= 0 }
+
+// fitted returns the options for this pod, and where its sidecar is. The error has
+// all that is in the sidecar's way.
+func (p pod) fitted(spec, apps *yaml.Node, o Options) (there, Options, error) {
 	inits, err := initContainers.get(spec)
 	if err != nil {
-		return err
+		return there{}, o, err
 	}
 	volumes, err := child(spec, "volumes", yaml.SequenceNode)
 	if err != nil {
-		return err
+		return there{}, o, err
 	}
-	initAt, appAt := position(inits, sidecarName), position(apps, sidecarName)
-	there := initAt >= 0 || appAt >= 0
-	if taken := named(volumes, sidecarName) != nil; there {
+	at := there{position(inits, sidecarName), position(apps, sidecarName)}
+	taken := named(volumes, sidecarName) != nil
+	if at.is() {
 		// Without the volume there is no script, and Node.js does not start
 		// when it is told to load one that is not there.
-		o.Preload = o.Preload && taken
-	} else if o.Preload && taken {
-		return errorAt(volumes, "the pod has a volume of its own named %s: rename it, or do without preload", sidecarName)
+		o.Preload, o.PreloadHTTPS = o.Preload && taken, o.PreloadHTTPS && taken
+		return at, o.listening(spec), nil
 	}
-	if there {
-		o = o.listening(spec)
-	} else if o, err = o.fit(spec); err != nil {
-		return err
+	fit, err := o.fit(spec)
+	if o.preloads() && taken {
+		err = errors.Join(err, errorAt(volumes, "the pod has a volume of its own named %s: rename it, or do without preload", sidecarName))
 	}
+	return at, fit, err
+}
+
+func (p pod) injectSpec(spec, apps *yaml.Node, at there, o Options) error {
 	s, err := o.sidecar()
 	if err != nil {
 		return err
 	}
 	served := slices.Clone(apps.Content)
-	if inits != nil && (initAt >= 0 || appAt < 0 && !o.Plain) {
-		served = append(served, inits.Content[initAt+1:]...) // those behind it; initAt is -1 if it will be first
+	inits := get(spec, initContainers.name)
+	if inits != nil && (at.init >= 0 || at.app < 0 && !o.Plain) {
+		served = append(served, inits.Content[at.init+1:]...) // those behind it; at.init is -1 if it will be first
 	}
-	if there {
+	if at.is() {
 		p.note("the container " + sidecarName + " that is there stays as it is (to change it, uninject first)")
 	} else {
 		if err := s.addTo(spec, o.Plain); err != nil {
+			return err
+		}
+		if err := addPullSecrets(spec, o.PullSecrets); err != nil {
 			return err
 		}
 		p.noteScrape(s)
@@ -154,6 +178,24 @@ func (p pod) injectSpec(spec, apps *yaml.Node, o Options) error {
 	return p.serve(s, slices.DeleteFunc(served, func(c *yaml.Node) bool {
 		return text(c, "name") == sidecarName || slices.Contains(o.Skip, text(c, "name"))
 	}))
+}
+
+// addPullSecrets appends to the pod's secrets those that it does not have.
+func addPullSecrets(spec *yaml.Node, names []string) error {
+	for _, name := range names {
+		secrets, err := child(spec, "imagePullSecrets", yaml.SequenceNode)
+		if err != nil {
+			return err
+		}
+		if named(secrets, name) != nil {
+			continue
+		}
+		if secrets, err = add(spec, "imagePullSecrets", yaml.SequenceNode, ""); err != nil {
+			return err
+		}
+		secrets.Content = append(secrets.Content, mapping("name", name))
+	}
+	return nil
 }
 
 // serve gives containers of the app what makes them use carpool.

@@ -70,7 +70,9 @@ func (o Options) chosen(v variable) bool {
 	case "java":
 		return o.Java
 	case "preload":
-		return o.Preload
+		return o.preloads()
+	case "preloadHttps":
+		return o.PreloadHTTPS
 	case "plain":
 		return o.Plain
 	case "port":
@@ -129,7 +131,7 @@ func (o Options) data() (map[string]any, error) {
 	}
 	return map[string]any{
 		"image": o.Image, "pullPolicy": o.PullPolicy, "env": env, "resources": o.resources(),
-		"native": !o.Plain, "preload": o.Preload, "noProxy": noProxy, "nonProxyHosts": nonProxyHosts,
+		"native": !o.Plain, "preload": o.preloads(), "noProxy": noProxy, "nonProxyHosts": nonProxyHosts,
 		"port": o.Port, "adminPort": o.AdminPort, "user": o.user, "group": o.group,
 	}, nil
 }
@@ -144,6 +146,12 @@ func (o Options) resources() map[string]map[string]string {
 			all[kind] = map[string]string{}
 		}
 		all[kind][resource] = value
+	}
+	for name, quantity := range o.OtherRequests {
+		put("requests", name, quantity)
+	}
+	for name, quantity := range o.OtherLimits {
+		put("limits", name, quantity)
 	}
 	put("requests", "cpu", o.CPURequest)
 	put("requests", "memory", o.MemoryRequest)

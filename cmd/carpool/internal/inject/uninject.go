@@ -48,7 +48,7 @@ func (p pod) uninject(o Options) error {
 
 // everything returns options that make the definition show all that it has.
 func (o Options) everything() Options {
-	o.HTTPS, o.Java, o.Preload, o.Plain = true, true, true, false
+	o.HTTPS, o.Java, o.Preload, o.PreloadHTTPS, o.Plain = true, true, true, true, false
 	o.NoProxy = nil
 	return o
 }
@@ -74,7 +74,7 @@ func (s *sidecar) leave(container *yaml.Node) {
 		case s.isPair(env.Content[i:]):
 			behind = true
 			i++
-		case behind && s.isBlank(entry):
+		case behind && s.isBlank(entry), s.isOwn(entry):
 		case !s.unextend(entry):
 			behind = false
 			kept = append(kept, entry)
@@ -105,6 +105,14 @@ func (s *sidecar) isPair(entries []*yaml.Node) bool {
 func (s *sidecar) isBlank(entry *yaml.Node) bool {
 	return text(entry, "value") == "" && get(entry, "valueFrom") == nil &&
 		slices.ContainsFunc(s.env, func(v variable) bool { return v.Value == "" && v.Name == text(entry, "name") })
+}
+
+// isOwn reports whether an entry is a variable with our value that has a meaning to
+// carpool alone.
+func (s *sidecar) isOwn(entry *yaml.Node) bool {
+	name := text(entry, "name")
+	return strings.HasPrefix(name, settingPrefix) &&
+		slices.ContainsFunc(s.env, func(v variable) bool { return v.Name == name && v.Value == text(entry, "value") })
 }
 
 // unextend takes our part out of a variable that is extended. It reports true

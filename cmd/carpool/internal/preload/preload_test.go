@@ -53,7 +53,7 @@ func runNode(ctx context.Context, env []string, argv ...string) (string, error) 
 }
 
 // minCases guards against a file of cases that ends early.
-const minCases = 50
+const minCases = 90
 
 func TestHardCases(t *testing.T) {
 	t.Parallel()

@@ -2,28 +2,20 @@ package program
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/outbound"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
-	"github.com/carpoolproxy/carpool/proxy/policy"
 )
 
-const (
-	// credentialsEvery is how often the file with the credentials is looked at. The
-	// kubelet takes a minute to bring a changed Secret.
-	credentialsEvery = 5 * time.Second
-	// maxCredentials bounds the file.
-	maxCredentials = 4 << 10
-)
+// credentialsEvery is how often the file with the credentials is looked at. The
+// kubelet takes a minute to bring a changed Secret.
+const credentialsEvery = 5 * time.Second
 
 // nextHop is the proxy that NEXT_PROXY names, and what keeps its credentials as they
 // are in their file. A nil one is none.
@@ -31,7 +23,7 @@ type nextHop struct {
 	*proxy.Hop
 	port uint16
 
-	file    string
+	cfg     config.Config
 	log     *zap.Logger
 	stop    context.CancelFunc
 	stopped chan struct{}
@@ -44,16 +36,15 @@ type nextHop struct {
 // startNextHop returns the next hop, nil if there is none. It has read its credentials.
 // seen is told of the origins of requests that are relayed.
 func startNextHop(cfg config.Config, userinfo string, seen func(pool.Key), log *zap.Logger) *nextHop {
-	if cfg.NextProxy.Host == "" {
+	hop := outbound.Hop(cfg, userinfo, seen)
+	if hop == nil {
 		return nil
 	}
-	direct := policy.NewDirect(cfg.NextNoProxy.Hosts, cfg.NextNoProxy.Ranges)
 	ctx, stop := context.WithCancel(context.Background())
 	h := &nextHop{
-		Hop: proxy.NewHop(pool.Key(cfg.NextProxy), direct, seen), port: cfg.NextProxy.Port,
-		file: cfg.NextProxyAuthFile, log: log, stop: stop, stopped: make(chan struct{}), userinfo: userinfo,
+		Hop: hop, port: cfg.NextProxy.Port,
+		cfg: cfg, log: log, stop: stop, stopped: make(chan struct{}), userinfo: userinfo,
 	}
-	h.SetCredentials(userinfo)
 	go h.follow(ctx)
 	return h
 }
@@ -62,7 +53,7 @@ func startNextHop(cfg config.Config, userinfo string, seen func(pool.Key), log *
 // in nothing else: the kubelet puts another one in its place by a link to its folder.
 func (h *nextHop) follow(ctx context.Context) {
 	defer close(h.stopped)
-	if h.file == "" {
+	if h.cfg.NextProxyAuthFile == "" {
 		return
 	}
 	tick := time.NewTicker(credentialsEvery)
@@ -80,7 +71,7 @@ func (h *nextHop) follow(ctx context.Context) {
 // refresh takes over what the file says. What cannot be used leaves the credentials as
 // they are.
 func (h *nextHop) refresh() {
-	userinfo, err := readCredentials(h.file)
+	userinfo, err := outbound.Credentials(h.cfg)
 	switch {
 	case err != nil && !h.failing:
 		h.log.Warn("the credentials for the next hop cannot be read again: those from before are used on", zap.Error(err))
@@ -109,13 +100,6 @@ func (h *nextHop) proxy() *proxy.Hop {
 	return h.Hop
 }
 
-func (h *nextHop) pool(maxHead int) *pool.Hop {
-	if h == nil {
-		return nil
-	}
-	return h.Hop.Pool(maxHead)
-}
-
 // bypassPorts are the ports on which connections are looked for that go past carpool:
 // an app that calls the next hop itself does that.
 func (h *nextHop) bypassPorts(ports []uint16) []uint16 {
@@ -123,32 +107,6 @@ func (h *nextHop) bypassPorts(ports []uint16) []uint16 {
 		return ports
 	}
 	return append(slices.Clip(ports), h.port)
-}
-
-// readCredentials returns user:password of a file, "" if there is none. The error says
-// nothing of what stands in it.
-func readCredentials(file string) (string, error) {
-	if file == "" {
-		return "", nil
-	}
-	fail := func(err error) (string, error) { return "", fmt.Errorf("CARPOOL_NEXT_PROXY_AUTH_FILE: %w", err) }
-	switch st, err := os.Stat(file); { // to open a pipe might wait for ever
-	case err != nil:
-		return fail(err)
-	case !st.Mode().IsRegular() || st.Size() > maxCredentials:
-		return fail(fmt.Errorf("%s: want a file of at most %d bytes", file, maxCredentials))
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return fail(err)
-	}
-	userinfo := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
-	user, _, found := strings.Cut(userinfo, ":")
-	isControl := func(r rune) bool { return r < ' ' || r == 0x7f } // RFC 7617 section 2
-	if !found || user == "" || strings.ContainsFunc(userinfo, isControl) {
-		return fail(errors.New(file + ": want one line, user:password"))
-	}
-	return userinfo, nil
 }
 
 // warnOfProxies says so if proxies are named in vain: carpool does not go by the

@@ -14,6 +14,7 @@ import (
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/demo"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/inject"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/injector"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/preload"
 )
 
@@ -34,8 +35,10 @@ Usage:
   carpool inject -f FILE  put the sidecar into Kubernetes manifests (see -h)
   carpool uninject -f FILE
                           take it out again
+  carpool injector        be the admission webhook that does so in a cluster
   carpool config          print the settings in force
   carpool config --table  print the table of settings, in Markdown
+  carpool check URL...    say what would become of requests, and why (see -h)
   carpool check --seen    print the hosts that the app has asked for
   carpool ready           say by the exit code whether the carpool of this pod serves
                           (--wait 60s: wait that long for it)
@@ -61,6 +64,8 @@ func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		})
 	case command == "inject" || command == "uninject":
 		return inject.Run(command, args, os.Stdin, stdout, stderr)
+	case command == "injector":
+		return injector.Run(ctx, args, environ, stdout, stderr)
 	case command == "check":
 		return check.Run(ctx, args, environ, stdout, stderr)
 	case command == "ready":

@@ -2,13 +2,11 @@ package program
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"syscall"
 	"time"
@@ -17,16 +15,17 @@ import (
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/admin"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/bypass"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/certs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/hot"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/logs"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/outbound"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/seen"
 	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/pool/names"
 	"github.com/carpoolproxy/carpool/proxy"
-	"github.com/carpoolproxy/carpool/proxy/policy"
 )
 
 // sidecar is all of a running carpool.
@@ -37,10 +36,12 @@ type sidecar struct {
 	proxy    *proxy.Proxy
 	admin    *admin.Server
 	listener *sock.Listener
+	local    []localPort // of LOCAL_PORTS
 	memory   *memory.Guard
 	hot      *hot.Memory
-	noReuse  policy.HostSet // of NO_REUSE_HOSTS
-	hop      *nextHop       // nil without NEXT_PROXY
+	certs    *certs.Keeper
+	noReuse  func(pool.Key) bool // NO_REUSE_HOSTS
+	hop      *nextHop            // nil without NEXT_PROXY
 }
 
 // serve runs carpool with the settings of an environment until ctx ends, and
@@ -101,9 +102,9 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 			s.close()
 		}
 	}()
-	roots, err := rootCAs(cfg.CAFile)
-	userinfo, unread := readCredentials(cfg.NextProxyAuthFile)
-	if err := errors.Join(err, readable(cfg.ResolvConf), writePreload(cfg.PreloadDir), unread); err != nil {
+	s.certs, err = outbound.Files(cfg)
+	userinfo, unread := outbound.Credentials(cfg)
+	if err := errors.Join(err, writePreload(cfg.PreloadDir), unread); err != nil {
 		return nil, settingsError{err}
 	}
 	if err := s.listen(ctx); err != nil {
@@ -112,99 +113,76 @@ func start(ctx context.Context, cfg config.Config, log *logs.Log, setGoLimit boo
 	guard := memory.NewGuard(memory.Config{
 		Source: memory.Find("/"), SetGoLimit: setGoLimit, Relieve: s.relieve, Began: s.shedding, Ended: s.shed,
 	})
-	fault := func(what string, err error) { log.Error(what, zap.String("error", logs.Text(err.Error()))) }
-	own := []netip.AddrPort{addrPort(s.listener.Addr()), addrPort(s.admin.Addr())}
+	own := s.listensOn()
 	out := egress(cfg, own, log.Logger)
-	s.noReuse = policy.NewHostSet(cfg.NoReuseHosts)
+	s.warnOfPorts(out)
 	var hosts seen.Origins
 	s.hop = startNextHop(cfg, userinfo, hosts.Note, log.Logger)
 	upstreams, clients, admins := budget()
-	if s.pool, err = pool.New(s.poolConfig(out, roots, upstreams, hosts.Note, fault)); err != nil {
+	if s.pool, err = pool.New(s.poolConfig(out, upstreams, hosts.Note)); err != nil {
 		return nil, err
 	}
-	if s.proxy, err = proxy.New(s.proxyConfig(out, guard, clients, fault)); err != nil {
+	if s.proxy, err = proxy.New(s.proxyConfig(out, guard, clients)); err != nil {
 		return nil, err
 	}
+	s.certs.Watch(log.Logger, func(c certs.Set) { s.pool.SetTLS(c.Roots, c.Certificate) })
 	s.memory = guard
 	s.memory.Start()
 	sock.Ration(guard.AdmitBuffer)
 	s.admin.Serve(admin.Sources{
-		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(s.hop.bypassPorts(cfg.BypassPorts), s.pool.Ended), Memory: guard,
-		Log: log, Errors: log.Logger, Seen: &hosts, MaxConns: admins, Room: s.pool.EvictIdle, ProxyPort: own[0].Port(), Quit: quit,
+		Pool: s.pool, Proxy: s.proxy, Bypass: bypass.New(s.hop.bypassPorts(cfg.BypassPorts), s.pool.Ended), Memory: guard, Certs: s.certs,
+		Log: log, Errors: log.Logger, Seen: &hosts, MaxConns: admins, Room: s.pool.EvictIdle, Route: s.hop.proxy().Route, ProxyPort: own[0].Port(), Quit: quit,
 	})
 	go func() { _ = s.proxy.Serve(s.listener, proxy.Lane{}) }() // ends with proxy.Close
+	s.serveLocal()
 	return s, nil
 }
 
+func (s *sidecar) proxyConfig(out *proxy.Egress, guard *memory.Guard, clients int) proxy.Config {
+	c := outbound.Proxy(s.cfg, s.pool, out, s.hop.proxy())
+	c.MaxClients, c.Admit, c.Fault = clients, guard.AdmitRequest, s.fault
+	c.Log, c.LogAll, c.ServerTiming = accessLog(s.cfg, s.log.Logger), s.cfg.AccessLog.All(), s.cfg.AccessLog == config.AccessDebug
+	return c
+}
+
 // poolConfig is what the pool is held to. seen is told of origins.
-func (s *sidecar) poolConfig(out *proxy.Egress, roots *x509.CertPool, upstreams int, seen func(pool.Key), fault func(string, error)) pool.Config {
-	cfg := s.cfg
-	return pool.Config{
-		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
-		Reuse: cfg.Balance == config.BalanceReuse, MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
-		MaxConnsPerHost: cfg.MaxConnsPerHost, MaxConns: upstreams,
-		MaxPendingPerHost: cfg.MaxPendingPerHost, PendingTimeout: cfg.PendingTimeout,
-		DNSTimeout: cfg.DNSTimeout, DNSMinTTL: max(cfg.DNSMinTTL, time.Second), DNSMaxTTL: cfg.DNSMaxTTL, DNSStale: cfg.DNSStale,
-		ResolvConf: cfg.ResolvConf, DNSNote: s.stale,
-		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout, RootCAs: roots,
-		NoReuse: func(k pool.Key) bool { // asked for each new origin
-			if k.Way != pool.ToHop { // whose origins the proxy tells of
-				k.Way = pool.Directly
-				seen(k)
-			}
-			_, named := s.noReuse.Match([]byte(k.Host), k.Port)
-			return named
-		},
-		CheckAddr: out.CheckAddr, CheckWarm: out.CheckOrigin, Fault: fault,
-		Hop:      s.hop.pool(int(cfg.MaxHeaderBytes)),
-		Identity: identity(),
+func (s *sidecar) poolConfig(out *proxy.Egress, upstreams int, seen func(pool.Key)) pool.Config {
+	c := outbound.Pool(s.cfg, out, s.hop.proxy(), s.certs.Set())
+	s.warnOfCertificate()
+	s.noReuse = c.NoReuse
+	c.NoReuse = func(k pool.Key) bool { // asked for each new origin
+		if k.Way != pool.ToHop { // whose origins the proxy tells of
+			k.Way = pool.Directly
+			seen(k)
+		}
+		return s.noReuse(k)
 	}
+	c.MaxConns, c.DNSNote, c.Fault = upstreams, s.stale, s.fault
+	return c
 }
 
-// identity tells this pod from others: in a pod the host name is the pod's name.
-func identity() string {
-	name, err := os.Hostname()
-	if err != nil {
-		return "" // as good as any other, if it is the only one
-	}
-	return name
-}
-
-func (s *sidecar) proxyConfig(out *proxy.Egress, guard *memory.Guard, clients int, fault func(string, error)) proxy.Config {
-	cfg := s.cfg
-	return proxy.Config{
-		Upstreams: s.pool, Egress: out, Hop: s.hop.proxy(), ClientHeaderTimeout: cfg.ClientHeaderTimeout, ClientIdleTimeout: cfg.ClientIdleTimeout,
-		ResponseHeaderTimeout: cfg.ResponseHeaderTimeout, BodyIdleTimeout: cfg.BodyIdleTimeout,
-		TunnelHalfClosedTimeout: cfg.TunnelHalfClosedTimeout, TunnelIdleTimeout: cfg.TunnelIdleTimeout,
-		MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxClients: clients, Via: cfg.Via,
-		RetryIdempotencyKey: cfg.RetryIdempotencyKey, ConnectTunnelPorts: cfg.ConnectTunnelPorts,
-		Admit: guard.AdmitRequest,
-		Log:   accessLog(cfg, s.log.Logger), LogAll: cfg.AccessLog.All(), ServerTiming: cfg.AccessLog == config.AccessDebug,
-		Fault: fault,
-	}
+// fault logs what should not happen.
+func (s *sidecar) fault(what string, err error) {
+	s.log.Error(what, zap.String("error", logs.Text(err.Error())))
 }
 
 // egress returns what decides where requests may go, for these listeners of
 // carpool's own, of which the first is the proxy's.
 func egress(cfg config.Config, own []netip.AddrPort, log *zap.Logger) *proxy.Egress {
-	rules := policy.Rules{
-		AllowHosts: policy.NewHostSet(cfg.AllowHosts), DenyHosts: policy.NewHostSet(cfg.DenyHosts),
-		AllowCIDRs: cfg.AllowCIDRs, DenyCIDRs: cfg.DenyCIDRs,
-		ConnectPorts: cfg.ConnectPorts, AllowMetadata: cfg.AllowMetadata,
-	}
+	rules := outbound.Rules(cfg)
 	if idle := rules.Idle(); len(idle) > 0 {
 		log.Warn("CARPOOL_ALLOW_CIDRS opens nothing here, and limits nothing either: CARPOOL_ALLOW_HOSTS does",
 			zap.String("ranges", config.CIDRs(idle).String()))
 	}
-	return proxy.NewEgress(proxy.EgressConfig{
-		Listeners: own, OnLoopback: own[0].Addr().IsLoopback(), Rules: rules,
-		Report: cfg.Policy == config.PolicyReport, Reported: reportLog(log),
-	})
+	return outbound.Egress(cfg, own, reportLog(log))
 }
 
 func (s *sidecar) close() {
 	if s.hot != nil {
 		s.hot.Close()
+	}
+	if s.certs != nil {
+		s.certs.Close()
 	}
 	if s.proxy != nil {
 		_ = s.proxy.Close()
@@ -217,6 +195,7 @@ func (s *sidecar) close() {
 	if s.listener != nil {
 		_ = s.listener.Close()
 	}
+	s.closeLocal()
 	if s.pool != nil {
 		_ = s.pool.Close()
 	}
@@ -239,18 +218,6 @@ func (s *sidecar) shedding(m memory.Stats) {
 func (s *sidecar) shed(m memory.Stats, refused uint64, lasted time.Duration) {
 	s.log.Info("there is memory again: new requests are taken", zap.Int64("used", m.Used), zap.Int64("limit", m.Limit),
 		zap.Uint64("refused", refused), zap.Duration("lasted", lasted))
-}
-
-// readable reports a resolv.conf that cannot be read.
-func readable(file string) error {
-	if file == "" {
-		return nil
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return fmt.Errorf("CARPOOL_RESOLV_CONF: %w", err)
-	}
-	return f.Close()
 }
 
 // stale logs that a name lives on old addresses, or does so no longer.
@@ -293,9 +260,10 @@ func (s *sidecar) drain() {
 
 // budget divides the descriptors that the process may open: a part for
 // upstream connections, a part for clients, and some for itself, of which the
-// admin listener has its connections.
+// admin listener has its connections, and tunnels the pipes through which bytes move.
 func budget() (upstreams, clients, admins int) {
 	const own = 2 * admin.DefaultConnections
+	const _ = uint(own/8 - sock.SpliceDescriptors) // these are among them
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
 		return 0, 0, admin.DefaultConnections
@@ -304,26 +272,6 @@ func budget() (upstreams, clients, admins int) {
 	admins = max(min(n/16, admin.DefaultConnections), 4)
 	n -= own
 	return max(n*2/5, 8), max(n*3/5, 8), admins
-}
-
-// rootCAs returns the system's roots and those in a file, or nil, which means
-// the system's, if there is no file.
-func rootCAs(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("CARPOOL_CA_FILE: %w", err)
-	}
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		roots = x509.NewCertPool()
-	}
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("CARPOOL_CA_FILE: %s holds no PEM certificate", file)
-	}
-	return roots, nil
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

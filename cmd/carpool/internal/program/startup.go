@@ -33,10 +33,14 @@ func (s *sidecar) listen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.insist(ctx, "CARPOOL_ADMIN_LISTEN="+s.cfg.AdminListen, func() (err error) {
+	err = s.insist(ctx, "CARPOOL_ADMIN_LISTEN="+s.cfg.AdminListen, func() (err error) {
 		s.admin, err = admin.Listen(ctx, s.cfg.AdminListen)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return s.listenLocal(ctx)
 }
 
 // insist tries to listen until it works, ctx ends, or it fails in a way that

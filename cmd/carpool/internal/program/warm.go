@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/hot"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/outbound"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -31,7 +32,7 @@ func (s *sidecar) warm(ctx context.Context) {
 	for _, w := range s.cfg.Warm {
 		warmth := pool.Warmth{Key: pool.Key(w.Origin), Conns: w.Conns}
 		s.warnOfLimits(warmth)
-		warmth.Key = s.hop.proxy().Route(warmth.Key)
+		warmth.Key = s.hop.proxy().Route(outbound.Originate(s.cfg).Key(warmth.Key))
 		list = append(list, warmth)
 	}
 	ctx, cancel := context.WithTimeout(ctx, warmWait)
@@ -58,7 +59,7 @@ func (s *sidecar) warnOfLimits(w pool.Warmth) {
 	if s.cfg.MaxConnsPerHost > 0 {
 		limit("MAX_CONNS_PER_HOST", s.cfg.MaxConnsPerHost)
 	}
-	if _, named := s.noReuse.Match([]byte(w.Host), w.Port); named {
+	if s.noReuse(w.Key) {
 		limit("NO_REUSE_HOSTS", 0)
 	}
 }

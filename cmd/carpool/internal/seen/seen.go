@@ -4,7 +4,7 @@ package seen
 
 import (
 	"cmp"
-	"slices"
+	"sort"
 	"sync"
 
 	"github.com/carpoolproxy/carpool/pool"
@@ -61,8 +61,10 @@ func (o *Origins) List() List {
 		l.Origins = append(l.Origins, Origin{k.Host, k.Port, k.TLS})
 	}
 	o.mu.Unlock()
-	slices.SortFunc(l.Origins, func(a, b Origin) int {
-		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port), cmp.Compare(a.scheme(), b.scheme()))
+	// Package sort: slices would add its sorting of these large values to the binary.
+	sort.Slice(l.Origins, func(i, j int) bool {
+		a, b := l.Origins[i], l.Origins[j]
+		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port), cmp.Compare(a.scheme(), b.scheme())) < 0
 	})
 	return l
 }

@@ -1,6 +1,7 @@
 package soak_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -24,7 +25,9 @@ type visitor struct {
 	l         *ledger
 	proxy     string
 	upstreams []*habits
+	local     map[*habits]string // local ports that lead to some of them
 	conn      *carpooltest.Client
+	at        string // where conn leads if it is a local port
 }
 
 // manners are the kinds of clients, and how many there are of each.
@@ -34,17 +37,18 @@ var manners = []struct {
 }{
 	{10, (*visitor).keepsOne}, {8, (*visitor).opensOneEach}, {4, (*visitor).isOldFashioned},
 	{3, (*visitor).pipelines}, {4, (*visitor).leaves}, {3, (*visitor).tunnels},
+	{4, (*visitor).usesALocalPort},
 }
 
 // crowd lets the clients do as they use to for a while.
-func crowd(t testing.TB, l *ledger, proxy string, upstreams []*habits, d time.Duration) {
+func crowd(t testing.TB, l *ledger, proxy string, upstreams []*habits, local map[*habits]string, d time.Duration) {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
 	var work sync.WaitGroup
 	for _, m := range manners {
 		for range m.many {
 			work.Go(func() {
-				v := &visitor{ctx: ctx, l: l, proxy: proxy, upstreams: upstreams}
+				v := &visitor{ctx: ctx, l: l, proxy: proxy, upstreams: upstreams, local: local}
 				defer v.hangUp()
 				for v.rest() {
 					m.do(v)
@@ -82,7 +86,7 @@ func (v *visitor) connect() bool {
 	}
 	if v.conn == nil {
 		var err error
-		if v.conn, err = carpooltest.Dial(v.proxy); err != nil {
+		if v.conn, err = carpooltest.Dial(cmp.Or(v.at, v.proxy)); err != nil {
 			v.l.violate("connecting to carpool: %v", err)
 			return false
 		}
@@ -108,6 +112,7 @@ type wish struct {
 	close   bool
 	expect  bool
 	tunnel  bool
+	local   bool
 	think   int // milliseconds
 }
 
@@ -145,7 +150,10 @@ func someSize() int {
 func (w *wish) head() string {
 	var b strings.Builder
 	target, version := "http://"+w.to.addr(), 1
-	if w.tunnel {
+	if w.to.tls && chance(0.5) { // or else it leaves in TLS all the same
+		target = "https://" + w.to.addr()
+	}
+	if w.tunnel || w.local {
 		target = ""
 	}
 	if w.http10 {
@@ -354,6 +362,26 @@ func (v *visitor) leaves() {
 		reset(v.conn.Conn.(*net.TCPConn))
 	}
 	v.hangUp()
+}
+
+// usesALocalPort asks the upstream of a local port for things, on a connection that
+// it keeps or does not.
+func (v *visitor) usesALocalPort() {
+	for to, at := range v.local { // any
+		v.hangUp()
+		v.at = at
+		defer func() {
+			v.hangUp()
+			v.at = ""
+		}()
+		for range 1 + rand.IntN(5) {
+			w := v.wish(func(w *wish) { w.to, w.local, w.close = to, true, chance(0.3) })
+			if !v.do(w) || !v.rest() {
+				return
+			}
+		}
+		return
+	}
 }
 
 // tunnels speaks to an upstream through a CONNECT tunnel.

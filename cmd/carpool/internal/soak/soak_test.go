@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"runtime"
 	"runtime/debug"
@@ -330,15 +331,20 @@ func TestSoak(t *testing.T) {
 	before, socketsBefore := measure(), testkit.Sockets()
 	l := newLedger(t)
 	var upstreams []*habits
+	a := carpooltest.NewAuthority(t)
 	for _, h := range badHabits {
-		upstreams = append(upstreams, newHabits(t, l, h))
+		upstreams = append(upstreams, newHabits(t, l, h, a.Issue(nil)))
 	}
-	c := carpooltest.Run(t, "CARPOOL_ACCESS_LOG=off", "CARPOOL_IDLE_TIMEOUT=3s", "CARPOOL_MAX_CONN_AGE=5s", "CARPOOL_MAX_IDLE_PER_HOST=20",
-		"CARPOOL_BODY_IDLE_TIMEOUT=40s", "CARPOOL_RESPONSE_HEADER_TIMEOUT=40s", "CARPOOL_CONNECT_PORTS=", "CARPOOL_MAX_REQUESTS_PER_CONN=500")
-	crowd(t, l, c.Proxy, upstreams, *soakFor)
+	local, settings := localPorts(t, upstreams)
+	ca := a.File()
+	c := carpooltest.Run(t, append(settings, "CARPOOL_CA_FILE="+ca, "CARPOOL_ACCESS_LOG=off", "CARPOOL_IDLE_TIMEOUT=3s", "CARPOOL_MAX_CONN_AGE=5s", "CARPOOL_MAX_IDLE_PER_HOST=20",
+		"CARPOOL_BODY_IDLE_TIMEOUT=40s", "CARPOOL_RESPONSE_HEADER_TIMEOUT=40s", "CARPOOL_CONNECT_PORTS=", "CARPOOL_MAX_REQUESTS_PER_CONN=500")...)
+	stop := renew(t, ca, a.PEM())
+	crowd(t, l, c.Proxy, upstreams, local, *soakFor)
+	stop()
 	// And a little without the garbage collector, which closes lost sockets.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	crowd(t, l, c.Proxy, upstreams, 300*time.Millisecond)
+	crowd(t, l, c.Proxy, upstreams, local, 300*time.Millisecond)
 	comesToRest(t, c, upstreams, socketsBefore)
 	t.Logf("what happened:\n%s%s", l.report(), figures(c))
 	if n := c.Metric("carpool_panics_total"); n > 0 {
@@ -367,6 +373,52 @@ func TestSoak(t *testing.T) {
 	t.Logf("before %+v, after %+v", before, after)
 }
 
+// localUpstreams is how many upstreams have a local port: the last ones, which are
+// those in TLS.
+const localUpstreams = 2
+
+// localPorts returns the addresses of local ports that lead to some upstreams, and the
+// settings for them. To those in TLS plain requests leave in TLS, too.
+func localPorts(t testing.TB, upstreams []*habits) (at map[*habits]string, settings []string) {
+	t.Helper()
+	at = map[*habits]string{}
+	var ports, hosts []string
+	for _, u := range upstreams[len(upstreams)-localUpstreams:] {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		at[u] = l.Addr().String()
+		_ = l.Close()
+		_, port, _ := net.SplitHostPort(at[u])
+		ports, hosts = append(ports, port+"=https://"+u.addr()), append(hosts, u.addr())
+	}
+	return at, []string{"CARPOOL_LOCAL_PORTS=" + strings.Join(ports, ","), "CARPOOL_TLS_ORIGINATE=" + strings.Join(hosts, ",")}
+}
+
+// renew writes a file of authorities anew, again and again, until stop: they are the
+// same, but carpool cannot know that.
+func renew(t testing.TB, file string, text []byte) (stop func()) {
+	end := make(chan struct{})
+	var work sync.WaitGroup
+	work.Go(func() {
+		tick := time.NewTicker(700 * time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-tick.C:
+				carpooltest.Write(t, file, fmt.Appendf(nil, "%d\n%s", n, text))
+			case <-end:
+				return
+			}
+		}
+	})
+	return func() {
+		close(end)
+		work.Wait()
+	}
+}
+
 // comesToRest checks that nothing is under way, and no socket lost, when all
 // clients have gone.
 func comesToRest(t testing.TB, c *carpooltest.Carpool, upstreams []*habits, socketsBefore int) {
@@ -382,7 +434,7 @@ func comesToRest(t testing.TB, c *carpooltest.Carpool, upstreams []*habits, sock
 		for _, u := range upstreams {
 			open += u.open()
 		}
-		return open == idle && testkit.Sockets() <= socketsBefore+2+len(upstreams)+2*idle
+		return open == idle && testkit.Sockets() <= socketsBefore+2+2*localUpstreams+len(upstreams)+2*idle
 	})
 }
 
@@ -399,7 +451,7 @@ func figures(c *carpooltest.Carpool) string {
 	for _, reason := range []string{
 		"idle_timeout", "max_age", "max_requests", "max_idle", "evicted", "upstream_closed", "closed_on_reuse", "stray_bytes",
 		"not_kept", "not_trusted", "client_gone", "early_answer", "bad_answer", "timeout", "peer_dead", "peer_dead_too",
-		"makes_room",
+		"makes_room", "tls_changed",
 	} {
 		fmt.Fprintf(&b, "%9.0f closed: %s\n", now.Sum("carpool_connections_closed_total", `reason="`+reason+`"`), reason)
 	}

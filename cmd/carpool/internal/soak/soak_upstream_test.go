@@ -2,6 +2,7 @@ package soak_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,7 @@ type habit struct {
 	most     int           // requests per connection, which it tells, as it tells how long it keeps them; 0 is any
 	http10   bool          // it speaks HTTP/1.0
 	pause    time.Duration // it takes up to so long for an answer
+	tls      bool          // it speaks TLS
 }
 
 var badHabits = []habit{
@@ -37,25 +39,28 @@ var badHabits = []habit{
 	{idle: 1500 * time.Millisecond, most: 20, oddities: 0.1},
 	{idle: 300 * time.Millisecond, http10: true, faults: 0.05, oddities: 0.2},
 	{idle: 10 * time.Second}, // a good one
+	{tls: true, idle: 120 * time.Millisecond, faults: 0.1, oddities: 0.3, silent: 0.05, pause: 5 * time.Millisecond},
+	{tls: true, idle: 10 * time.Second, oddities: 0.1},
 }
 
 // habits is an upstream of the soak.
 type habits struct {
 	habit
 	l     *ledger
+	cert  *tls.Config
 	ln    net.Listener
 	work  sync.WaitGroup
 	mu    sync.Mutex // guards conns
 	conns map[net.Conn]bool
 }
 
-func newHabits(t testing.TB, l *ledger, h habit) *habits {
+func newHabits(t testing.TB, l *ledger, h habit, cert tls.Certificate) *habits {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &habits{habit: h, l: l, ln: ln, conns: map[net.Conn]bool{}}
+	u := &habits{habit: h, l: l, cert: &tls.Config{Certificates: []tls.Certificate{cert}}, ln: ln, conns: map[net.Conn]bool{}}
 	u.work.Go(func() {
 		for {
 			c, err := ln.Accept()
@@ -114,7 +119,11 @@ var (
 // who has just connected to a server that lives may count on it.
 func (u *habits) serve(c *net.TCPConn) {
 	defer c.Close()
-	in := bufio.NewReader(c)
+	over := stream(c)
+	if u.tls {
+		over = tls.Server(c, u.cert)
+	}
+	in := bufio.NewReader(over)
 	for served := 0; ; served++ {
 		if served > 0 {
 			_ = c.SetReadDeadline(time.Now().Add(u.idle))
@@ -135,7 +144,7 @@ func (u *habits) serve(c *net.TCPConn) {
 		if d == nil {
 			return
 		}
-		e := &episode{habits: u, deal: d, r: r, c: c, out: bufio.NewWriterSize(c, 8<<10), last: u.most > 0 && served+1 >= u.most, left: u.most - served - 1}
+		e := &episode{habits: u, deal: d, r: r, c: c, over: over, out: bufio.NewWriterSize(over, 8<<10), last: u.most > 0 && served+1 >= u.most, left: u.most - served - 1}
 		if err := e.play(); err != nil {
 			if err == errReset {
 				reset(c)
@@ -146,12 +155,19 @@ func (u *habits) serve(c *net.TCPConn) {
 	}
 }
 
+// stream is what a connection's bytes go through.
+type stream interface {
+	net.Conn
+	CloseWrite() error
+}
+
 // episode is one exchange as an upstream of the soak has it.
 type episode struct {
 	*habits
 	deal *deal
 	r    *http.Request
 	c    *net.TCPConn
+	over stream // c, or TLS over it
 	out  *bufio.Writer
 	last bool // of the connection
 	left int  // requests it takes after this one
@@ -251,7 +267,7 @@ func (e *episode) chooseFault() string {
 // takeUpload reads the request's body.
 func (e *episode) takeUpload() error {
 	if e.r.Header.Get("Expect") != "" && !e.http10 {
-		if _, err := io.WriteString(e.c, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(e.over, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
 			return errClose
 		}
 	}
@@ -296,9 +312,9 @@ func (e *episode) leave() error {
 		e.l.count("oddity: early answer, and then all of the upload")
 		return nil
 	}
-	_ = e.c.CloseWrite()
+	_ = e.over.CloseWrite()
 	_ = e.c.SetReadDeadline(time.Now().Add(time.Second))
-	_, _ = io.Copy(io.Discard, e.c)
+	_, _ = io.Copy(io.Discard, e.over)
 	return errClose
 }
 
@@ -352,8 +368,8 @@ func (e *episode) answer(fault string) error {
 		// Without the end of the head, whatever was written.
 		half := make([]byte, n)
 		copy(half, fmt.Sprintf("HTTP/1.1 200 OK\r\nX-Tag: %d\r\nX-Half", e.deal.tag))
-		e.out.Reset(e.c)
-		_, _ = e.c.Write(half[:min(n, 20)])
+		e.out.Reset(e.over)
+		_, _ = e.over.Write(half[:min(n, 20)])
 		return pick(errReset, errClose)
 	}
 	if e.deal.method != http.MethodHead && e.status != http.StatusNoContent {

@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
@@ -31,8 +32,12 @@ var closeMeanings = map[pool.Reason]string{
 	pool.Tunnelled:      "a CONNECT tunnel that has ended",
 	pool.Pinned:         "belonged to one connection of the app (NTLM), which has ended",
 	pool.AddressGone:    "the name does not have its address any more",
+	pool.TLSChanged:     "opened with certificates or authorities that have been replaced since",
 	pool.Shutdown:       "carpool is stopping",
 }
+
+// Meaning says why a connection is closed to who reads it first; "" for what is no reason.
+func Meaning(r pool.Reason) string { return closeMeanings[r] }
 
 // errorMeanings say what error types of RFC 9209 mean here.
 var errorMeanings = map[string]string{
@@ -54,6 +59,7 @@ var errorMeanings = map[string]string{
 	"proxy_configuration_error": "502: the next hop asks for credentials, or for others (CARPOOL_NEXT_PROXY_AUTH_FILE)",
 	"proxy_internal_response":   "503: carpool is stopping or short of memory",
 	"proxy_loop_detected":       "508: the request leads back to carpool",
+	"tls_alert_received":        "502: the upstream wants a client certificate, or another one",
 	"tls_certificate_error":     "502: the upstream's certificate does not hold for its name",
 	"tls_protocol_error":        "502: the TLS handshake failed",
 }
@@ -86,6 +92,10 @@ func hintFor(o *pool.OriginStats) string {
 		return o.Origin + " closes idle connections sooner than the next request comes. Raise its idle timeout."
 	case badReuse(o) && o.Closed[pool.MaxIdle] > o.Opened/2:
 		return o.Origin + ": connections are closed because more are idle than may be kept. Raise CARPOOL_MAX_IDLE_PER_HOST."
+	case badReuse(o) && o.Closed[pool.Tunnelled] > o.Opened/2:
+		return fmt.Sprintf("%s tunnels to %s have ended. Where each carried a call or two, the app made a TLS handshake for each, and carpool could "+
+			"save nothing. A Node.js app has its https pooled by the annotation preload-https. README, “Choose your way”, has the others.",
+			count(o.Closed[pool.Tunnelled]), strings.TrimPrefix(o.Origin, "http://"))
 	case o.Waiting >= enough:
 		return fmt.Sprintf("%s: %d requests wait for a connection. Is it slow, or CARPOOL_MAX_CONNS_PER_HOST too low?", o.Origin, o.Waiting)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ type origin struct {
 	Low                                   bool // reuse is bad
 	InUse, Idle, Waiting                  string
 	Warm                                  string // empty if it is not kept warm
+	Spares                                string // empty if it has had no spare tunnels
 	Way                                   string // empty if it is direct
 	SavedTime, Handshake, IdleLimit       string
 	Failed, LastFailed                    string // answers that carpool had to make itself
@@ -41,8 +43,10 @@ type addr struct {
 
 func (p *Page) addOrigins(v *view, all []pool.OriginStats, now time.Time) {
 	all = slices.Clone(all)
-	slices.SortFunc(all, func(a, b pool.OriginStats) int {
-		return cmp.Or(cmp.Compare(carried(&b.Stats), carried(&a.Stats)), cmp.Compare(a.Origin, b.Origin))
+	// Package sort: slices would add its sorting of these large values to the binary.
+	sort.Slice(all, func(i, j int) bool {
+		a, b := &all[i], &all[j]
+		return cmp.Or(cmp.Compare(carried(&b.Stats), carried(&a.Stats)), cmp.Compare(a.Origin, b.Origin)) < 0
 	})
 	v.More = max(len(all)-maxRows, 0)
 	for i := range all[:len(all)-v.More] {
@@ -67,6 +71,9 @@ func newOrigin(o *pool.OriginStats) origin {
 	}
 	if o.Warm > 0 {
 		row.Warm = fmt.Sprintf("warm %s of %s", gauge(o.WarmOpen), gauge(o.Warm))
+	}
+	if o.SparesMade > 0 {
+		row.Spares = fmt.Sprintf("spare tunnels: %s wait, %s of %s used", gauge(o.Spares), count(o.SparesUsed), count(o.SparesMade))
 	}
 	switch o.Way {
 	case pool.ByHop:
@@ -121,7 +128,7 @@ func addrs(all []pool.AddrStats) (list []addr, more int) {
 		sum += a.Requests
 	}
 	all = slices.Clone(all)
-	slices.SortStableFunc(all, func(a, b pool.AddrStats) int { return cmp.Compare(b.Requests, a.Requests) })
+	sort.SliceStable(all, func(i, j int) bool { return all[i].Requests > all[j].Requests })
 	more = max(len(all)-maxAddrs, 0)
 	for _, a := range all[:len(all)-more] {
 		name := "others"

@@ -127,6 +127,22 @@ func TestThePageBeforeTheFirstRequest(t *testing.T) {
 	}
 }
 
+func TestSpareTunnelsAreShownWhereThereAreSome(t *testing.T) {
+	const says = "spare tunnels: 1 wait, 1,200 of 1,234 used"
+	if page := get(t, Sources{}); strings.Contains(page, "spare tunnels") {
+		t.Error("they are shown where there were none")
+	}
+	page := get(t, Sources{Pool: func() pool.Snapshot {
+		s := busy()
+		o := &s.Origins[1]
+		o.Spares, o.SparesUsed, o.SparesMade, o.SparesUnused = 1, 1200, 1234, 33
+		return s
+	}})
+	if !strings.Contains(page, says) {
+		t.Errorf("the page does not say %q", says)
+	}
+}
+
 func TestOriginsStandInATableBusiestFirst(t *testing.T) {
 	page := get(t, Sources{})
 	rows := strings.Split(strings.TrimSuffix(between(page, "Where the requests go", "</table>"), "</tbody>"), "<tr")
@@ -163,6 +179,7 @@ func TestHintsSayWhatToDo(t *testing.T) {
 		"Raise its idle timeout": {Opened: 40, Reused: 2, Closed: map[pool.Reason]uint64{pool.UpstreamClosed: 20, pool.ClosedOnReuse: 15}},
 		"Have it mended":         {Opened: 40, Closed: map[pool.Reason]uint64{pool.StrayBytes: 2, pool.NotTrusted: 37}},
 		"MAX_IDLE_PER_HOST":      {Opened: 40, Reused: 2, Closed: map[pool.Reason]uint64{pool.MaxIdle: 30}},
+		"40 tunnels to a:80":     {Opened: 40, Closed: map[pool.Reason]uint64{pool.Tunnelled: 40}},
 		"33.3 % of the requests": {Tally: [8]uint64{10, 0, 20, 0, 0, 10}},
 		"60 requests wait":       {Opened: 40, Reused: 4000, Waiting: 60},
 		"": {Opened: 40, Reused: 4000, Tally: [8]uint64{1, 0, 4039, 0, 0, 1}, Waiting: 2,

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/memory"
@@ -24,6 +25,7 @@ type view struct {
 	Hints                                     []string
 	Now                                       []fact
 	Origins                                   []origin
+	LocalPorts                                []localPort
 	More                                      int
 	Closes, Errors                            []reason
 	Retries, Refused                          string
@@ -36,6 +38,9 @@ type total struct{ Requests, Opened, Reused uint64 }
 
 // fact is a figure with its name, and with a bound if it has one.
 type fact struct{ Name, Value, Of string }
+
+// localPort is a port of LOCAL_PORTS, with where it leads.
+type localPort struct{ Port, Origin, Requests string }
 
 // minute is a line of the charts' figures.
 type minute struct{ At, Opened, Exchanges string }
@@ -105,6 +110,9 @@ func (p *Page) addProxy(v *view, s *pool.Snapshot, stats *proxy.Stats, now time.
 		{"upstream connections idle", gauge(s.Total.Idle), ""},
 		{"connections from the app", gauge(stats.Clients), of(stats.MaxClients)},
 		{"CONNECT tunnels", gauge(stats.Tunnels), ""},
+	}
+	for _, l := range stats.Lanes {
+		v.LocalPorts = append(v.LocalPorts, localPort{strconv.Itoa(int(l.Port)), l.Origin, count(l.Requests)})
 	}
 	v.Retries, v.Refused = count(stats.Retries), count(stats.Refused)
 	v.Errors = errorAnswers(stats.Errors)

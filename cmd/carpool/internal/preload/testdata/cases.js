@@ -11,9 +11,14 @@
 'use strict';
 const assert = require('assert');
 const { execFile, spawnSync } = require('child_process');
+const fs = require('fs');
 const http = require('http');
+const https = require('https');
 const net = require('net');
+const path = require('path');
+const tls = require('tls');
 
+const PEM = path.join(__dirname, 'origin.pem'); // of a certificate for localhost and 127.0.0.1, and its key
 const cases = {};
 const KEEPS = +process.versions.node.split('.')[0] >= 19; // the default agent keeps connections
 
@@ -23,9 +28,37 @@ function environment(name, env, run) {
   cases[name].env = env;
 }
 
-// A test server. What it was asked is in seen.
-function listen(by, host) {
-  const server = http.createServer((req, res) => {
+// secure adds a case of https, with an origin that speaks TLS and whose certificate
+// this process trusts.
+function secure(name, run, env) {
+  environment(name, Object.assign({ CARPOOL_PRELOAD_HTTPS: 'true', NODE_EXTRA_CA_CERTS: PEM }, env), async (servers) => {
+    servers.origin = await listen('origin', https.createServer({ key: fs.readFileSync(PEM), cert: fs.readFileSync(PEM) }));
+    servers.url = `https://127.0.0.1:${servers.origin.port}/`;
+    return run(servers);
+  });
+}
+
+// A test server. What it was asked is in seen. The proxy answers the script's
+// question, of which it counts how often, by verdict, and what is in its failure
+// as when something is wrong.
+function listen(by, given) {
+  const server = given || http.createServer();
+  server.questions = 0;
+  server.verdict = '?1';
+  server.failure = null;
+  server.on('request', (req, res) => {
+    if (req.headers['carpool-verify']) {
+      server.questions++;
+      assert.deepStrictEqual([by, req.method, req.headers['max-forwards']], ['proxy', 'OPTIONS', '0']);
+      res.setHeader('Carpool-Verified', server.verdict);
+      res.end();
+      return;
+    }
+    if (server.failure) {
+      res.writeHead(server.failure.status || 502, server.failure.headers);
+      res.end('carpool: no\n');
+      return;
+    }
     let body = '';
     req.on('data', (data) => { body += data; });
     req.on('end', () => {
@@ -52,10 +85,10 @@ function listen(by, host) {
     socket.end('HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n');
   });
   server.close = () => { // sooner than when all is quiet
-    http.Server.prototype.close.call(server);
+    net.Server.prototype.close.call(server);
     server.sockets.forEach((socket) => socket.destroy());
   };
-  return new Promise((resolve) => server.listen(0, host || '127.0.0.1', () => {
+  return new Promise((resolve) => server.listen(0, '127.0.0.1', () => {
     server.port = server.address().port;
     resolve(server);
   }));
@@ -76,7 +109,33 @@ function finish(req, body) {
 }
 
 const ask = (options, body) => finish(http.request(options), body);
+const sask = (url, options, body) => finish(https.request(Object.assign({}, options, partsOf(url))), body);
 const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+function partsOf(url) {
+  const u = new URL(url);
+  return { host: u.hostname, port: u.port, path: u.pathname };
+}
+
+// closes is an agent as it is by default before Node.js 19.
+const closes = () => new https.Agent();
+
+// opened asks an origin until that goes through the proxy.
+async function opened(url, options) {
+  https.globalAgent = KEEPS ? closes() : https.globalAgent;
+  for (let i = 0; i < 1000; i++) {
+    if ((await sask(url, options)).by === 'proxy') return;
+    await turn();
+  }
+  assert.fail('it goes directly for good');
+}
+
+async function staysDirect(url, options) {
+  for (let i = 0; i < 5; i++) {
+    direct(await sask(url, options));
+    await turn();
+  }
+}
 
 async function askTimes(n, options) {
   let answer;
@@ -443,14 +502,23 @@ cases['CONNECT and Upgrade'] = async ({ origin }) => {
   assert.deepStrictEqual(origin.seen.map((s) => s.method), ['CONNECT', 'GET']);
 };
 
-cases['https'] = async ({ proxy }) => {
-  const https = require('https');
+environment('https, if it is not asked for', {}, async ({ proxy }) => {
+  await opensNot({ proxy });
+});
+
+environment('https, if it is not asked for clearly', { CARPOOL_PRELOAD_HTTPS: 'yes' }, async ({ proxy }) => {
+  await opensNot({ proxy });
+});
+
+async function opensNot({ proxy }) {
   const tcp = net.createServer((socket) => socket.destroy());
   await new Promise((resolve) => tcp.listen(0, '127.0.0.1', resolve));
-  await assert.rejects(finish(https.get({ host: '127.0.0.1', port: tcp.address().port, agent: new https.Agent() })));
+  for (let i = 0; i < 3; i++) {
+    await assert.rejects(finish(https.get({ host: '127.0.0.1', port: tcp.address().port, agent: new https.Agent() })));
+  }
   tcp.close();
   assert.strictEqual(proxy.accepted, 0);
-};
+}
 
 cases['wrong arguments throw what they always did'] = async () => {
   for (const [options, code] of [
@@ -525,7 +593,7 @@ async function goes({ origin }) {
 environment('NO_PROXY, names and IPv6', { NO_PROXY: 'Plain.test .dot.test *.star.test,[2001:db8::1]:81,fd00::/8' }, async ({ origin }) => {
   // None of these exist: what goes directly to anywhere ends at the origin.
   http.Agent.prototype.createConnection = (options) =>
-    net.connect(options.host === '127.0.0.1' ? options.port : origin.port, '127.0.0.1');
+    net.connect(options.host === 'localhost' ? options.port : origin.port, '127.0.0.1');
   const proxiedURLs = ['http://notplain.test/', 'http://plain.test.org/', 'http://[2001:db8::1]:80/', 'http://[2001:db8::2]:81/', 'http://10.0.0.1/'];
   const directURLs = ['http://plain.test/', 'http://PLAIN.test.:8080/', 'http://a.plain.test/', 'http://dot.test/', 'http://a.dot.test/',
     'http://star.test/', 'http://a.b.star.test/', 'http://[2001:db8::1]:81/', 'http://[fd12::5]/',
@@ -565,6 +633,440 @@ cases['worker threads'] = async () => {
     require('http').get('http://example.test/', (res) => res.on('data', (d) => require('worker_threads').parentPort.postMessage(String(d))));`,
   { eval: true });
   proxied(JSON.parse(await new Promise((resolve, reject) => worker.on('message', resolve).on('error', reject))), 'http://example.test/');
+};
+
+// --- https
+
+secure('https goes directly until the program and the proxy have verified the origin', async ({ origin, proxy, url }) => {
+  https.globalAgent = closes();
+  direct(await sask(url));
+  await turn();
+  assert.strictEqual(proxy.accepted, 0, 'an origin that is asked once is no question');
+  await opened(url);
+  const u = `${url}a`;
+  const answer = await sask(u, { method: 'POST', headers: { 'X-A': 'b' } }, 'body');
+  proxied(answer, u);
+  assert.deepStrictEqual([answer.method, answer.body, answer.headers['x-a'], answer.headers.host], ['POST', 'body', 'b', `127.0.0.1:${origin.port}`]);
+  assert.strictEqual(proxy.questions, 1);
+});
+
+secure('https goes directly where the proxy cannot verify the origin', async ({ proxy, url }) => {
+  https.globalAgent = closes();
+  proxy.verdict = '?0';
+  for (let i = 0; i < 10; i++) {
+    await staysDirect(url);
+  }
+  assert.deepStrictEqual([proxy.questions, proxy.seen.length], [1, 0]);
+});
+
+secure('https goes directly where the proxy knows no such question', async ({ proxy, url }) => {
+  https.globalAgent = closes();
+  proxy.removeAllListeners('request');
+  proxy.on('request', (req, res) => {
+    proxy.seen.push(req.method);
+    res.setHeader('Allow', 'GET');
+    res.end();
+  });
+  await staysDirect(url);
+  await staysDirect(url);
+  assert.deepStrictEqual(proxy.seen, ['OPTIONS']);
+});
+
+secure('https goes directly where no proxy answers', async ({ proxy, url }) => {
+  https.globalAgent = closes();
+  proxy.on('connection', (socket) => socket.destroy());
+  await staysDirect(url);
+  await staysDirect(url);
+});
+
+secure('what the proxy refuses by a rule it is to refuse', async ({ proxy, url }) => {
+  https.globalAgent = closes();
+  proxy.removeAllListeners('request');
+  proxy.on('request', (req, res) => {
+    res.writeHead(403, { 'Connection': 'carpool', 'Proxy-Status': 'carpool; error=http_request_denied' });
+    res.end('"carpool: no"');
+  });
+  let answer;
+  for (let i = 0; i < 1000 && answer !== 'carpool: no'; i++) {
+    answer = await sask(url);
+    await turn();
+  }
+  assert.strictEqual(answer, 'carpool: no');
+});
+
+for (const [what, host, code] of [['an authority of nobody', '127.0.0.1', /SELF_SIGNED/], ['another host', '127.0.0.2', /ALTNAME_INVALID/]]) {
+  secure(`C5 what Node.js refuses stays refused, whatever the proxy says: ${what}`, async ({ proxy }) => {
+    const server = https.createServer({ key: fs.readFileSync(PEM), cert: fs.readFileSync(PEM) });
+    await new Promise((resolve) => server.listen(0, '0.0.0.0', resolve));
+    https.globalAgent = closes();
+    for (let i = 0; i < 20; i++) {
+      const err = await sask(`https://${host}:${server.address().port}/`).then(() => null, (e) => e);
+      assert.ok(err && code.test(err.code), err && err.stack);
+      await turn();
+    }
+    assert.strictEqual(proxy.seen.length, 0);
+  }, host === '127.0.0.1' ? { NODE_EXTRA_CA_CERTS: '' } : {});
+}
+
+secure('https of the default agent shares one connection', async ({ proxy, url }) => {
+  await opened(url);
+  await turn();
+  const before = proxy.accepted;
+  for (let i = 0; i < 20; i++) {
+    proxied(await sask(url, { headers: { Connection: 'close' } }), url);
+    await turn();
+  }
+  assert.strictEqual(proxy.accepted, before);
+});
+
+secure('https of an agent without keep-alive is its own', async ({ proxy, url }) => {
+  await opened(url);
+  for (const agent of [false, new https.Agent(), new https.Agent({ rejectUnauthorized: true, maxSockets: 50 })]) {
+    const before = proxy.accepted;
+    proxied(await sask(url, { agent }), url);
+    await turn();
+    proxied(await sask(url, { agent }), url);
+    assert.strictEqual(proxy.accepted, before + 2);
+  }
+});
+
+secure('https of an agent that keeps connections stays as it is', async ({ origin, proxy, url }) => {
+  await opened(url);
+  const [asked, before] = [proxy.seen.length, origin.accepted];
+  const agent = new https.Agent({ keepAlive: true });
+  await staysDirect(url, { agent });
+  assert.deepStrictEqual([proxy.seen.length, origin.accepted], [asked, before + 1]);
+  agent.destroy();
+});
+
+secure('an agent never mixes direct and proxied connections of https', async ({ origin, url }) => {
+  const agent = new https.Agent({ maxSockets: 1 });
+  await opened(url, { agent });
+  const all = [];
+  for (let i = 0; i < 20; i++) { // they wait for one another
+    all.push(sask(url, Object.assign({ agent }, i % 2 ? {} : { headers: { Host: `localhost:${origin.port}` } })));
+  }
+  (await Promise.all(all)).forEach((answer, i) => i % 2 ? proxied(answer, url) : direct(answer));
+});
+
+secure('the default agent\'s maxSockets holds for https', async ({ proxy, url }) => {
+  await opened(url);
+  https.globalAgent = new https.Agent({ maxSockets: 2 });
+  const before = proxy.accepted;
+  (await Promise.all(Array.from(Array(20), () => sask(url)))).forEach((answer) => proxied(answer, url));
+  assert.ok(proxy.accepted <= before + 2, `${proxy.accepted - before} connections`);
+});
+
+secure('every overload of https.request and get', async ({ url }) => {
+  await opened(url);
+  const o = partsOf(url);
+  const asked = [https.request(url), https.request(new URL(url)), https.request(o), https.request(url, {}), https.request(url, () => {}),
+    https.get(url), https.get(new URL(url), {}, () => {}), https.get(Object.assign({ protocol: 'https:' }, o))];
+  (await Promise.all(asked.map((req) => finish(req)))).forEach((answer) => proxied(answer, url));
+});
+
+secure('named imports of ES modules are covered for https', async ({ url }) => {
+  if (+process.versions.node.split('.')[0] < 14) return;
+  await opened(url);
+  const { get } = await (new Function('return import("https")'))();
+  proxied(await finish(get(url)), url);
+});
+
+secure('TLS that is not left to its defaults', async ({ proxy, url }) => {
+  await opened(url);
+  const asked = proxy.seen.length;
+  const pem = fs.readFileSync(PEM);
+  const agent = closes();
+  const changed = closes();
+  changed.options.ca = pem;
+  const options = [
+    { ca: pem }, { ciphers: 'ECDHE-ECDSA-AES128-GCM-SHA256:TLS_AES_128_GCM_SHA256' }, { checkServerIdentity: () => undefined },
+    { rejectUnauthorized: false }, { servername: 'localhost' }, { ALPNProtocols: ['http/1.1'] }, { minVersion: 'TLSv1.2' },
+    { cert: pem, key: pem }, { secureContext: tls.createSecureContext({ ca: pem }) }, { ecdhCurve: 'P-256' },
+    { secureOptions: 4 }, { agent: new https.Agent({ ca: pem }) }, { agent: new https.Agent({ rejectUnauthorized: false }) },
+    { agent: new https.Agent({ checkServerIdentity: () => undefined }) }, { agent: changed },
+  ];
+  for (const o of options) {
+    await staysDirect(url, o);
+  }
+  assert.strictEqual(proxy.seen.length, asked);
+  for (const o of [{ agent }, { rejectUnauthorized: true }, { servername: '127.0.0.1' }, { ca: undefined, checkServerIdentity: undefined }]) {
+    proxied(await sask(url, o), url);
+  }
+});
+
+secure('ways to connect of their own, in TLS', async ({ origin, proxy, url }) => {
+  await opened(url);
+  const asked = proxy.seen.length;
+  const connect = () => tls.connect({ host: '127.0.0.1', port: origin.port });
+  class Tunnel extends https.Agent {
+    createConnection() { return connect(); }
+  }
+  class Named extends https.Agent {
+    getName(options) { return 'x' + super.getName(options); }
+  }
+  for (const o of [{ createConnection: connect }, { agent: new Tunnel() }, { agent: new Named() }, { localAddress: '127.0.0.1' },
+    { headers: { Host: 'localhost:' + origin.port } }]) {
+    await staysDirect(url, o);
+  }
+  assert.strictEqual(proxy.seen.length, asked);
+});
+
+secure('Upgrade over https', async ({ origin, proxy, url }) => {
+  await opened(url);
+  const asked = proxy.seen.length;
+  await new Promise((resolve, reject) => {
+    https.request(Object.assign({ headers: { Connection: 'Upgrade', Upgrade: 'websocket' } }, partsOf(url)))
+      .on('upgrade', (res, socket) => { socket.destroy(); resolve(); }).on('error', reject).end();
+  });
+  assert.strictEqual(proxy.seen.length, asked);
+});
+
+secure('a default of TLS that the program changes', async ({ proxy, url }) => {
+  await opened(url);
+  const { connect, checkServerIdentity, createSecureContext, DEFAULT_MIN_VERSION } = tls;
+  const changes = [
+    [() => { tls.connect = function () { return connect.apply(this, arguments); }; }, () => { tls.connect = connect; }],
+    [() => { tls.checkServerIdentity = () => undefined; }, () => { tls.checkServerIdentity = checkServerIdentity; }],
+    [() => { tls.createSecureContext = (o) => createSecureContext(o); }, () => { tls.createSecureContext = createSecureContext; }],
+    [() => { process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0'; }, () => { delete process.env.NODE_TLS_REJECT_UNAUTHORIZED; }],
+    [() => { tls.DEFAULT_MIN_VERSION = 'TLSv1.1'; }, () => { tls.DEFAULT_MIN_VERSION = DEFAULT_MIN_VERSION; }],
+  ];
+  for (const [change, restore] of changes) {
+    if (change === changes[4][0] && !tls.DEFAULT_MIN_VERSION) continue; // Node.js 10
+    const asked = proxy.seen.length;
+    change();
+    await staysDirect(url);
+    assert.strictEqual(proxy.seen.length, asked);
+    restore();
+    assert.strictEqual((await sask(url)).by, 'proxy', String(change));
+  }
+  if (tls.setDefaultCACertificates) {
+    tls.setDefaultCACertificates([fs.readFileSync(PEM)]);
+    await staysDirect(url);
+  }
+});
+
+secure('a program that looks at the certificate', async ({ proxy, url }) => {
+  https.globalAgent = closes();
+  for (let i = 0; i < 20; i++) {
+    const req = https.request(url);
+    req.on('socket', (socket) => socket.on('secureConnect', () => socket.getPeerCertificate()));
+    direct(await finish(req));
+    await turn();
+  }
+  assert.strictEqual(proxy.seen.length, 0);
+});
+
+secure('a program that looks at the certificate later on', async ({ proxy, url }) => {
+  await opened(url);
+  const asked = proxy.seen.length;
+  const req = https.request(url);
+  req.on('socket', (socket) => assert.deepStrictEqual(socket.getPeerCertificate(), {}));
+  await finish(req);
+  await staysDirect(url);
+  assert.strictEqual(proxy.seen.length, asked + 1);
+});
+
+secure('the connection looks as one of TLS', async ({ url }) => {
+  await opened(url);
+  for (const agent of [false, undefined]) {
+    const events = [];
+    const req = https.request(Object.assign({ agent, method: 'POST', headers: { 'Content-Length': 4 } }, partsOf(url)));
+    req.on('socket', (socket) => {
+      assert.deepStrictEqual([socket.encrypted, socket.authorizationError, socket.getProtocol(), socket.getCipher(), socket.isSessionReused()],
+        [true, null, null, {}, false]);
+      if (!socket.connecting) { // kept
+        assert.deepStrictEqual([socket.authorized, socket.secureConnecting], [true, false]);
+        return;
+      }
+      assert.strictEqual(socket.authorized, false);
+      for (const event of ['lookup', 'connect', 'secureConnect']) {
+        socket.on(event, () => events.push(event, socket.authorized));
+      }
+      socket.on('secureConnect', () => req.end('late'));
+    });
+    if (agent === false) {
+      const answer = await new Promise((resolve, reject) => {
+        req.on('error', reject);
+        req.on('response', (res) => res.on('data', (data) => resolve(JSON.parse(data))));
+      });
+      proxied(answer, url);
+      assert.strictEqual(answer.body, 'late');
+      assert.deepStrictEqual(events, ['lookup', false, 'connect', false, 'secureConnect', true]);
+    } else {
+      proxied(await finish(req, 'late'), url);
+    }
+  }
+});
+
+const told = (error, details) => ({ headers: {
+  'Connection': 'carpool', 'Proxy-Status': `carpool; error=${error}${details ? `; details="${details}"` : ''}`,
+} });
+
+secure('what is wrong is the error that it was', async ({ origin, proxy, url }) => {
+  await opened(url);
+  for (const [error, details, code, syscall] of [
+    ['connection_refused', '', 'ECONNREFUSED', 'connect'], ['connection_timeout', '', 'ETIMEDOUT', 'connect'],
+    ['destination_ip_unroutable', '', 'EHOSTUNREACH', 'connect'], ['dns_error', '', 'ENOTFOUND', 'getaddrinfo'],
+    ['dns_error', 'unresolved', 'EAI_AGAIN', 'getaddrinfo'], ['dns_timeout', '', 'EAI_AGAIN', 'getaddrinfo'],
+    ['connection_terminated', '', 'ECONNRESET', undefined], ['proxy_internal_response', '', 'ECONNRESET', undefined],
+    ['http_protocol_error', '', 'HPE_INVALID_CONSTANT', undefined], ['of_the_future', 'so', 'ECONNRESET', undefined],
+  ]) {
+    proxy.failure = told(error, details);
+    for (const agent of [undefined, false]) {
+      const events = [];
+      const req = https.request(Object.assign({ agent }, partsOf(url)));
+      req.on('response', () => events.push('response'));
+      const closed = new Promise((resolve) => req.on('close', resolve));
+      const err = await new Promise((resolve) => req.on('error', resolve).end());
+      assert.deepStrictEqual([err.code, err.syscall, err.hostname, events], [code, syscall, '127.0.0.1', []]);
+      assert.ok(err instanceof Error && err.proxyStatus);
+      await closed;
+    }
+    proxy.failure = null;
+    proxied(await sask(url), url);
+  }
+  assert.strictEqual(proxy.questions, 1);
+});
+
+for (const [details, code] of [['expired', 'CERT_HAS_EXPIRED'], ['not_yet_valid', 'CERT_NOT_YET_VALID'], ['wrong_name', 'ERR_TLS_CERT_ALTNAME_INVALID'],
+  ['self_signed', 'DEPTH_ZERO_SELF_SIGNED_CERT'], ['unknown_authority', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE'], ['', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE']]) {
+  secure(`C5 a certificate that stops to hold: ${details}`, async ({ proxy, url }) => {
+    await opened(url);
+    proxy.failure = told('tls_certificate_error', details);
+    await assert.rejects(sask(url), { code });
+    const asked = proxy.seen.length;
+    await staysDirect(url); // where the program's own verdict counts
+    assert.deepStrictEqual([proxy.questions, proxy.seen.length], [1, asked]);
+  });
+}
+
+secure('an error while the request is still being sent', async ({ proxy, url }) => {
+  await opened(url);
+  proxy.failure = told('connection_refused');
+  const req = https.request(Object.assign({ method: 'POST' }, partsOf(url)));
+  let errors = 0;
+  const closed = new Promise((resolve) => req.on('close', resolve));
+  req.on('error', () => errors++);
+  req.write('a');
+  await closed;
+  assert.strictEqual(errors, 1);
+  proxy.failure = null;
+  proxied(await sask(url), url);
+});
+
+secure('an upstream\'s own answer stays an answer', async ({ proxy, url }) => {
+  await opened(url);
+  for (const failure of [{ headers: { 'Proxy-Status': 'carpool; error=connection_refused' } }, { headers: { 'Connection': 'carpool' } },
+    { status: 403, headers: told('http_request_denied').headers }, { status: 508, headers: told('proxy_loop_detected').headers }]) {
+    proxy.failure = failure;
+    const res = await new Promise((resolve, reject) => https.get(url, resolve).on('error', reject));
+    assert.strictEqual(res.statusCode, failure.status || 502);
+    res.resume();
+    await new Promise((resolve) => res.on('end', resolve));
+  }
+});
+
+secure('a proxy that goes away costs one request', async ({ proxy, url }) => {
+  await opened(url);
+  proxy.close();
+  await turn();
+  await sask(url, { agent: false }).then(() => assert.fail('how?'), (err) => assert.strictEqual(err.code, 'ECONNREFUSED'));
+  direct(await sask(url)); // its port may be another's soon
+});
+
+secure('what wraps https to see what passes', async ({ proxy, url }) => {
+  const { request, get } = https;
+  let seen = 0;
+  https.request = function () { seen++; return request.apply(this, arguments); };
+  https.get = function () { const req = https.request.apply(this, arguments); req.end(); return req; };
+  const emit = http.ClientRequest.prototype.emit;
+  http.ClientRequest.prototype.emit = function () { return emit.apply(this, arguments); };
+  const addRequest = http.Agent.prototype.addRequest;
+  http.Agent.prototype.addRequest = function () { return addRequest.apply(this, arguments); };
+  await opened(url);
+  proxied(await finish(https.get(url)), url);
+  assert.ok(seen > 2);
+  https.get = get;
+});
+
+secure('request does not tunnel', async ({ proxy, url }) => {
+  await opened(url);
+  const agent = { proxyOptions: { host: '127.0.0.1', port: proxy.port }, addRequest() { throw new Error('it does'); } };
+  proxied(await sask(url, { tunnel: true, agent }), url);
+  agent.proxyOptions.port = 1; // another proxy
+  assert.throws(() => https.request(Object.assign({ tunnel: true, agent }, partsOf(url))), /it does/);
+});
+
+secure('https in a worker thread', async ({ script, url }) => {
+  if (+process.versions.node.split('.')[0] < 12) return;
+  const { Worker } = require('worker_threads');
+  process.env.NODE_OPTIONS = '';
+  const worker = new Worker(`require(${JSON.stringify(script)});
+    const { parentPort } = require('worker_threads');
+    const https = require('https');
+    const ask = () => https.get(${JSON.stringify(url)}, { agent: new https.Agent() }, (res) => res.on('data', (d) => {
+      if (JSON.parse(d).by === 'proxy') { parentPort.postMessage(String(d)); } else { setImmediate(ask); }
+    }));
+    ask();`, { eval: true });
+  proxied(JSON.parse(await new Promise((resolve, reject) => worker.on('message', resolve).on('error', reject))), url);
+});
+
+environment('a redirect to https by a library that addresses the proxy itself', { NO_PROXY: '127.0.0.1' }, async ({ proxy }) => {
+  const to = { protocol: 'https:', host: '127.0.0.1', port: proxy.port, path: 'https://example.test/b', headers: { host: 'example.test' } };
+  const answer = await finish(https.request(to)); // as axios 0.21 does
+  proxied(answer, 'https://example.test/b');
+  assert.strictEqual(answer.headers.host, 'example.test');
+  await assert.rejects(finish(https.request(Object.assign({ rejectUnauthorized: false }, to))), /EPROTO|SSL|wrong version/i);
+});
+
+// --- what a program sees of http
+
+environment('answers are answers, unless errors are asked for', {}, async ({ proxy }) => {
+  proxy.failure = told('connection_refused');
+  const res = await new Promise((resolve, reject) => http.get('http://example.test/', resolve).on('error', reject));
+  assert.strictEqual(res.statusCode, 502);
+});
+
+environment('errors that are asked for', { CARPOOL_PRELOAD_ERRORS: 'true' }, async ({ proxy }) => {
+  for (const agent of [undefined, false, new http.Agent({ keepAlive: true })]) {
+    proxy.failure = told('dns_error');
+    await assert.rejects(ask({ host: 'example.test', agent }), { code: 'ENOTFOUND', syscall: 'getaddrinfo', hostname: 'example.test' });
+    proxy.failure = null;
+    proxied(await ask({ host: 'example.test', agent }), 'http://example.test/');
+  }
+});
+
+cases['a response has its socket to the end'] = async () => {
+  if (KEEPS) return;
+  for (let i = 0; i < 3; i++) {
+    await new Promise((resolve, reject) => http.get('http://example.test/', (res) => {
+      const { socket } = res;
+      res.on('end', () => {
+        res.socket === socket && res.connection === socket ? resolve() : reject(new Error('it has none'));
+        res.destroy();
+      });
+      res.resume();
+    }));
+    await turn();
+  }
+  proxied(await ask({ host: 'example.test' }), 'http://example.test/');
+};
+
+cases['a look-up is seen'] = async () => {
+  for (const agent of [undefined, false, new http.Agent()]) {
+    const seen = [];
+    const req = http.request({ host: 'lookup.test', agent });
+    let isNew;
+    req.on('socket', (socket) => {
+      isNew = socket.connecting;
+      socket.on('lookup', (err, address) => seen.push(err, address));
+    });
+    await finish(req);
+    assert.deepStrictEqual(seen, isNew ? [null, '127.0.0.1'] : []);
+    await turn();
+  }
 };
 
 // load sets the environment and loads the script, as Node.js does at its start.
@@ -613,7 +1115,8 @@ async function runShared(script, report) {
 
 function runApart(script, report) {
   return Promise.all(Object.keys(cases).filter((n) => cases[n].env).map((name) => new Promise((resolve) => {
-    execFile(process.execPath, [__filename, script, name], { timeout: 60000 }, (err, stdout, stderr) => {
+    const env = Object.assign({}, process.env, { NODE_EXTRA_CA_CERTS: cases[name].env.NODE_EXTRA_CA_CERTS || '' }); // read at the start
+    execFile(process.execPath, [__filename, script, name], { timeout: 60000, env }, (err, stdout, stderr) => {
       report(name, err && (stderr || String(err)));
       resolve();
     });

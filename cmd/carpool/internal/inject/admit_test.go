@@ -1,0 +1,1 @@
+package inject_test
