@@ -341,22 +341,28 @@ func (b *bench) launch(t *turn, p *peer) (*running, error) {
 	at := place{Dir: dir, CA: b.trust.ca, Hosts: t.hosts, User: unprivileged(), Threads: max(1, len(b.cpus.proxy)),
 		Plain: local(ports[0]), Secure: local(ports[1]), Second: local(ports[2]), Admin: local(ports[3]),
 		PlainPort: ports[0], SecurePort: ports[1], SecondPort: ports[2]}
-	// As many connections as the workload needs: some proxies take memory for all of them beforehand.
-	most := clients
-	for _, a := range t.w.asks {
-		most = max(most, a.clients)
-	}
-	if t.w.name == "idle" {
-		most = max(most, b.options.idle[len(b.options.idle)-1])
-	}
-	most = max(most, len(t.hosts))
-	at.Clients, at.Connections = most+500, 2*most+1000
+	at.Clients, at.Connections = b.room(t)
 	at.Files = min(b.files, 2*at.Connections)
 	cpus := b.cpus.proxy
 	if t.w.loose {
 		cpus = nil
 	}
 	return p.begin(at, cpus)
+}
+
+// room returns how many connections a proxy may have, from clients and in all: as many as the workload needs, for some
+// proxies take memory for all of them beforehand. Clients that close have a new connection before the old one has ended.
+func (b *bench) room(t *turn) (fromClients, all int) {
+	const spare = 1000
+	if t.w.special != nil {
+		idle := b.options.idle[len(b.options.idle)-1]
+		return min(idle+spare, b.files/2-spare/2), idle + spare
+	}
+	most := max(clients, len(t.hosts))
+	for _, a := range t.w.asks {
+		most = max(most, a.clients)
+	}
+	return min(2*most+spare, b.files/2-spare/2), 4*most + spare
 }
 
 // upstream returns the upstream of that kind, which it starts at its first use.

@@ -101,7 +101,7 @@ func TestOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.rounds != 3 || o.seconds != 250*time.Millisecond || o.carpool != "/bin/carpool" || o.also[0] != (named{"old", "/bin/old"}) ||
+	if o.rounds != 3 || o.seconds != 150*time.Millisecond || o.carpool != "/bin/carpool" || o.also[0] != (named{"old", "/bin/old"}) ||
 		len(o.workloads) != 2 || o.workloads[1].name != "one" || !slices.Equal(o.only, []string{"haproxy", "envoy"}) || len(o.write) != 2 {
 		t.Errorf("%+v", o)
 	}

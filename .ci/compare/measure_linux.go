@@ -227,7 +227,7 @@ func (b *bench) idle(t *turn) error {
 		if r.Failed() > 0 {
 			return fmt.Errorf("%d clients: %v", n, r.Errors)
 		}
-		if !wait(t.ctx, b.settle) {
+		if n > 1 && !wait(t.ctx, b.settle) {
 			return t.ctx.Err()
 		}
 		pss, err := proc.PSS(t.proxy.pids())

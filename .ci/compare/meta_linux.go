@@ -25,7 +25,7 @@ func (b *bench) report() *report.Report {
 	}
 	for _, w := range b.workloads {
 		for _, a := range w.asks {
-			r.Loads = append(r.Loads, report.Load{Name: a.name, Title: a.title, Rated: a.rate > 0, Hosts: w.hosts})
+			r.Loads = append(r.Loads, report.Load{Name: a.name, Title: a.title, Rated: a.rate > 0})
 		}
 	}
 	return r

@@ -65,7 +65,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (options
 	var which, idle, cpus string
 	f.StringVar(&which, "workload", "", "`names` of workloads, such as keepalive,close (default: all)")
 	f.IntVar(&o.rounds, "rounds", 0, "`rounds` (default 7, or 2 with --quick)")
-	seconds := f.Float64("seconds", 0, "`seconds` of each load in each round (default 2, or 0.25 with --quick)")
+	seconds := f.Float64("seconds", 0, "`seconds` of each load in each round (default 2, or 0.15 with --quick)")
 	f.StringVar(&idle, "idle", "", "`numbers` of idle clients (default 1000,5000)")
 	f.StringVar(&cpus, "proxy-cpus", "", "`CPUs` that each proxy runs on, such as 0,1 (default: the first)")
 	f.Func("also", "another carpool, `NAME=PATH`, such as an older build; may be repeated", func(s string) error {
@@ -94,7 +94,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (options
 func (o *options) complete(which, idle, cpus string, seconds float64) error {
 	defaults := options{rounds: 7, seconds: 2 * time.Second, warm: 300 * time.Millisecond, settle: 4 * time.Second, idle: []int{1000, 5000}}
 	if o.quick {
-		defaults = options{rounds: 2, seconds: 250 * time.Millisecond, warm: 30 * time.Millisecond,
+		defaults = options{rounds: 2, seconds: 150 * time.Millisecond, warm: 30 * time.Millisecond,
 			only: []string{"haproxy", "envoy", "direct"}, settle: 1500 * time.Millisecond, idle: []int{1000, 5000}}
 	}
 	o.warm, o.settle, o.idle = defaults.warm, defaults.settle, defaults.idle

@@ -13,7 +13,6 @@ import (
 type Load struct {
 	Name, Title string
 	Rated       bool // as many exchanges a second as were due
-	Hosts       int  // upstreams; 0 is 1
 }
 
 // A Report is results, and what a reader has to know about them.
@@ -201,10 +200,10 @@ type line struct {
 }
 
 func (r *Report) memory() string {
-	upstreams := 0
+	upstreams := "" // how many there were
 	for _, l := range r.Loads {
 		if l.Name == "hosts-10000" {
-			upstreams = l.Hosts
+			upstreams = l.Title
 		}
 	}
 	t := r.plain("idle", []line{
@@ -213,7 +212,7 @@ func (r *Report) memory() string {
 		{"after the first request, MB", "", "%.1f", Memory},
 		{"after 32 clients without a pause, MB", "keepalive", "%.1f", Memory},
 		{"after 2,000 clients, MB", "close-2000", "%.1f", Memory},
-		{fmt.Sprintf("after %d upstreams, MB", upstreams), "hosts-10000", "%.1f", Memory},
+		{"after " + upstreams + ", MB", "hosts-10000", "%.1f", Memory},
 	})
 	if t == "" {
 		return ""
