@@ -86,7 +86,7 @@ var scrape = sync.OnceValues(func() (string, error) {
 	cmd := exec.Command(bin)
 	// An upstream that is named in WARM has figures of its own, and so has a next hop that fails; nothing listens there.
 	cmd.Env = []string{"CARPOOL_LISTEN=" + proxy, "CARPOOL_ADMIN_LISTEN=" + admin, "CARPOOL_WARM=127.0.0.1:9=1", "CARPOOL_NEXT_PROXY=http://127.0.0.1:9",
-		"CARPOOL_LOCAL_PORTS=" + freeAddr()[len("127.0.0.1:"):] + "=http://far.example"}
+		"CARPOOL_LOCAL_PORTS=" + freeAddr()[len("127.0.0.1:"):] + "=http://far.example", "CARPOOL_SPARE_TUNNELS=1"}
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return "", err
@@ -101,7 +101,12 @@ var scrape = sync.OnceValues(func() (string, error) {
 	if err := makeRequests(proxy); err != nil {
 		return "", err
 	}
-	return get(http.DefaultClient, "http://"+admin+"/metrics")
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) { // spares come when they come
+		text, err := get(http.DefaultClient, "http://"+admin+"/metrics")
+		if err != nil || strings.Contains(text, "carpool_spare_tunnels_made_total{") || time.Now().After(deadline) {
+			return text, err
+		}
+	}
 })
 
 // scrapeInjector runs carpool's webhook in a cluster of one pod without carpool, and
@@ -188,6 +193,14 @@ func makeRequests(proxy string) error {
 	transport := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: proxy}), DisableKeepAlives: true}
 	for _, path := range []string{"/", "/", "/close"} {
 		if _, err := get(&http.Client{Transport: transport, Timeout: patience}, upstream.URL+path); err != nil {
+			return err
+		}
+	}
+	secure := httptest.NewTLSServer(upstream.Config.Handler)
+	defer secure.Close()
+	transport.TLSClientConfig = secure.Client().Transport.(*http.Transport).TLSClientConfig
+	for range 3 { // a second tunnel soon after another has a spare opened
+		if _, err := get(&http.Client{Transport: transport, Timeout: patience}, secure.URL); err != nil {
 			return err
 		}
 	}

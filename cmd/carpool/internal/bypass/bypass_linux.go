@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/sockdiag"
 	"github.com/carpoolproxy/carpool/proxy/policy"
 )
 
@@ -97,19 +98,19 @@ func (d *Detector) foreign() ([]netip.AddrPort, error) {
 	}
 	to := make([]netip.AddrPort, len(found))
 	for i, c := range found {
-		to[i] = c.dst
+		to[i] = c.Dst
 	}
 	return to, err
 }
 
 // candidates are the connections to the ports, carpool's own included, other than those that are none of its business:
 // to the pod itself, and to what it would refuse to connect to.
-func (d *Detector) candidates() ([]conn, error) {
-	all, err := dump(established|synSent, portFilter(d.ports))
-	return slices.DeleteFunc(all, func(c conn) bool {
+func (d *Detector) candidates() ([]sockdiag.Socket, error) {
+	all, err := sockdiag.Query{States: sockdiag.Bit(sockdiag.Established) | sockdiag.Bit(sockdiag.SynSent), Filter: sockdiag.PortFilter(d.ports)}.Dump()
+	return slices.DeleteFunc(all, func(c sockdiag.Socket) bool {
 		// Without an inode it is nobody's: given up, or not accepted yet and so inbound.
-		return c.inode == 0 || c.src.Addr() == c.dst.Addr() || policy.Addr(c.dst.Addr(), false) != nil ||
-			!slices.Contains(d.ports, c.dst.Port())
+		return c.Inode == 0 || c.Src.Addr() == c.Dst.Addr() || policy.Addr(c.Dst.Addr(), false) != nil ||
+			!slices.Contains(d.ports, c.Dst.Port())
 	}), err
 }
 
@@ -121,14 +122,14 @@ func (d *Detector) ended() (to map[netip.AddrPort]int, all int, err error) {
 		return nil, 0, err
 	}
 	to = map[netip.AddrPort]int{}
-	err = walk(timeWaiting, outsideFilter(), func(part []conn) {
+	err = sockdiag.Query{States: sockdiag.Bit(sockdiag.TimeWait), Filter: sockdiag.OutsideFilter()}.Walk(func(part []sockdiag.Socket) {
 		for _, c := range part {
-			if served[c.src.Port()] || c.src.Addr() == c.dst.Addr() {
+			if served[c.Src.Port()] || c.Src.Addr() == c.Dst.Addr() {
 				continue
 			}
 			all++
-			if slices.Contains(d.ports, c.dst.Port()) && policy.Addr(c.dst.Addr(), false) == nil {
-				to[c.dst]++
+			if slices.Contains(d.ports, c.Dst.Port()) && policy.Addr(c.Dst.Addr(), false) == nil {
+				to[c.Dst]++
 			}
 		}
 	})
@@ -138,9 +139,9 @@ func (d *Detector) ended() (to map[netip.AddrPort]int, all int, err error) {
 // withoutOwn drops carpool's own connections. A socket of another user is not carpool's. One of the same user, which an
 // app may well have, is compared with the sockets that this process has open. What is neither among them nor there any
 // more a moment later may have been closed by carpool just between the two looks, and is dropped too.
-func (d *Detector) withoutOwn(found []conn) ([]conn, error) {
+func (d *Detector) withoutOwn(found []sockdiag.Socket) ([]sockdiag.Socket, error) {
 	uid := uint32(os.Geteuid())
-	mayBeOwn := func(c conn) bool { return c.uid == uid }
+	mayBeOwn := func(c sockdiag.Socket) bool { return c.UID == uid }
 	if !slices.ContainsFunc(found, mayBeOwn) {
 		return found, nil
 	}
@@ -148,34 +149,34 @@ func (d *Detector) withoutOwn(found []conn) ([]conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	found = slices.DeleteFunc(found, func(c conn) bool { return mayBeOwn(c) && own[c.inode] })
+	found = slices.DeleteFunc(found, func(c sockdiag.Socket) bool { return mayBeOwn(c) && own[c.Inode] })
 	if !slices.ContainsFunc(found, mayBeOwn) {
 		return found, nil
 	}
 	later, err := d.candidates()
 	there := map[uint32]bool{}
 	for _, c := range later {
-		there[c.inode] = true
+		there[c.Inode] = true
 	}
-	return slices.DeleteFunc(found, func(c conn) bool { return mayBeOwn(c) && !there[c.inode] }), err
+	return slices.DeleteFunc(found, func(c sockdiag.Socket) bool { return mayBeOwn(c) && !there[c.Inode] }), err
 }
 
 // withoutInbound drops connections that a server in the pod has accepted from a peer whose own port happens to be one
 // of those looked at.
-func withoutInbound(found []conn) ([]conn, error) {
+func withoutInbound(found []sockdiag.Socket) ([]sockdiag.Socket, error) {
 	if len(found) == 0 {
 		return nil, nil
 	}
 	served, err := servedPorts()
-	return slices.DeleteFunc(found, func(c conn) bool { return served[c.src.Port()] }), err
+	return slices.DeleteFunc(found, func(c sockdiag.Socket) bool { return served[c.Src.Port()] }), err
 }
 
 // servedPorts are the ports that somebody in the pod listens on.
 func servedPorts() (map[uint16]bool, error) {
-	listeners, err := dump(listening, nil)
+	listeners, err := sockdiag.Query{States: sockdiag.Bit(sockdiag.Listen)}.Dump()
 	served := map[uint16]bool{}
 	for _, l := range listeners {
-		served[l.src.Port()] = true
+		served[l.Src.Port()] = true
 	}
 	return served, err
 }

@@ -8,105 +8,20 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
-	"unsafe"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/carpooltest/netns"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/sockdiag"
 	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
-// The tests of this file run in a network namespace of their own, as a pod has one: what other programs do does not
-// change the counts, and the loopback device can have addresses that are not loopback's.
-
-const inNamespace = "CARPOOL_TEST_IN_NAMESPACE"
-
-// namespace runs the test in a network namespace of its own, and reports whether this is there.
+// namespace runs the test in a network namespace of its own, as a pod has one, and reports whether this is there.
 func namespace(t *testing.T) bool {
 	t.Helper()
-	if os.Getenv(inNamespace) != "" {
-		setUp(t)
-		return true
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1", "-test.v")
-	cmd.Env = append(os.Environ(), inNamespace+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if os.Geteuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
-	}
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		t.Skipf("no network namespace can be made here: %v", err)
-	}
-	t.Logf("%s", out)
-	if strings.Contains(string(out), "--- SKIP: "+t.Name()) {
-		t.SkipNow()
-	}
-	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Fatal(err)
-	}
-	return false
-}
-
-// Two addresses, so that a connection has different ones at its ends, of each family.
-var addresses = []string{"10.1.0.1", "10.1.0.2", "fd00::1", "fd00::2"}
-
-// setUp brings the loopback device up, with the addresses.
-func setUp(t *testing.T) {
-	t.Helper()
-	loopback, err := net.InterfaceByName("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	type request struct {
-		name  [16]byte
-		value [24]byte
-	}
-	up := request{}
-	copy(up.name[:], "lo")
-	up.value[0] = syscall.IFF_UP
-	control(t, syscall.AF_INET, syscall.SIOCSIFFLAGS, unsafe.Pointer(&up))
-	for i, text := range addresses {
-		a := netip.MustParseAddr(text)
-		if a.Is6() {
-			v6 := struct {
-				addr   [16]byte
-				prefix uint32
-				device int32
-			}{a.As16(), 128, int32(loopback.Index)}
-			control(t, syscall.AF_INET6, syscall.SIOCSIFADDR, unsafe.Pointer(&v6))
-			testkit.Eventually(t, "the address can be used", func() bool {
-				l, err := net.Listen("tcp", netip.AddrPortFrom(a, 0).String())
-				if err == nil {
-					_ = l.Close()
-				}
-				return err == nil
-			})
-			continue
-		}
-		v4 := request{}
-		copy(v4.name[:], "lo:"+string(rune('0'+i)))
-		v4.value[0] = syscall.AF_INET
-		copy(v4.value[4:], a.AsSlice())
-		control(t, syscall.AF_INET, syscall.SIOCSIFADDR, unsafe.Pointer(&v4))
-	}
-}
-
-func control(t *testing.T, family int, code uintptr, argument unsafe.Pointer) {
-	t.Helper()
-	fd, err := syscall.Socket(family, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Close(fd)
-	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), code, uintptr(argument)); errno != 0 {
-		t.Fatalf("ioctl %#x: %v", code, errno)
-	}
+	return netns.Own(t)
 }
 
 // peer is another process of the pod, which does nothing but have these sockets open. They are its alone then.
@@ -474,11 +389,11 @@ func TestManySockets(t *testing.T) {
 	}
 	t.Logf("%d own connections and %d sockets in all: a look takes %v of processor time", pairs, 2*pairs,
 		(processorTime(t)-begin)/looks)
-	own, err := dump(established, portFilter([]uint16{80}))
+	own, err := dump([]uint16{80}...)
 	if err != nil || len(own) != pairs+1 {
 		t.Errorf("%d sockets pass the filter, %v, want %d", len(own), err, pairs+1)
 	}
-	all, err := dump(established, nil)
+	all, err := dump()
 	if err != nil || len(all) != 2*(pairs+1) {
 		t.Errorf("%d sockets without it, %v, want %d", len(all), err, 2*(pairs+1))
 	}
@@ -495,6 +410,15 @@ func processorTime(t *testing.T) time.Duration {
 		t.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// dump returns the open connections to these ports, or all.
+func dump(ports ...uint16) ([]sockdiag.Socket, error) {
+	q := sockdiag.Query{States: sockdiag.Bit(sockdiag.Established)}
+	if len(ports) > 0 {
+		q.Filter = sockdiag.PortFilter(ports)
+	}
+	return q.Dump()
 }
 
 // TestTheKernelFiltersByPort holds the filter to every combination of up to four ports.
@@ -516,10 +440,10 @@ func TestTheKernelFiltersByPort(t *testing.T) {
 				want = append(want, p)
 			}
 		}
-		found, err := dump(established, portFilter(want))
+		found, err := dump(want...)
 		var got []uint16
 		for _, c := range found {
-			got = append(got, c.dst.Port())
+			got = append(got, c.Dst.Port())
 		}
 		slices.Sort(got)
 		if err != nil || !slices.Equal(got, want) {
@@ -530,7 +454,7 @@ func TestTheKernelFiltersByPort(t *testing.T) {
 	for p := range uint16(2000) {
 		many = append(many, 2*p+2)
 	}
-	if found, err := dump(established, portFilter(many)); err != nil || len(found) != 1 || found[0].dst.Port() != 80 {
+	if found, err := dump(many...); err != nil || len(found) != 1 || found[0].Dst.Port() != 80 {
 		t.Errorf("2000 ports: %v, %v", found, err)
 	}
 }
@@ -548,23 +472,4 @@ func TestAReportIsGivenOutAgain(t *testing.T) {
 			t.Error("did not look again")
 		}
 	})
-}
-
-func TestMessagesThatMakeNoSenseAreErrors(t *testing.T) {
-	t.Parallel()
-	for name, m := range map[string][]byte{
-		"too short":      {4, 0, 0, 0, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-		"too long":       {200, 0, 0, 0, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-		"no socket":      {16, 0, 0, 0, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-		"another kind":   {16, 0, 0, 0, 99, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-		"error, no code": {16, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-	} {
-		if found, done, err := parse(nil, m); err == nil || done || found != nil {
-			t.Errorf("%s: %v, %v, %v", name, found, done, err)
-		}
-	}
-	refused := []byte{20, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfe, 0xff, 0xff, 0xff}
-	if _, _, err := parse(nil, refused); !errors.Is(err, syscall.ENOENT) {
-		t.Errorf("an error of the kernel: %v", err)
-	}
 }

@@ -67,13 +67,19 @@ A pod's annotations override the options, for example
   carpoolproxy.github.io/skip-containers: a,b
   settings.carpoolproxy.github.io/IDLE_TIMEOUT: 30s
 and its label carpoolproxy.github.io/inject: "false" keeps carpool out.
+
+Both are KRM functions too, for Kustomize and kpt: a ResourceList on stdin (-f -)
+gives a ResourceList, with notes and errors among its results. A ConfigMap as
+functionConfig overrides the options, with the keys that a namespace's ConfigMap
+carpool has: image, cpuRequest, noProxy, settings, …, and plain and strict.
 `
 
 // Run is `carpool inject` or, with that as its name, `carpool uninject`: args
 // are what follows the name, "-f -" reads stdin, the manifests go to stdout, and
 // notes and errors to stderr. It returns the exit code: 0 if all went well, 1 if
 // a file cannot be read or something in it is wrong, 2 for bad usage. Nothing is
-// written to stdout unless it returns 0.
+// written to stdout unless it returns 0, with one exception: a ResourceList, by
+// which Kustomize and kpt call functions, has the errors in it.
 func Run(name string, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	file, opts, err := parse(name, args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -96,6 +102,9 @@ func Run(name string, args []string, stdin io.Reader, stdout, stderr io.Writer) 
 	if file == "-" {
 		file = "stdin"
 	}
+	if l, ok := readResourceList(in); ok {
+		return l.run(name, opts, stdout, stderr)
+	}
 	out, notes, err := change(in, opts)
 	for _, note := range notes {
 		fmt.Fprintf(stderr, "carpool %s: %s: %s\n", name, file, note)
@@ -113,11 +122,19 @@ func Run(name string, args []string, stdin io.Reader, stdout, stderr io.Writer) 
 	return exitOK
 }
 
+// rewriterOf returns what does one of the two commands.
+func rewriterOf(name string, o Options) rewriter {
+	if name == "uninject" {
+		return rewriter{change: func(p pod) error { return p.uninject(o) }}
+	}
+	return rewriter{change: func(p pod) error { return p.inject(o) }, rest: true, strict: o.Strict}
+}
+
 // Inject returns a file of manifests with carpool in its pods. Everything else
 // is as it was, to the byte. The notes are what the user should know, such as
 // why a pod got none. The error has a line for each fault, with its place.
 func Inject(in []byte, o Options) (out []byte, notes []string, err error) {
-	r := rewriter{change: func(p pod) error { return p.inject(o) }, rest: true, strict: o.Strict}
+	r := rewriterOf("inject", o)
 	out, err = r.rewrite(in)
 	return out, r.notes, err
 }
@@ -125,7 +142,7 @@ func Inject(in []byte, o Options) (out []byte, notes []string, err error) {
 // Uninject returns a file of manifests without what [Inject] put in, with
 // whatever options. Notes and error are as with Inject.
 func Uninject(in []byte, o Options) (out []byte, notes []string, err error) {
-	r := rewriter{change: func(p pod) error { return p.uninject(o) }}
+	r := rewriterOf("uninject", o)
 	out, err = r.rewrite(in)
 	return out, r.notes, err
 }

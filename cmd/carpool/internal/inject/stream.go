@@ -61,7 +61,7 @@ func (r *rewriter) rewrite(in []byte) ([]byte, error) {
 // A document is one of a file's.
 type document struct {
 	*rewriter
-	number int // from 1; empty ones do not count
+	number int // from 1; empty ones do not count; 0: places are not told
 	line   int // how many lines are before it
 }
 
@@ -151,6 +151,10 @@ func (d document) pass(name, why string) {
 }
 
 func (d document) note(name, text string) {
+	if d.number == 0 {
+		d.notes = append(d.notes, text)
+		return
+	}
 	if name != "" {
 		name = " (" + name + ")"
 	}
@@ -187,8 +191,12 @@ func (d document) fail(err error) {
 	if line > 0 {
 		place += fmt.Sprintf(", line %d", d.line+line)
 	}
+	place += ": "
+	if d.number == 0 {
+		place = ""
+	}
 	for l := range strings.Lines(text) {
-		d.errs = append(d.errs, errors.New(place+": "+strings.TrimSpace(l)))
+		d.errs = append(d.errs, errors.New(place+strings.TrimSpace(l)))
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/demo"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/inject"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/injector"
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/observe"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/preload"
 )
 
@@ -40,6 +41,8 @@ Usage:
   carpool config --table  print the table of settings, in Markdown
   carpool check URL...    say what would become of requests, and why (see -h)
   carpool check --seen    print the hosts that the app has asked for
+  carpool observe         look at a pod's connections, and say what carpool would
+                          save (see -h); nothing needs to be installed for it
   carpool ready           say by the exit code whether the carpool of this pod serves
                           (--wait 60s: wait that long for it)
   carpool preload         print the script that makes Node.js use HTTP_PROXY
@@ -68,6 +71,8 @@ func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return injector.Run(ctx, args, environ, stdout, stderr)
 	case command == "check":
 		return check.Run(ctx, args, environ, stdout, stderr)
+	case command == "observe":
+		return observe.Run(ctx, args, stdout, stderr)
 	case command == "ready":
 		return runReady(ctx, args, environ, stderr)
 	case command == "serve" && len(args) == 0:

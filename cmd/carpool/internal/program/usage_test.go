@@ -45,6 +45,8 @@ func TestExitCodesOfTheCommandLine(t *testing.T) {
 		"check":                   {[]string{"check", "-h"}, program.ExitOK, "Usage:\n  carpool check [-v] [--json] URL...", ""},
 		"check, but what":         {[]string{"check"}, program.ExitUsage, "", "it is not said what to check"},
 		"check something else":    {[]string{"check", "--seen", "here"}, program.ExitUsage, "", `"here" is no option`},
+		"observe":                 {[]string{"observe", "-h"}, program.ExitOK, "Usage:\n  carpool observe", ""},
+		"observe for no time":     {[]string{"observe", "--for", "0s"}, program.ExitUsage, "", "carpool observe: --for 0s: want a second or more"},
 		"check what is no URL":    {[]string{"check", "orders"}, program.ExitUsage, "", `"orders" is neither`},
 		"inject":                  {[]string{"inject", "-h"}, program.ExitOK, "usage: carpool inject", ""},
 		"inject, but what":        {[]string{"inject"}, program.ExitUsage, "", "give a file by -f"},
