@@ -167,6 +167,8 @@ that would have to be in its key.
     be reached, is told apart from faults behind it (hopfaults.go); of a relayed answer
     only a 407 is surely its own. A client would take that for a question to itself,
     answer it in vain, or give its password to nobody: it gets a 502.
+  - A relayed TRACE has no credentials, for whoever answers it shows them (RFC 9110
+    section 9.3.8). A hop that asks for some refuses it.
   - A relayed 5xx does not count against the hop's address, for others give it too.
   - A CONNECT to port 80 is taken for one that will carry plain HTTP: the client is told
     that it has a tunnel once the hop can be reached. Hops refuse such a CONNECT by

@@ -42,7 +42,7 @@ func (x *exchange) buildRequest(t target) {
 	trailers := takesTrailers(r)
 	r.Drop(x.endsHere())
 	b = r.AppendFields(b)
-	if relayed {
+	if relayed && string(r.Method) != "TRACE" { // whose answer may show it (RFC 9110 section 9.3.8)
 		b = append(b, x.cfg.Hop.authorization()...)
 	}
 	switch {

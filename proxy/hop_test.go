@@ -103,6 +103,19 @@ func TestC30PlainHTTPIsRelayedOnSharedConnections(t *testing.T) {
 	}
 }
 
+// C30: whoever answers a TRACE shows the request as it came (RFC 9110 section 9.3.8).
+func TestC30NoCredentialsInATRACE(t *testing.T) {
+	t.Parallel()
+	r, o, h := throughHop(t)
+	h.SetCredentials("user:pass:word")
+	client := r.client()
+	client.send("TRACE http://far.test/ HTTP/1.1\r\nHost: far.test\r\nMax-Forwards: 1\r\n\r\n")
+	up := o.accept()
+	up.want("TRACE http://far.test/ HTTP/1.1\r\nHost: far.test\r\nMax-Forwards: 0\r\n\r\n")
+	up.send(ok)
+	client.want(ok)
+}
+
 func TestC30AnOldHopClosesAfterEachAnswer(t *testing.T) {
 	t.Parallel()
 	r, o, _ := throughHop(t)
@@ -524,6 +537,7 @@ func TestC36PolicyComesBeforeTheHop(t *testing.T) {
 		"C36 Google by name":        {"metadata.google.internal", "destination_ip_prohibited"},
 		"C36 Google by name, a dot": {"Metadata.Google.Internal.", "destination_ip_prohibited"},
 		"C36 Tencent by name":       {"metadata.tencentyun.com", "destination_ip_prohibited"},
+		"C36 Tencent, a dot":        {"Metadata.TencentYun.com.", "destination_ip_prohibited"},
 		"C36 not allowed":           {"other.test", "http_request_denied"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -30,7 +30,7 @@ func TestC10AnUpstreamThatVanishesEndsItsTunnel(t *testing.T) {
 			}
 			select {
 			case err := <-full:
-				t.Errorf("the slow one has ended: %v", err)
+				t.Fatalf("the slow one has ended: %v", err)
 			default:
 			}
 			r.stop()

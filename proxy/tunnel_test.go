@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"io"
 	"testing"
 	"time"
 
@@ -59,6 +60,39 @@ func TestC10TheClientIsResetBehindItsEnd(t *testing.T) {
 			up.end()
 			client.reset()
 			eventually(t, "nothing is left of it", func() bool { return r.tunnelled(o) == 0 })
+		})
+	}
+}
+
+// C10: both sides have ended, and what the client has sent is still on its way to an
+// upstream that takes its time.
+func TestC10BothSidesEndBeforeAllHasArrived(t *testing.T) {
+	t.Parallel()
+	for kind, open := range joined {
+		t.Run("C10 "+kind, func(t *testing.T) {
+			t.Parallel()
+			const size = 8 << 20
+			r, o := start(t), newOrigin(t)
+			client, up := open(r, o)
+			if err := tcp(up.Conn).SetReadBuffer(16 << 10); err != nil { // or all of it is there soon
+				t.Fatal(err)
+			}
+			up.shut()
+			client.end()
+			sent := push(client, newNoise(size))
+			for left := size; left > 0; left -= size / 16 {
+				if left == size/2 {
+					check(t, sent)
+					client.shut()
+				}
+				if left <= size/2 {
+					<-time.After(2 * proxy.SweepPeriod)
+				}
+				if err := up.drain(io.Discard, size/16); err != nil {
+					t.Fatalf("%d bytes of %d are missing: %v", left, size, err)
+				}
+			}
+			up.end()
 		})
 	}
 }

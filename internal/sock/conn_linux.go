@@ -366,12 +366,13 @@ func (c *Conn) PeerGone() bool {
 	return sysPoll(&p) == 1 && p.revents&(pollRDHUP|pollHUP|pollERR) != 0
 }
 
-// Broken reports whether the connection is over in both directions: reset by the
-// peer, or given up by the kernel. The caller sees to it that nobody closes c
-// meanwhile; reading and writing may go on.
+// Broken reports whether the connection has ended before its time: reset by the peer, or
+// given up by the kernel. One that both sides have ended is not broken: what has come
+// may still have to be read. The caller sees to it that nobody closes c meanwhile;
+// reading and writing may go on.
 func (c *Conn) Broken() bool {
-	p := pollFd{fd: int32(c.fd)} // these two are told unasked
-	return sysPoll(&p) == 1 && p.revents&(pollHUP|pollERR) != 0
+	p := pollFd{fd: int32(c.fd)} // errors are told unasked, and hang-ups, which ends on both sides are too
+	return sysPoll(&p) == 1 && p.revents&pollERR != 0
 }
 
 // SetDeadTimeout bounds how long the connection outlives a peer that no

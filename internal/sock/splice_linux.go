@@ -93,8 +93,8 @@ func (p *pipe) closeLocked() {
 }
 
 // Splice moves bytes from src to dst as they come, for as long as they come in large
-// pieces, and returns how many. It holds a pipe while bytes move, and none while it
-// waits. moved is called for each piece that dst has accepted. The error is io.EOF at
+// pieces, and returns how many. It ends, too, before an urgent byte, which a read steps
+// over. It holds a pipe while bytes move, and none while it waits. moved is called for each piece that dst has accepted. The error is io.EOF at
 // the end of src, and ErrNoSplice if there is no pipe or the system cannot do it. Both
 // have to be registered; it is a read of src and a write to dst.
 func Splice(dst, src *Conn, moved func()) (n int64, err error) {
@@ -102,7 +102,7 @@ func Splice(dst, src *Conn, moved func()) (n int64, err error) {
 	fill, drain := s.fill, s.drain
 	usePipes()
 	defer func() { leavePipes(s.pipe, s.held) }()
-	for few := 0; few < enoughFew; {
+	for few := 0; few < enoughFew && !s.stuck; {
 		if src.in.credit.spent(src.parks.Load()) {
 			src.takeTurn()
 		}
@@ -132,6 +132,7 @@ type splicing struct {
 	dst, src *Conn
 	pipe     *pipe // nil while it waits
 	held     int   // bytes in it
+	stuck    bool  // src has bytes that do not come this way
 	moved    func()
 	err      error
 }
@@ -147,7 +148,13 @@ func (s *splicing) fill(fd uintptr) bool {
 		}
 	}
 	n, errno := sysSplice(fd, uintptr(s.pipe.w), pipeSize)
+	if nothing(n, errno) && s.waits() {
+		n, errno = sysSplice(fd, uintptr(s.pipe.w), pipeSize) // they may have come meanwhile
+		s.stuck = nothing(n, errno)
+	}
 	switch {
+	case s.stuck:
+		return true
 	case errno == syscall.EAGAIN:
 		s.pipe.give()
 		s.pipe = nil
@@ -163,6 +170,19 @@ func (s *splicing) fill(fd uintptr) bool {
 	s.held = n
 	s.src.in.credit.use(n)
 	return true
+}
+
+// nothing reports whether a splice says that there are no bytes, or no more.
+func nothing(n int, errno syscall.Errno) bool {
+	return n == 0 && (errno == 0 || errno == syscall.EAGAIN)
+}
+
+// waits reports whether a read would find bytes. The kernel splices nothing from an
+// urgent byte on (TCP's urgent pointer), until a read has stepped over it. Where the end
+// has come too, it even says that it is there.
+func (s *splicing) waits() bool {
+	some, _ := s.src.Pending()
+	return some
 }
 
 // drain is the same for bytes out of the pipe, all of them.

@@ -53,10 +53,11 @@ var metadataNames = []string{
 var errMetadataName = &Denied{ReasonMetadata,
 	"the host is the name of a cloud's metadata service; what needs it must call it without the proxy (NO_PROXY), or CARPOOL_ALLOW_METADATA opens it"}
 
-// HandedOn gives the verdict on a name in lower case that somebody else will resolve, so that the address it leads to
-// is not seen here; nil allows it. Names by which metadata services are called stand for their addresses.
+// HandedOn gives the verdict on a name in lower case, with or without a dot at its end, that somebody else will resolve,
+// so that the address it leads to is not seen here; nil allows it. Names by which metadata services are called stand for
+// their addresses.
 func (r *Rules) HandedOn(name []byte) *Denied {
-	if r.AllowMetadata || !slices.Contains(metadataNames, string(name)) {
+	if r.AllowMetadata || !slices.Contains(metadataNames, strings.TrimSuffix(string(name), ".")) {
 		return nil
 	}
 	return errMetadataName

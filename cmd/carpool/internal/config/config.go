@@ -258,12 +258,12 @@ var rules = []rule{
 		name: "CLIENT_KEY_FILE",
 		with: "CLIENT_CERT_FILE",
 		ok:   func(c *Config) bool { return c.ClientKeyFile == "" || c.ClientCertFile != "" },
-		want: "CARPOOL_CLIENT_CERT_FILE too, e.g. /tls/tls.crt",
+		want: "CARPOOL_CLIENT_CERT_FILE too, e.g. /etc/carpool/secret/tls.crt",
 	}, {
 		name: "CLIENT_CERT_HOSTS",
 		with: "CLIENT_CERT_FILE",
 		ok:   func(c *Config) bool { return c.ClientCertHosts == nil || c.ClientCertFile != "" },
-		want: "CARPOOL_CLIENT_CERT_FILE too, e.g. /tls/tls.crt",
+		want: "CARPOOL_CLIENT_CERT_FILE too, e.g. /etc/carpool/secret/tls.crt",
 	}, {
 		name: "PRELOAD_DIR",
 		ok:   func(c *Config) bool { return c.PreloadDir == "" || filepath.IsAbs(c.PreloadDir) },
