@@ -7,7 +7,7 @@ SOAK ?= 20m
 
 .DEFAULT_GOAL := build
 .PHONY: help build test race lint fuzz soak test-clients test-observability charts charts-docs image e2e bench \
-	bench-preload bench-https ci
+	bench-preload compare ci
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,12 +51,14 @@ charts-docs: ## the chart's README, from its values
 bench: ## allocations and time per request, in one process
 	$(GO) test ./proxy ./proxy/http1 ./pool ./internal/sock -run '^$$' -bench . -benchmem
 
+COMPARE ?=
+compare: ## carpool beside HAProxy, Envoy, nginx and Squid, an hour; COMPARE=--quick: two minutes; COMPARE=--help
+	@$(GO) build -C .ci/compare -o ../../dist/compare .
+	@dist/compare $(COMPARE)
+
 ROUNDS ?= 11
 bench-preload: ## CPU a call of Node 12 and 18, core and axios 0.21, http and https: alone, and with carpool preload
 	cd .ci/clients && $(GO) test -count=1 -run 'TestPreloadCost$$' -cost-rounds $(ROUNDS) -timeout 60m -v .
-
-bench-https: ## CPU a request to an https upstream, beside HAProxy (HAPROXY=path, ROUNDS)
-	cd .ci/compare && $(GO) run . -haproxy $(or $(HAPROXY),haproxy) -rounds $(ROUNDS)
 
 ci: ## everything that CI runs
 	bash .ci/run

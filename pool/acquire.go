@@ -39,6 +39,7 @@ func (o *Origin) Acquire(t *Ticket) (*Lease, error) {
 	}
 	if err == nil {
 		l.lent.Store(true)
+		t.tried = l.id
 		if l.ready {
 			o.useSpare(l)
 		}
@@ -88,6 +89,10 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 		}
 	}
 	o.queue.join(t, now)
+	if o.shared.offer && t.shares() && !t.rides && o.loneLocked() {
+		t.rides = true
+		o.queue.riding++
+	}
 	wants := o.wantsLocked()
 	o.mu.Unlock()
 	if wants {
@@ -99,7 +104,7 @@ func (o *Origin) acquire(t *Ticket) (*Lease, error) {
 // wait waits for a grant. A dial has a time limit of its own, so only a
 // request that no dial is under way for runs into this one.
 func (o *Origin) wait(t *Ticket) (*Lease, error) {
-	timer := time.NewTimer(o.pool.cfg.PendingTimeout - (o.pool.now() - t.since))
+	timer := time.NewTimer(o.patience(t))
 	defer timer.Stop()
 	for {
 		select {
@@ -112,6 +117,15 @@ func (o *Origin) wait(t *Ticket) (*Lease, error) {
 			return g.lease, g.err
 		case <-timer.C:
 			o.mu.Lock()
+			if o.eagerLocked(t) {
+				wants := o.wantsLocked()
+				o.mu.Unlock()
+				if wants {
+					o.pool.claim(o)
+				}
+				timer.Reset(o.patience(t))
+				continue
+			}
 			if o.queue.hopes(t) {
 				timer.Reset(o.pool.cfg.PendingTimeout)
 			} else {
@@ -124,6 +138,15 @@ func (o *Origin) wait(t *Ticket) (*Lease, error) {
 			o.mu.Unlock()
 		}
 	}
+}
+
+// patience is how long a request waits before it looks whether that makes sense.
+func (o *Origin) patience(t *Ticket) time.Duration {
+	waited := o.pool.now() - t.since
+	if o.shared.offer && t.shares() && waited < loneFor {
+		return min(loneFor, o.pool.cfg.PendingTimeout) - waited
+	}
+	return o.pool.cfg.PendingTimeout - waited
 }
 
 // Cancel makes the Acquire that waits with this ticket, if there is one, return

@@ -21,12 +21,13 @@ const (
 	StagePolicy                   // whether the address may be connected to
 	StageConnect                  // TCP
 	StageTLS                      // the handshake
+	StageHTTP2                    // the server's settings, which come first
 	StageHop                      // the next hop's own connection to the origin
 )
 
 // String returns the stage in one word.
 func (s Stage) String() string {
-	return [...]string{"none", "dns", "policy", "connect", "tls", "hop"}[s]
+	return [...]string{"none", "dns", "policy", "connect", "tls", "http2", "hop"}[s]
 }
 
 // DialError is why no connection could be opened. Nothing has been sent.
@@ -58,7 +59,7 @@ func (o *Origin) mayDialLocked() bool {
 // wantsLocked reports whether a connection is to be opened for a request that
 // waits, as far as the origin's own limit goes.
 func (o *Origin) wantsLocked() bool {
-	return o.queue.undialled() > 0 && o.mayDialLocked() && o.pool.ctx.Err() == nil
+	return o.undialledLocked() > 0 && o.mayDialLocked() && o.pool.ctx.Err() == nil
 }
 
 // holdsLocked returns how many slots the origin has.
@@ -111,10 +112,15 @@ func (o *Origin) dial(d *opening) {
 	if l.tls != nil {
 		o.manners.crowd.reached(l.endpoint, l.handshake, o.times.opened)
 	}
+	if l.carrier != nil {
+		o.joinSharedLocked(d, l.carrier)
+		return
+	}
 	if why := o.overtakenLocked(l); why != "" {
 		o.tooLateLocked(d, l, why)
 		return
 	}
+	o.shared.plain = o.shared.plain || d.shares
 	granted, warm := o.joinLocked(d, l), o.warmth.listed
 	gone := o.retireLeaversLocked(o.times.opened)
 	var surplus []*Lease
@@ -123,7 +129,11 @@ func (o *Origin) dial(d *opening) {
 	} else {
 		o.landing++
 	}
+	wants := o.shared.offer && o.wantsLocked()
 	o.mu.Unlock()
+	if wants { // it was not for all that waited for it
+		o.pool.claim(o)
+	}
 	closeEach(gone)
 	closeAll(surplus, MakesRoom)
 	if !granted {
@@ -157,19 +167,24 @@ func (o *Origin) joinLocked(d *opening, l *Lease) (granted bool) {
 	now := o.times.opened
 	o.endpoints.wins(l.addr.Addr())
 	l.report.began = now
-	if o.queue.nextCarries() {
+	if o.queue.nextCarries(d) {
 		o.carryLocked(l, now)
 	}
-	if next := o.queue.waiting.Front(); next != nil && next.Value.takesUsed() {
+	if next := o.queue.next(d); next != nil && next.takesUsed() {
 		l.endpoint.idle.enlist(l)
 	}
+	o.replaceLocked(d, now)
+	return o.queue.succeeded(d, l)
+}
+
+// replaceLocked makes what a dial was to replace old.
+func (o *Origin) replaceLocked(d *opening, now time.Duration) {
 	if old := d.replaces; old != nil && old.endpoint.leases.Has(&old.sibling) {
 		old.replaced = true
 		if !old.aged(now) {
 			old.expires = now
 		}
 	}
-	return o.queue.succeeded(d, l)
 }
 
 // failed accounts for a dial that has failed.
@@ -179,11 +194,14 @@ func (o *Origin) failed(d *opening, err error) {
 	now := o.pool.now()
 	o.stats.DialErrors++
 	o.times.failed = now
+	o.queue.part()
 	if o.pool.ctx.Err() != nil {
 		err = ErrClosed
 	}
 	if l := o.strandedFor(d.by, now); l != nil {
 		o.carryLocked(l, now)
+		o.queue.served(d, l)
+	} else if l := o.strandedSharedLocked(d.by, now); l != nil {
 		o.queue.served(d, l)
 	} else {
 		o.queue.failed(d, err)
@@ -212,6 +230,7 @@ type making struct {
 	course *course
 	to     *names.Set
 	lease  *Lease // from the step on that connects
+	shares bool   // it is spoken to in HTTP/2
 	trial  *Trial // is told of each address that is dialled; nil: none
 	// through says that the next hop has made its connection to the origin.
 	through bool
@@ -219,7 +238,7 @@ type making struct {
 
 // connect opens one connection, and notes in the dial's course how that goes.
 func (o *Origin) connect(d *opening) (*Lease, error) {
-	m := &making{origin: o, dial: d, aim: d.aim(), tls: o.security(), course: &d.course}
+	m := &making{origin: o, dial: d, aim: d.aim(), tls: o.security(), course: &d.course, shares: o.shared.prior && d.shares}
 	m.course.began = o.pool.now()
 	if err := m.walk(o.pool.ctx); err != nil {
 		m.undo()
@@ -233,7 +252,7 @@ func (m *making) undo() {
 	if l := m.lease; l != nil {
 		m.origin.pool.delist(l)
 		m.origin.giveUp(l)
-		_ = l.conn.Close()
+		l.closeConn()
 	}
 }
 
@@ -257,6 +276,9 @@ func (m *making) walk(ctx context.Context) (err error) {
 	}
 	if err == nil && m.tls != nil {
 		err = m.take(ctx, StageTLS, (*making).secure)
+	}
+	if err == nil && m.shares {
+		err = m.take(ctx, StageHTTP2, (*making).share)
 	}
 	if err == nil {
 		err = m.failed(StageConnect, m.enlist())
@@ -314,10 +336,16 @@ func (m *making) race(ctx context.Context) error {
 
 // secure makes the TLS handshake. The origin is spoken to in TLS.
 func (m *making) secure(ctx context.Context) error {
-	if err := m.handshake(ctx, m.tls); err != nil {
+	config, offer := m.tls, m.origin.shared.offer && m.dial != nil && m.dial.shares
+	if offer {
+		config = config.Clone()
+		config.NextProtos = []string{"h2", "http/1.1"}
+	}
+	if err := m.handshake(ctx, config); err != nil {
 		return err
 	}
 	m.lease.secured = m.tls
+	m.shares = offer && m.lease.tls.ConnectionState().NegotiatedProtocol == "h2"
 	return nil
 }
 

@@ -23,6 +23,7 @@ type endpoint struct {
 	leases  list.List[*Lease] // the connections that lead there, idle or in use, oldest first
 	idle    resting           // those that are idle
 	dialing int               // dials that try it first
+	riding  int               // requests that share a connection with another
 	named   bool              // it has figures of its own
 	// requests counts exchanges on connections that lead there, since it has
 	// figures of its own or since it is known.
@@ -51,8 +52,9 @@ func (e *endpoint) settled(l *Lease) {
 	}
 }
 
-// busy is how many connections that lead there are in use.
-func (e *endpoint) busy() int { return e.leases.Len() - e.idle.len() }
+// busy is how many requests it has: one on each connection that is in use, and those
+// that share one.
+func (e *endpoint) busy() int { return e.leases.Len() - e.idle.len() + e.riding }
 
 // endpoints are the addresses of an origin that the name has, that have
 // connections, are benched, or have figures; and the choice among them. The zero

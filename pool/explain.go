@@ -99,6 +99,10 @@ func (o *Origin) explainLocked(t *Ticket, now time.Duration) Explanation {
 	if !o.manners.keeps(now) {
 		return o.dialledLocked(t, "connections to this origin are not kept, "+of, now)
 	}
+	if c := o.sharedForLocked(t, &q); c != nil {
+		return Explanation{Addr: c.lease.addr.Addr(), Idle: true,
+			Why: fmt.Sprintf("shares a connection in HTTP/2 with %d other requests, %s", c.streams, of)}
+	}
 	var best *endpoint
 	for _, e := range s.chosen {
 		if s.on(e, &q) != nil && (best == nil || lighter(&e.load, &best.load, e.busy(), best.busy(), 0.5, now)) {

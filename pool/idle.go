@@ -12,7 +12,7 @@ import (
 // The origin's mutex guards it.
 type idleConns struct {
 	free   list.List[*Lease] // most recently used first
-	pinned list.List[*Lease] // likewise, and each for one borrower alone
+	pinned list.List[*Lease] // likewise, and each for one borrower alone, or for many at a time
 	ready  list.List[*Lease] // spare tunnels, the one opened last first
 }
 
@@ -55,7 +55,7 @@ func (r *resting) enlist(l *Lease) {
 
 // put adds a connection.
 func (r *resting) put(l *Lease) {
-	if l.pinned || l.ready {
+	if l.pinned || l.ready || l.carrier != nil {
 		r.leave(l)
 		r.apart.PushFront(&l.node.own)
 		return
@@ -197,7 +197,7 @@ func (s *idleConns) put(l *Lease, since time.Duration) {
 	switch {
 	case l.ready:
 		s.ready.PushFront(&l.node.all)
-	case l.pinned:
+	case l.pinned, l.carrier != nil:
 		s.pinned.PushFront(&l.node.all)
 	default:
 		stack(&s.free, &l.node.all)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/carpoolproxy/carpool/internal/list"
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/pool/h2"
 )
 
 // Reason says why a connection was closed. The values are the labels of the
@@ -54,6 +55,8 @@ type Lease struct {
 	tls       *quietTLS   // nil without TLS
 	secured   *tls.Config // by what; nil without TLS
 	early     *earlyBytes // nil if nothing came with the next hop's word
+	carrier   *carrier    // what carries many requests at a time, nil in HTTP/1.1
+	stream    *h2.Stream  // one of them: then there are neither bytes nor a socket
 	id        uint64
 	addr      netip.AddrPort
 	begun     time.Duration // when its dial began
@@ -147,6 +150,10 @@ func clamp(d time.Duration) time.Duration { return max(d, time.Millisecond) }
 // Release gives the connection back after a whole exchange, for others to use,
 // unless it is pinned.
 func (l *Lease) Release() {
+	if l.stream != nil {
+		l.alight("")
+		return
+	}
 	l.comeBack()
 	if l.pinned {
 		l.close(Pinned)
@@ -181,6 +188,10 @@ func (l *Lease) putIdle() {
 
 // Discard gives the connection back to be closed.
 func (l *Lease) Discard(reason Reason) {
+	if l.stream != nil {
+		l.alight(reason)
+		return
+	}
 	l.comeBack()
 	l.close(reason)
 }
@@ -219,13 +230,22 @@ func (l *Lease) shut() {
 	p := l.origin.pool
 	l.shutting.Store(true)
 	p.delist(l)
-	_ = l.conn.Close() // TLS needs no close_notify: the framing is HTTP's
+	l.closeConn()
 	p.unreserve()
 }
 
+// TLS reports whether the connection is secured.
+func (l *Lease) TLS() bool { return l.origin.key.TLS }
+
 // Interrupt makes the reads and writes under way fail. It may be called from
 // any goroutine as long as the lease is not given back; it must be Discarded.
-func (l *Lease) Interrupt() { l.conn.Interrupt() }
+func (l *Lease) Interrupt() {
+	if l.stream != nil {
+		l.stream.Interrupt()
+		return
+	}
+	l.conn.Interrupt()
+}
 
 // Arm has a watcher of the borrower's wake it when there is something to read on the
 // socket, once (see sock.Watcher.Arm).
@@ -242,7 +262,7 @@ func (l *Lease) Plain() *sock.Conn {
 // what was sent, as long as it shows signs of life (see Silent); TCP's own limit
 // cannot tell a peer that does not read from one that is dead.
 func (l *Lease) SetPatient(patient bool) {
-	if d := l.origin.pool.cfg.DeadTimeout; d > 0 {
+	if d := l.origin.pool.cfg.DeadTimeout; d > 0 && l.stream == nil {
 		if patient {
 			d = 0
 		}
@@ -254,15 +274,15 @@ func (l *Lease) SetPatient(patient bool) {
 // It may be called from any goroutine as long as the lease is not given back.
 func (l *Lease) Silent() bool {
 	d := l.origin.pool.cfg.DeadTimeout
-	return d > 0 && l.conn.Unacknowledged() > d
+	return d > 0 && l.stream == nil && l.conn.Unacknowledged() > d // pings do it for streams
 }
 
 // check looks at a connection that is about to be used: the peer may have
 // closed it, and bytes that no request asked for would be taken for the answer
 // to the next one. It returns the reason why it cannot be used.
 func (l *Lease) check() Reason {
-	if l.requests == 0 && l.idled == 0 {
-		return "" // as new
+	if l.requests == 0 && l.idled == 0 || l.stream != nil {
+		return "" // as new, or read from all the time
 	}
 	if l.origin.overdue(l) {
 		return MaxAge

@@ -40,6 +40,7 @@ type Origin struct {
 	landing   int     // those just opened that are about to be idle
 	peak      peak    // of carrying
 	warmth    warmth
+	shared    shared
 	spares    spares
 	stats     Stats
 }
@@ -70,6 +71,9 @@ func newOrigin(p *Pool, k Key) *Origin {
 	o.stats.Closed = map[Reason]uint64{}
 	o.manners.never = p.cfg.NoReuse != nil && p.cfg.NoReuse(k)
 	o.manners.most = p.cfg.IdleTimeout
+	o.shared.prior = !k.TLS && k.Way == Directly && p.cfg.H2C != nil && p.cfg.H2C(k)
+	o.shared.offer = o.shared.prior || k.TLS && k.Way != ToHop && p.cfg.HTTP2 && !o.manners.never
+	o.queue.offered = o.shared.offer
 	o.endpoints.identity = p.cfg.Identity
 	o.endpoints.balance.reuse, o.endpoints.balance.age = p.cfg.Reuse, p.cfg.MaxAge
 	o.peak = newPeak(p.cfg.IdleTimeout)
@@ -105,8 +109,11 @@ func (o *Origin) give(l *Lease, rival *claim, theirs int) (*Lease, Reason) {
 		l.idled = 0
 		return l, l.hangUp(0)
 	}
-	if !o.manners.keeps(now) {
+	switch {
+	case !o.manners.keeps(now):
 		return l, NotTrusted
+	case o.shared.prior: // requests go in HTTP/2
+		return l, NotKept
 	}
 	if l.secured != o.tls {
 		return l, TLSChanged
@@ -221,6 +228,9 @@ func (o *Origin) lostLocked(l *Lease, reason Reason) {
 	o.carriedLocked(l, o.pool.now())
 	o.open--
 	o.endpoints.closed(l)
+	if l.carrier != nil {
+		o.lostSharedLocked(l.carrier)
+	}
 	if l.ready {
 		o.endSpareLocked(l)
 		o.stats.SparesUnused++

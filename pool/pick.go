@@ -43,6 +43,12 @@ func (o *Origin) pickLocked(t *Ticket, now time.Duration) (l *Lease, due bool) {
 			due = o.reviseLocked(now)
 		}
 	}
+	if o.shared.offer && t.shares() {
+		l, more := o.rideLocked(t, now)
+		if due = due || more; l != nil {
+			return l, due
+		}
+	}
 	if !t.takesUsed() || !o.manners.keeps(now) {
 		return nil, due
 	}

@@ -16,6 +16,10 @@ import "time"
 // that lasts it is neither too old nor in the way of others when it comes back.
 // Who has used this calls t.Leave in the end.
 func (l *Lease) ReleaseTo(t *Ticket, midway bool) {
+	if l.stream != nil { // others are authenticated beside it
+		l.alight("")
+		return
+	}
 	l.comeBack()
 	l.requests++
 	l.pinned, l.midway = true, midway

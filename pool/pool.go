@@ -87,6 +87,13 @@ type Config struct {
 	// CheckWarm, if not nil, says whether connections may be kept open to an origin
 	// that no request has asked for. It may be called from any goroutine.
 	CheckWarm func(Key) error
+	// HTTP2 has https origins spoken to in HTTP/2 where they can.
+	HTTP2 bool
+	// H2C, if not nil, says which http origins are spoken to in HTTP/2 without asking
+	// them. It is asked once for each origin, and may be called from any goroutine.
+	H2C func(Key) bool
+	// MaxHeader bounds a head that is received in HTTP/2; 0 is 64 KiB.
+	MaxHeader int
 	// RootCAs verify https origins; nil means the system's.
 	RootCAs *x509.CertPool
 	// Certificate, if not nil, is shown to those https origins that ask for one and of
@@ -189,6 +196,7 @@ type Pool struct {
 
 	credentials credentials
 	leases      map[uint64]*Lease // by id, for the watcher
+	carriers    map[*carrier]struct{}
 	lastID      uint64
 
 	waits, dials histogram.Histogram
@@ -196,7 +204,10 @@ type Pool struct {
 
 // New returns a Pool, which runs until Close.
 func New(cfg Config) (*Pool, error) {
-	p := &Pool{cfg: cfg, start: time.Now(), leases: map[uint64]*Lease{}}
+	p := &Pool{cfg: cfg, start: time.Now(), leases: map[uint64]*Lease{}, carriers: map[*carrier]struct{}{}}
+	if cfg.MaxHeader == 0 {
+		p.cfg.MaxHeader = 64 << 10
+	}
 	p.credentials = credentials{cfg.RootCAs, cfg.Certificate}
 	p.known.most, p.known.byKey = maxOrigins, map[Key]*Origin{}
 	p.budget.init(cfg.MaxConns)
@@ -234,6 +245,7 @@ func (p *Pool) Close() error {
 	for _, o := range p.all() {
 		o.drop(func(*Lease) bool { return true }, Shutdown)
 	}
+	p.awaitShared()
 	return p.watcher.Close()
 }
 
@@ -286,6 +298,7 @@ func (p *Pool) hungUp(id uint64) {
 
 func (p *Pool) janitor() {
 	var list []*Origin
+	var carriers []*carrier
 	for {
 		select {
 		case <-p.ctx.Done():
@@ -301,6 +314,7 @@ func (p *Pool) janitor() {
 		}
 		clear(list)
 		list = list[:0]
+		carriers = p.tendShared(carriers)
 		p.tendWarm()
 		p.mu.Lock()
 		p.forgetLocked(lookedOver, originTTL)
@@ -358,6 +372,10 @@ func (p *Pool) enlist(l *Lease) error {
 	p.mu.Lock()
 	p.lastID++
 	l.id = p.lastID
+	if l.carrier != nil { // it is read from all the time
+		p.mu.Unlock()
+		return nil
+	}
 	p.leases[l.id] = l
 	p.mu.Unlock()
 	return p.watcher.Add(l.conn, l.id)

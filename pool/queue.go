@@ -24,6 +24,9 @@ type Ticket struct {
 	// Connect says that the loan is for a CONNECT. It is no request: those that come
 	// in it borrow for themselves.
 	Connect bool
+	// Exclusive asks for a connection of its own, in HTTP/1.1: for what HTTP/2 does not
+	// have, and for credentials that authenticate a connection.
+	Exclusive bool
 	// Avoid, if valid, is an address that a connection opened for this request
 	// leads to only if there is no other: the request has failed there, and is sent
 	// again. With Fresh a connection that was used will do where dials are refused.
@@ -37,6 +40,8 @@ type Ticket struct {
 	since   time.Duration
 	waited  bool   // in this Acquire
 	spent   Waited // likewise
+	rides   bool   // it waits for one dial with others
+	tried   uint64 // the id of the connection that was lent last
 	makesDo bool   // in this Acquire a connection that was used will do after all; guarded as dial is
 }
 
@@ -54,6 +59,7 @@ type opening struct {
 	virgin bool       // begun for something other than HTTP
 	trial  bool       // it may lead to an endpoint that is on trial
 	ahead  bool       // no request waited for it
+	shares bool       // it may bring a connection that carries many requests at a time
 	spare  bool       // it is for a tunnel that may come
 	course course
 	// replaces is what has come of age when this one is there; nil: nothing.
@@ -91,8 +97,11 @@ type grant struct {
 // whoever it was opened for. There are no more dials than requests, but for those
 // whose request has got another connection meanwhile, or that replace one.
 type queue struct {
-	waiting list.List[*Ticket] // first come first
-	dialing int
+	offered  bool               // connections may carry many requests at a time; set once
+	waiting  list.List[*Ticket] // first come first
+	dialing  int
+	pioneers int // of the dials, those that may bring a connection for many
+	riding   int // of the requests, those that wait for one dial
 }
 
 // join puts a request into the queue, in front if its turn had come before.
@@ -115,15 +124,42 @@ func (q *queue) undialled() int { return q.waiting.Len() - q.dialing }
 // begin notes a dial for a request that none was begun for; there is one.
 func (q *queue) begin() *opening {
 	t := q.firstUndialled()
-	t.dial = &opening{by: t, avoid: t.Avoid, virgin: t.Virgin, trial: t.Replayable}
-	q.dialing++
+	t.dial = &opening{by: t, avoid: t.Avoid, virgin: t.Virgin, trial: t.Replayable, shares: t.shares()}
+	q.count(t.dial, 1)
 	return t.dial
 }
 
 // beginForNone notes a dial that no request waits for.
 func (q *queue) beginForNone() *opening {
-	q.dialing++
-	return &opening{trial: true, ahead: true}
+	d := &opening{trial: true, ahead: true, shares: true}
+	q.count(d, 1)
+	return d
+}
+
+// exclude has a dial bring a connection in HTTP/1.1.
+func (q *queue) exclude(d *opening) {
+	q.count(d, -1)
+	d.shares = false
+	q.count(d, 1)
+}
+
+// part has no request wait for another one's dial.
+func (q *queue) part() {
+	if q.riding == 0 {
+		return
+	}
+	for n := q.waiting.Front(); n != nil; n = n.Next() {
+		n.Value.rides = false
+	}
+	q.riding = 0
+}
+
+// count counts a dial as begun, or as over with -1.
+func (q *queue) count(d *opening, n int) {
+	q.dialing += n
+	if d.shares {
+		q.pioneers += n
+	}
 }
 
 // firstUndialled returns a request that no dial under way was begun for, the
@@ -132,16 +168,22 @@ func (q *queue) firstUndialled() *Ticket {
 	if last := q.waiting.Back().Value; last.dial == nil && q.undialled() == 1 {
 		return last
 	}
-	n := q.waiting.Front()
-	for n.Value.dial != nil {
-		n = n.Next()
+	first := (*Ticket)(nil)
+	for n := q.waiting.Front(); n != nil; n = n.Next() {
+		t := n.Value
+		if t.dial == nil && !(t.rides && q.pioneers > 0) {
+			return t
+		}
+		if first == nil && t.dial == nil {
+			first = t
+		}
 	}
-	return n.Value
+	return first
 }
 
 // failed notes the end of a dial that has failed.
 func (q *queue) failed(d *opening, err error) {
-	q.dialing--
+	q.count(d, -1)
 	if d.by != nil {
 		q.grant(d.by, grant{err: err, course: d.course})
 	}
@@ -150,13 +192,13 @@ func (q *queue) failed(d *opening, err error) {
 // served notes the end of a dial that has failed, whose request gets another
 // connection instead.
 func (q *queue) served(d *opening, l *Lease) {
-	q.dialing--
+	q.count(d, -1)
 	q.grant(d.by, grant{lease: l, course: d.course})
 }
 
 // wasted notes the end of a dial that has brought what nobody is to have.
 func (q *queue) wasted(d *opening) {
-	q.dialing--
+	q.count(d, -1)
 	if d.by != nil {
 		d.letGo()
 	}
@@ -165,22 +207,41 @@ func (q *queue) wasted(d *opening) {
 // succeeded notes the end of a dial that has brought a connection, and reports
 // whether that was granted.
 func (q *queue) succeeded(d *opening, l *Lease) bool {
-	q.dialing--
+	q.count(d, -1)
 	if d.by != nil {
 		d.by.dial = nil // it may have to wait on, for another
 	}
-	first := q.waiting.Front()
+	first := q.next(d)
 	if first != nil {
-		q.grant(first.Value, grant{lease: l, course: d.course})
+		q.grant(first, grant{lease: l, course: d.course})
 	}
 	return first != nil
 }
 
-// nextCarries reports whether the request that gets the next new connection, if
-// there is one, is HTTP.
-func (q *queue) nextCarries() bool {
+// next returns the request that gets the connection that a dial has brought, nil if
+// there is none. One that is for HTTP/1.1 alone is for those that asked for that, if
+// there are any: where all others share it may be of no use to them.
+func (q *queue) next(d *opening) *Ticket {
 	first := q.waiting.Front()
-	return first != nil && !first.Value.Virgin
+	if first == nil {
+		return nil
+	}
+	if d.shares || !q.offered {
+		return first.Value
+	}
+	for n := first; n != nil; n = n.Next() {
+		if !n.Value.shares() {
+			return n.Value
+		}
+	}
+	return nil
+}
+
+// nextCarries reports whether the request that gets the connection of a dial, if
+// there is one, is HTTP.
+func (q *queue) nextCarries(d *opening) bool {
+	t := q.next(d)
+	return t != nil && !t.Virgin
 }
 
 // heir returns the first request that may have a connection which was used a
@@ -202,6 +263,10 @@ func (q *queue) heir(m *manners, now time.Duration) (t *Ticket, inTheWay bool) {
 // grant ends a wait.
 func (q *queue) grant(t *Ticket, g grant) {
 	q.waiting.Remove(&t.node)
+	if t.rides {
+		t.rides = false
+		q.riding--
+	}
 	if t.dial != nil {
 		t.dial.letGo()
 	}
@@ -225,7 +290,7 @@ func (q *queue) endAll(err error) {
 // hopes reports whether a dial under way may bring t a connection. A dial has a
 // time limit of its own.
 func (q *queue) hopes(t *Ticket) bool {
-	if t.dial != nil {
+	if t.dial != nil || t.rides && q.pioneers > 0 {
 		return true
 	}
 	n := q.waiting.Front()

@@ -64,7 +64,7 @@ func (l *Lease) overLocked() bool {
 // called from any goroutine as long as the lease is not given back, makeRoom also
 // later on.
 func (l *Lease) Stalled() (makeRoom func()) {
-	if l.heard.Load() {
+	if l.heard.Load() { // which is so of a stream
 		return nil
 	}
 	taken := l.origin.roomFor(l, l.origin.pool.now()-l.since)

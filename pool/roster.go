@@ -163,6 +163,9 @@ func (o *Origin) reviseLocked(now time.Duration) (due bool) {
 	b.alone = o.manners.alone(now)
 	width := b.width(now, o.manners.usable(s.hint, false))
 	n := b.endpoints(width, len(s.peers))
+	if len(o.shared.carriers) > 0 {
+		width = min(width, max(n, fewCarriers))
+	}
 	s.choose(n, width, now)
 	s.full = max(n, width)
 	return b.due(now, s.full, o.openLocked()+o.queue.dialing) || s.missing(now) != nil

@@ -73,6 +73,7 @@ func (o *Origin) beginSpareLocked() *opening {
 	p.spares.Add(1)
 	d := o.queue.beginForNone()
 	d.spare = true
+	o.queue.exclude(d)
 	return d
 }
 

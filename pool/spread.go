@@ -15,7 +15,12 @@ func (o *Origin) dueLocked() *opening {
 	s := &o.endpoints
 	missing := s.missing(now)
 	open := o.openLocked() + o.queue.dialing
-	if missing == nil && !s.balance.due(now, s.full, open) {
+	if c := o.shared.renew; c != nil {
+		o.shared.renew = nil
+		return o.renewalLocked(c)
+	}
+	more := o.queue.pioneers == 0 && o.shared.crowded() && now-o.times.failed >= renewAfter
+	if missing == nil && !more && !s.balance.due(now, s.full, open) {
 		return nil
 	}
 	d := o.queue.beginForNone()
@@ -24,7 +29,7 @@ func (o *Origin) dueLocked() *opening {
 		return d
 	}
 	bare := s.bare()
-	if open >= s.full {
+	if open >= s.full && !more {
 		if bare != nil { // it gets what another has too many of
 			d.replaces = s.oldest(2)
 		}
@@ -52,7 +57,7 @@ func (s *roster) bare() *endpoint {
 }
 
 // openLocked is how many connections there are for requests, idle ones included.
-func (o *Origin) openLocked() int { return o.carrying + o.idle.free.Len() }
+func (o *Origin) openLocked() int { return o.carrying + o.idle.free.Len() + o.shared.resting() }
 
 // replaceable reports whether another may be opened in a connection's place.
 func (l *Lease) replaceable() bool {

@@ -26,6 +26,12 @@ type Stats struct {
 	// Tally counts what borrowers tell by Origin.Tally. The pool gives it no
 	// meaning.
 	Tally [8]uint64
+	// Shared is how many connections carry many requests at a time (HTTP/2) now, and
+	// Streams how many they carry. GoAways, Resets and Pings count what servers have
+	// said of these: that they take no more requests, and that one is over, or was
+	// ended here; and how often they were asked for a sign of life.
+	Shared, Streams        int
+	GoAways, Resets, Pings uint64
 	// SparesMade counts spare tunnels, SparesUsed those of them that a tunnel got, and
 	// SparesUnused those that were closed without.
 	SparesMade, SparesUsed, SparesUnused uint64
@@ -54,6 +60,11 @@ func (s *Stats) add(t *Stats) {
 	s.InUse += t.InUse
 	s.Idle += t.Idle
 	s.Waiting += t.Waiting
+	s.Shared += t.Shared
+	s.Streams += t.Streams
+	s.GoAways += t.GoAways
+	s.Resets += t.Resets
+	s.Pings += t.Pings
 	s.Warm += t.Warm
 	s.WarmOpen += t.WarmOpen
 	for i, n := range t.Tally {
@@ -135,6 +146,7 @@ func (o *Origin) snapshot() (Stats, []AddrStats) {
 	s.add(&o.stats)
 	s.Idle, s.Waiting = o.idle.len(), o.queue.waiting.Len()
 	s.InUse, s.Spares = o.open-s.Idle, o.idle.ready.Len()
+	o.sharedFiguresLocked(&s)
 	s.Warm = o.warmth.want
 	s.WarmOpen = min(s.Warm, o.openLocked())
 	s.IdleLimit, s.Handshake = o.manners.limit.learned, o.setup.value

@@ -48,6 +48,9 @@ func (o *Origin) closeStrays(now time.Duration) {
 // strayed returns why an idle connection is to be closed, "" if it is not. It is called
 // with the origin's mutex held.
 func (l *Lease) strayed(now time.Duration) Reason {
+	if l.carrier != nil {
+		return "" // it is read from all the time
+	}
 	f, err := l.look()
 	switch {
 	case f != halfRecord:

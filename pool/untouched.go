@@ -33,6 +33,8 @@ func (l *Lease) Return() {
 	switch {
 	case l.pinned:
 		l.close(Pinned)
+	case l.origin.shared.prior: // requests go in HTTP/2
+		l.close(NotKept)
 	case l.origin.overdue(l):
 		l.close(MaxAge)
 	case l.origin.resume(l):

@@ -7,7 +7,7 @@ import "time"
 type Waited struct {
 	// DNS, Connect and TLS are the steps of the dial that ended the wait, with a
 	// connection or with an error, as far as they took place in it. TLS is 0 for
-	// origins without it, and all are 0 if it was ended by a connection that came free.
+	// origins without it, and has the time to the settings of HTTP/2 in it. All are 0 if it was ended by a connection that came free.
 	// Queue is the rest.
 	Queue, DNS, Connect, TLS time.Duration
 }
@@ -22,7 +22,7 @@ func (t *Ticket) Waited() Waited { return t.spent }
 // that it has not come to. The zero value is of no dial.
 type course struct {
 	began   time.Duration
-	through [StageTLS + 1]time.Duration
+	through [StageHTTP2 + 1]time.Duration
 }
 
 // of divides a wait from one time to another into the steps that took place in it.
@@ -32,10 +32,10 @@ func (c *course) of(since, until time.Duration) (w Waited) {
 	for _, step := range [...]struct {
 		stage Stage
 		took  *time.Duration
-	}{{StageDNS, &w.DNS}, {StageConnect, &w.Connect}, {StageTLS, &w.TLS}} {
+	}{{StageDNS, &w.DNS}, {StageConnect, &w.Connect}, {StageTLS, &w.TLS}, {StageHTTP2, &w.TLS}} {
 		to := c.through[step.stage]
 		if d := min(to, until) - max(from, since); d > 0 {
-			*step.took = d
+			*step.took += d
 			w.Queue -= d
 		}
 		from = to

@@ -244,7 +244,7 @@ func (o *Origin) warmLocked(now time.Duration) (open, lasting int) {
 			lasting++
 		}
 	}
-	return o.carrying + o.landing + o.idle.free.Len(), lasting
+	return o.carrying + o.landing + o.idle.free.Len() + o.shared.resting(), lasting + o.shared.resting()
 }
 
 // endsLocked reports whether an idle connection is soon of no more use, or retired,

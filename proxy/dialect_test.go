@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
+	"github.com/carpoolproxy/carpool/pool"
 )
 
 // The rows F, R and P hold whatever the memory and whatever the upstream's
@@ -46,18 +47,39 @@ func TestRowsInOtherDialects(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a few seconds")
 	}
-	names := rows(t)
+	all := rows(t)
 	for name, d := range map[string]string{
 		"X25 rationed": "rationed", "X25 tls": "tls", "X25 rationed,tls": "rationed,tls",
 		"C8 connect": "connect", "C8 rationed,connect": "rationed,connect",
+		"X25 h2": "h2",
 	} {
 		t.Run(name, func(t *testing.T) {
+			names := all
+			if strings.Contains(d, "h2") {
+				names = rowsInHTTP2
+			}
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^("+strings.Join(names, "|")+")$", "-dialect="+d)
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}
 		})
 	}
+}
+
+// rowsInHTTP2 are the tests of rows that say nothing of how HTTP/1.1 is written, or
+// ends with its connection. What is left of the others has tests in http2_test.go.
+var rowsInHTTP2 = []string{
+	"TestBodiesOnMethodsThatHaveNone", "TestF19NothingIsAnsweredBehindTheLastAnswer",
+	"TestF19PipelinedRequestsAreAnsweredInOrder", "TestF22EmptyLinesBehindARequest", "TestHEADIsRefusedWithoutABody",
+	"TestIdempotencyKeyAllowsTheRetry", "TestMalformedChunkAfterAGoodOne", "TestMalformedChunkAfterTheAnswerBegan",
+	"TestMalformedRequestsAreRefused", "TestOddRequestsAreFramedRightly",
+	"TestP19FreshConnectionDies", "TestP1AnswersAreNeverMixedUp",
+	"TestP5ResetContentWithABodyIsTheLastAnswer", "TestP6cOddConnectionOfARequest", "TestR14CompressedBodiesAreNotTouched",
+	"TestR15ALongTrailerInPieces", "TestR16InformationalAnswersAreNotForHTTP10", "TestR20ClientsOfHTTP10",
+	"TestR23ErrorWhileTheBodyIsUnread", "TestR23LastAnswerOfALongPipeline", "TestR24AProxyIsNotAWebServer",
+	"TestR4TRACEShowsNoUserInformation", "TestR6TargetsStayByteIdentical", "TestR8AnswersWhereMaxForwardsEnds",
+	"TestRequestsArriveInPieces", "TestRetryHappensOnce", "TestRetryInTheMiddleOfABody", "TestRetryOnAFreshConnection",
+	"TestUserInformationAndFragmentsAreCutOff",
 }
 
 // rows names the tests of the rows F, R and P, which are those in the files
@@ -203,6 +225,9 @@ var identity = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
 
 // trusting lets a proxy speak to the upstreams of this dialect.
 func trusting(s *settings) {
+	if spoken("h2") {
+		s.pool.H2C = func(pool.Key) bool { return true }
+	}
 	if spoken("tls") {
 		_, s.pool.RootCAs = identity()
 	}

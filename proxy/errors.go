@@ -138,6 +138,7 @@ var (
 	problemConnTimeout = problem{504, kindConnectionTimeout, "the upstream could not be connected to in time (CARPOOL_DIAL_TIMEOUT)"}
 	problemUnroutable  = problem{502, kindDestinationIPUnroutable, "there is no route to the upstream"}
 	problemConnect     = problem{502, kindDestinationUnavailable, "the upstream could not be connected to"}
+	problemHTTP2       = problem{502, kindHTTPProtocolError, "the upstream does not speak HTTP/2 as it should (CARPOOL_H2C, CARPOOL_HTTP2)"}
 
 	// problemClientGone is no answer: nobody is there who would read one.
 	problemClientGone = problem{status: 499, kind: kindClientGone}
@@ -218,6 +219,10 @@ func dialProblem(err error) *problem {
 		return tlsProblem(err)
 	case pool.StagePolicy:
 		return policyProblem(err)
+	case pool.StageHTTP2:
+		if !isTimeout(err) {
+			return &problemHTTP2
+		}
 	}
 	switch {
 	case isTimeout(err):

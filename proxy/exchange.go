@@ -26,9 +26,11 @@ type exchange struct {
 	up       upload // the request's body
 	accepted bool   // a byte of the request was
 	retried  bool
+	declined int // how often it was sent of which nothing was done
 
 	wire    wire            // on the lease:
-	wire1   wire1           // in HTTP/1.1
+	wire1   wire1           // in HTTP/1.1,
+	wire2   *wire2          // or in HTTP/2; nil as long as none was
 	resp    *http1.Response // the head that came last
 	framing framing         // of the answer
 	facts   facts           // as they were judged last
@@ -59,11 +61,14 @@ func (x *exchange) begin(s *session) {
 func (x *exchange) recycle() {
 	x.req.Reset()
 	x.wire1.end()
+	if x.wire2 != nil {
+		x.wire2.end()
+	}
 	if cap(x.reqHead) > scratchSize || cap(x.respHead) > scratchSize || cap(x.req.Fields) > 128 || cap(x.wire1.resp.Fields) > 128 {
 		return // an unusual one: its memory goes
 	}
 	*x = exchange{
-		req: x.req, wire1: wire1{resp: x.wire1.resp},
+		req: x.req, wire1: wire1{resp: x.wire1.resp}, wire2: x.wire2,
 		reqHead: x.reqHead[:0], respHead: x.respHead[:0],
 		up: upload{done: x.up.done},
 	}
@@ -76,7 +81,7 @@ const maxReplay = 64 << 10
 // exchange carries the request in x upstream and brings the answer back.
 func (s *session) exchange(x *exchange) (more bool) {
 	s.client.in.Consume(x.headLen)
-	x.up.keep = x.replayable && x.up.body.Left() <= maxReplay
+	x.up.keep = (x.replayable || x.origin.MayShare()) && x.up.body.Left() <= maxReplay
 	if err := x.up.decode(); err != nil {
 		return s.refuse(x, err)
 	}
@@ -104,7 +109,11 @@ func (s *session) carry(x *exchange) bool {
 		if next := s.attempt(x); next != again {
 			return next == following
 		}
-		x.retried, s.ticket.Avoid = true, addr
+		if s.ticket.Avoid = addr; x.facts.unprocessed {
+			x.declined++
+		} else {
+			x.retried = true
+		}
 		x.up.broken, x.accepted = false, false
 		s.p.retries.Add(1)
 	}
@@ -115,9 +124,11 @@ func (s *session) carry(x *exchange) bool {
 func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 	// A handshake has to get through: the other protocol is spoken for long.
 	// A CONNECT sends nothing on a connection that was used.
-	s.ticket.Replayable, s.ticket.Fresh = x.connect || x.replayable && x.up.keep, x.retried || x.upgrade && !s.ticket.Kept()
+	again := x.retried || x.declined > 0
+	s.ticket.Replayable, s.ticket.Fresh = x.connect || x.replayable && x.up.keep, again || x.upgrade && !s.ticket.Kept()
 	s.ticket.Connect = x.connect
-	if !x.retried {
+	s.ticket.Exclusive = x.upgrade || x.pin || again && x.facts.older
+	if !again {
 		s.ticket.Avoid = netip.Addr{}
 	} else {
 		s.reins.beginAgain(x.origin)
@@ -129,6 +140,14 @@ func (s *session) acquire(x *exchange) (*pool.Lease, error) {
 		return nil, err
 	}
 	x.pin = x.pin || l.Pinned() // it knows this client, also where a request has no credentials
+	if l.HTTP2() != nil {
+		if x.wire2 == nil {
+			x.wire2 = new(wire2)
+		}
+		x.wire2.begin(l, x.cfg, &s.reins)
+		x.wire = x.wire2
+		return l, nil
+	}
 	x.wire1.begin(l, x.cfg, &s.reins)
 	x.wire = &x.wire1
 	return l, nil
@@ -158,7 +177,7 @@ func (s *session) borrow(x *exchange, virgin bool) (*pool.Lease, *problem) {
 
 // attempt sends the request and relays the answer, or asks to be called again.
 func (s *session) attempt(x *exchange) step {
-	n, err := x.wire.send(x.reqHead, x.up.bytes())
+	n, err := x.wire.send(x.reqHead, x.up.bytes(), x.up.body.Done())
 	if err != nil {
 		x.up.broken = true // there may be an answer all the same, an early one
 		if x.accepted = n > 0; !x.accepted {
@@ -231,7 +250,7 @@ func (x *exchange) judge(r *reins, got progress, err error) verdict {
 	f := &x.facts
 	*f = facts{
 		got: got, accepted: x.accepted, read: x.up.body.Done(), sent: !x.up.broken, replayable: x.replayable, kept: x.up.keep,
-		retried: x.retried, upgrade: x.upgrade, connect: x.connect, persists: x.keepAlive,
+		retried: x.retried, declined: x.declined, upgrade: x.upgrade, connect: x.connect, persists: x.keepAlive,
 		asked: got == headed && x.asked(),
 	}
 	x.wire.tell(f)

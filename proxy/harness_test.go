@@ -223,11 +223,17 @@ func newOriginAt(t testing.TB, address string) *origin {
 	o := &origin{t: t, addr: l.Addr().String(), conns: make(chan net.Conn, 4096)}
 	done := make(chan struct{})
 	go func() {
+		var bridges sync.WaitGroup
 		defer close(done)
+		defer bridges.Wait()
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
+			}
+			if spoken("h2") {
+				bridges.Go(func() { o.speakH2(c) })
+				continue
 			}
 			o.accepted.Add(1)
 			if c = answering(c); c != nil {
@@ -375,15 +381,24 @@ func (w *wire) fill() error {
 // want reads exactly these bytes.
 func (w *wire) want(s string) {
 	w.t.Helper()
-	for len(w.in) < len(s) && strings.HasPrefix(s, string(w.in)) {
+	for len(w.in) < len(s) && begins(s, string(w.in)) {
 		if err := w.fill(); err != nil {
 			w.t.Fatalf("%s: after %q: %v; want %q", w.name, w.in, err, s)
 		}
 	}
-	if !bytes.HasPrefix(w.in, []byte(s)) {
+	if !begins(string(w.in), s) {
 		w.t.Fatalf("%s got  %q\nwant %q", w.name, w.in, s)
 	}
 	w.in = w.in[len(s):]
+}
+
+// begins reports whether s begins with what was wanted. Letter case gets lost in
+// HTTP/2.
+func begins(s, with string) bool {
+	if spoken("h2") {
+		return len(s) >= len(with) && strings.EqualFold(s[:len(with)], with)
+	}
+	return strings.HasPrefix(s, with)
 }
 
 // until reads up to and including mark.
@@ -454,6 +469,10 @@ func (w *wire) cut() {
 
 // reset closes so that the peer sees a reset.
 func (w *wire) reset() {
+	if l, ok := w.Conn.(*lane2); ok {
+		_ = l.Close()
+		return
+	}
 	c := tcp(w.Conn)
 	_ = c.SetLinger(0)
 	_ = c.Close()

@@ -21,13 +21,15 @@ type facts struct {
 	sent       bool     // all of it was accepted, or will be
 	replayable bool     // it can be carried out twice without harm
 	kept       bool     // all that was sent of it is still here
-	retried    bool     // this is the second time that it is sent
+	retried    bool     // this is the second time that it is sent,
+	declined   int      // but for so many times of which nothing was done
 	upgrade    bool     // it offers another protocol
 	connect    bool     // it asks for a tunnel
 	persists   bool     // its client goes on after the answer
 
 	// Of the connection.
 	reused bool // it was there before, so the upstream may have been closing it
+	older  bool // the upstream wants the request in HTTP/1.1
 	gone   bool // the client has left, or the proxy is closing
 	dead   bool // the upstream was found to give no sign of life
 
@@ -37,13 +39,14 @@ type facts struct {
 	refused          *problem     // the upstream refuses the certificate that carpool has shown, or has not
 
 	// Of what has come.
-	late     bool // it does not begin like an answer
-	idledOut bool // it is a 408 that need not be meant for this request
-	switched bool // it is a 101
-	asked    bool // it is the next hop's, and asks for credentials
-	last     bool // it says that it is the last answer of its connection
-	suspect  bool // it is odd
-	stray    bool // more has come behind it
+	unprocessed bool // the upstream has said that it did nothing of the request
+	late        bool // it does not begin like an answer
+	idledOut    bool // it is a 408 that need not be meant for this request
+	switched    bool // it is a 101
+	asked       bool // it is the next hop's, and asks for credentials
+	last        bool // it says that it is the last answer of its connection
+	suspect     bool // it is odd
+	stray       bool // more has come behind it
 }
 
 // progress is how far the answer to a request has come.
@@ -143,6 +146,10 @@ func (f *facts) fails(p *problem, reason pool.Reason) verdict {
 	return v
 }
 
+// mostRefused is how often a request is sent again of which an upstream has said that
+// it did nothing: it does no harm, but helps no more at some time.
+const mostRefused = 3
+
 // withoutAnswer judges an exchange that has no final answer.
 func (f *facts) withoutAnswer() verdict {
 	switch {
@@ -156,6 +163,8 @@ func (f *facts) withoutAnswer() verdict {
 		return f.fails(&problemClientGone, pool.ClientGone)
 	case f.client == garbled:
 		return f.fails(badRequest(f.wrong), pool.ClientGone)
+	case f.unprocessed && f.kept && f.declined < mostRefused: // whatever the method (RFC 9113 section 8.7)
+		return verdict{reason: pool.NotKept, next: again}
 	case f.upstream == garbled && f.late && f.repeatable():
 		return verdict{reason: pool.StrayBytes, next: again}
 	case f.upstream == garbled && f.late:

@@ -30,6 +30,8 @@ func TestVerdicts(t *testing.T) {
 	unread := func(f *facts) { f.read = false }
 	gone := func(f *facts) { f.gone = true }
 	dead := func(f *facts) { f.dead = true }
+	unprocessed := func(f *facts) { f.unprocessed = true }
+	thrice := func(f *facts) { f.declined = 3 }
 	late := func(f *facts) { f.late = true }
 	idled := func(f *facts) { f.idledOut = true }
 	last := func(f *facts) { f.last = true }
@@ -74,6 +76,16 @@ func TestVerdicts(t *testing.T) {
 		"found dead":                            {with(reused, up(timedOut), dead), &problemDead, pool.PeerDead, following},
 		"too slow":                              {with(reused, up(timedOut)), &problemTimeout, pool.TimedOut, following},
 		"too slow, half was sent":               {with(up(timedOut), half), &problemTimeout, pool.TimedOut, closing},
+
+		// The upstream says that it did nothing of it (HTTP/2).
+		"unprocessed":                       {with(up(failed), unprocessed), nil, pool.NotKept, again},
+		"unprocessed POST":                  {with(up(failed), unprocessed, post), nil, pool.NotKept, again},
+		"unprocessed POST, half was sent":   {with(reused, up(failed), unprocessed, post, half), nil, pool.NotKept, again},
+		"unprocessed, long body":            {with(up(failed), unprocessed, post, long), &problemTerminated, pool.BadAnswer, following},
+		"unprocessed after a retry":         {with(up(failed), unprocessed, retried), nil, pool.NotKept, again},
+		"unprocessed the fourth time":       {with(up(failed), unprocessed, thrice), &problemTerminated, pool.BadAnswer, following},
+		"unprocessed, and the client left":  {with(up(failed), unprocessed, gone), &problemClientGone, pool.ClientGone, closing},
+		"unprocessed, and the body is none": {with(up(failed), unprocessed, down(garbled), unread), badRequest(wrong), pool.ClientGone, closing},
 
 		// The client.
 		"the client left":              {with(reused, up(timedOut), gone), &problemClientGone, pool.ClientGone, closing},

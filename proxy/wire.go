@@ -19,9 +19,9 @@ import (
 // upload's may be in sendBody or endBody; stopBody and interrupt may be called from
 // any.
 type wire interface {
-	// send sends a request's head with the beginning of its body, and returns how
-	// many bytes the connection has accepted.
-	send(head, body []byte) (n int, err error)
+	// send sends a request's head with the beginning of its body, whole if that is all
+	// of it, and returns how many bytes the connection has accepted.
+	send(head, body []byte, whole bool) (n int, err error)
 	// beginBody says that the rest of the body comes by sendBody and endBody, as
 	// slowly as the client sends it and the upstream takes it.
 	beginBody()
@@ -102,7 +102,7 @@ func (w *wire1) end() {
 	*w = wire1{resp: w.resp}
 }
 
-func (w *wire1) send(head, body []byte) (int, error) { return w.lease.Writev(head, body) }
+func (w *wire1) send(head, body []byte, whole bool) (int, error) { return w.lease.Writev(head, body) }
 
 // beginBody lets the upstream take the request as slowly as it likes: the sweeper
 // sees to it that it lives.
@@ -206,7 +206,7 @@ func (w *wire1) frame(isHead, unwrap bool) framing {
 	r, d := &w.resp, &w.decoder
 	w.hintTimeout, w.hintMax = r.KeepAliveHint()
 	w.suspect = w.suspect || r.Status == 204 && (r.Length > 0 || r.Chunked) // there may be a body to come
-	w.gradeEndpoint()
+	gradeEndpoint(w.lease, r)
 	*d = r.Body(isHead)
 	d.Unwrap = unwrap && r.Chunked
 	return framing{empty: d.Done(), unwrapped: d.Unwrap, untilClose: d.UntilClose() || d.Unwrap && d.Chunked()}
@@ -218,16 +218,16 @@ func (w *wire1) frame(isHead, unwrap bool) framing {
 // A 429 is none then. It is mostly about the client, whom a limit on its rate finds
 // at each of the endpoints, and it shows an endpoint that is well enough to count:
 // to take it for a failure would bench one after the other of a healthy service.
-func (w *wire1) gradeEndpoint() {
-	status := w.resp.Status
+func gradeEndpoint(l *pool.Lease, r *http1.Response) {
+	status := r.Status
 	if status == 429 || status == 503 {
-		if d := retryAfter(&w.resp, time.Now()); d > 0 {
-			w.lease.Overloaded(d)
+		if d := retryAfter(r, time.Now()); d > 0 {
+			l.Overloaded(d)
 			return
 		}
 	}
 	if status >= 500 {
-		w.lease.Failed()
+		l.Failed()
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 var valuesMatrix = map[string]string{
 	"defaults":   "{}",
 	"everything": "podMonitor: {enabled: true, interval: 30s, labels: {release: prometheus}}\nprometheusRule: {enabled: true, labels: {a: b}}\ndashboard: {enabled: true, annotations: {grafana_folder: x}}\nnetworkPolicy: {enabled: true, namespaces: [shop, desk]}",
-	"choices":    "https: true\njava: true\npreload: true\nskipContainers: [db]\nnoProxy: [a, .b]",
+	"choices":    "https: true\njava: true\npreload: true\ncache: true\nsecret: partner-tls\nskipContainers: [db]\nnoProxy: [a, .b]",
 	"image":      "image: {repository: r.example.com/c, digest: 'sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef', pullPolicy: Always}\nimagePullSecrets: [{name: regcred}]",
 	"resources":  "resources: {requests: null, limits: null}",
 	"settings":   "settings: {IDLE_TIMEOUT: 20s, VIA: true, MAX_CONNS_PER_HOST: 100, CONNECT_PORTS: '443,8443'}",
@@ -177,6 +177,8 @@ func TestBadValuesAreRejected(t *testing.T) {
 		"port":                       {"port: 80", "port: '3128'", "port: 70000"},
 		"adminPort":                  {"adminPort: 0"},
 		"godebug":                    {"godebug: 'tlsrsakex: 1'", "godebug: tlsrsakex", "godebug: 'a=1, b=2'"},
+		"secret":                     {"secret: Partner", "secret: a/b", "secret: 1", "secret: " + strings.Repeat("a", 254)},
+		"cache":                      {"cache: 'yes'"},
 		"runAsUser":                  {"runAsUser: 0", "runAsUser: '65532'"},
 		"cpuLimitWhere":              {"cpuLimitWhereRequired: much", "cpuLimitWhereRequired: 0"},
 		"LISTEN":                     {"settings: {LISTEN: ':3128'}", "settings: {ADMIN_LISTEN: ':9128'}"},
@@ -208,6 +210,8 @@ func TestGoodValuesAreTaken(t *testing.T) {
 		"{port: 1024, adminPort: 65535, cpuLimitWhereRequired: 0.5}",
 		"cpuLimitWhereRequired: null",
 		"godebug: null",
+		"secret: next.proxy-1",
+		"secret: ''",
 		"godebug: ''",
 		"global: {anything: 1}",
 	} {

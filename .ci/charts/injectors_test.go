@@ -182,12 +182,12 @@ func makeUp(t *testing.T, r *rand.Rand) madeUp {
 		seldom("carpoolproxy.github.io/cpu-request: "+choice("", "50m", "1")), seldom("carpoolproxy.github.io/memory-limit: "+choice("", "64Mi", "1Gi", "much")),
 		seldom("carpoolproxy.github.io/image: "+choice("x:1", "")), seldom("carpoolproxy.github.io/pull-policy: "+choice("Always", "always")),
 		seldom("carpoolproxy.github.io/skip-containers: "+choice("skipped, b", "")), seldom("carpoolproxy.github.io/no-proxy: "+choice("a, .b.example.com,fd00::1", "a b", "[::1]")),
-		seldom("carpoolproxy.github.io/godebug: "+choice("tlsrsakex=1", "x")), seldom("carpoolproxy.github.io/unknown: a"), seldom("carpoolproxy.github.io/status: injected"),
+		seldom("carpoolproxy.github.io/godebug: "+choice("tlsrsakex=1", "x")), seldom("carpoolproxy.github.io/secret: "+choice("partner-tls", "a.b", "A", "")), seldom("carpoolproxy.github.io/cache: "+choice("true", "true", "1")), seldom("carpoolproxy.github.io/unknown: a"), seldom("carpoolproxy.github.io/status: injected"),
 		seldom("settings.carpoolproxy.github.io/IDLE_TIMEOUT: "+choice("30s", "30", "")), seldom("settings.carpoolproxy.github.io/DRAIN_DELAY: "+choice("5s", "30s")),
 		seldom("settings.carpoolproxy.github.io/VIAS: "+choice("true", "")), seldom("settings.carpoolproxy.github.io/LISTEN: "+choice(":1")),
 		seldom("settings.carpoolproxy.github.io/PRELOAD_DIR: "+choice("/p", "p")))
 	spec := list(
-		"containers: ["+containers+"]", "initContainers: ["+inits+"]", rare("volumes: [{name: "+one("carpool", "data")+", emptyDir: {}}]"),
+		"containers: ["+containers+"]", "initContainers: ["+inits+"]", rare("volumes: [{name: "+one("carpool", "data", "carpool-secret", "carpool-cache")+", emptyDir: {}}]"),
 		rare("hostNetwork: true"), rare("os: {name: "+one("windows", "linux")+"}"), rare("nodeSelector: {kubernetes.io/os: "+one("windows", "linux")+"}"),
 		rare("securityContext: {"+list(rare("runAsUser: "+one("0", "1000")), rare("runAsGroup: 1"))+"}"), rare("imagePullSecrets: [{name: mine}]"),
 		rare("resources: {limits: {cpu: "+one("50m", "2")+", memory: 256Mi}}"), rare("resources: {requests: {cpu: 1}}"))
@@ -200,7 +200,7 @@ func makeUp(t *testing.T, r *rand.Rand) madeUp {
 		c.namespace = namespaceWith("enabled", "namespace")
 		c.config = decode[corev1.ConfigMap](t, "{metadata: {name: carpool}, data: {"+list(
 			rare("java: "+choice("true", "1")), rare("cpuLimit: "+choice("300m", "x")), rare("memoryRequest: "+choice("64Mi", "")), rare("adminPort: "+choice("19128", "3128", "x")),
-			rare("noProxy: "+choice("intra", "a b")), rare("skipContainers: app"), rare("pullPolicy: "+choice("Never", "no")), rare("other: x"), rare("preload: 'true'"), rare("image: 'its:own'"),
+			rare("noProxy: "+choice("intra", "a b")), rare("skipContainers: app"), rare("pullPolicy: "+choice("Never", "no")), rare("other: x"), rare("preload: 'true'"), rare("secret: "+choice("team", "b/c")), rare("cache: 'true'"), rare("image: 'its:own'"),
 			rare("settings: \"# mine\\nVIA = true\\n\\nIDLE_TIMEOUT="+one("20s", "x")+"\\n"+one("", "BAD", "NO_SUCH=1", "DRAIN_DELAY=26s", "DRAIN_TIMEOUT=40s")+"\""))+"}}")
 	}
 	for i := range r.IntN(3) {

@@ -206,6 +206,8 @@ noProxy: [intranet, .corp]
 https: true
 java: true
 preload: true
+cache: true
+secret: partner-tls
 skipContainers: [db]
 runAsUser: 1000680000
 port: 13128
@@ -227,7 +229,8 @@ spec: {imagePullSecrets: [{name: team}], containers: [{name: app, image: a}, {na
 func TestTheCostIsBounded(t *testing.T) {
 	pod := &corev1.Pod{}
 	pod.Name, pod.Namespace = "big", "demo"
-	pod.Annotations = map[string]string{"carpoolproxy.github.io/java": "true", "carpoolproxy.github.io/preload": "true", "carpoolproxy.github.io/https": "true"}
+	pod.Annotations = map[string]string{"carpoolproxy.github.io/java": "true", "carpoolproxy.github.io/preload": "true", "carpoolproxy.github.io/https": "true",
+		"carpoolproxy.github.io/cache": "true", "carpoolproxy.github.io/secret": "partner-tls"}
 	for i := range 10 {
 		c := corev1.Container{Name: fmt.Sprint("c", i), Image: "a:1"}
 		for j := range 100 {

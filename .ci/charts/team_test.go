@@ -15,7 +15,7 @@ const teamChart = "testdata/team"
 var teamMatrix = map[string]string{
 	"native":  "{}",
 	"cache":   "carpool: {cache: true, settings: {WARM: 'orders:8080=4,https://api.example.com=2'}}",
-	"tls":     "carpool: {tlsSecret: partner-tls, settings: {CLIENT_CERT_FILE: /tls/tls.crt, CLIENT_KEY_FILE: /tls/tls.key, CLIENT_CERT_HOSTS: api.partner.example}}",
+	"tls":     "carpool: {secret: partner-tls, settings: {CLIENT_CERT_FILE: /etc/carpool/secret/tls.crt, CLIENT_KEY_FILE: /etc/carpool/secret/tls.key, CLIENT_CERT_HOSTS: api.partner.example}}",
 	"preload": "carpool: {preload: true, java: true, https: true, noProxy: [intranet, .corp], settings: {IDLE_TIMEOUT: 20s, DRAIN_TIMEOUT: 20s}}",
 	"ports":   "carpool: {port: 13128, adminPort: 19128, runAsUser: 1000680000, java: true, godebug: tlsrsakex=1}",
 	"plain":   "native: false\ncarpool: {settings: {VIA: true}}",
@@ -44,10 +44,10 @@ func TestGoldenTeamChart(t *testing.T) {
 
 func TestTheLibrarysVolumesGoTogether(t *testing.T) {
 	for text, want := range map[string]string{
-		"cache: true, preload: true":               "carpool carpool-cache",
-		"cache: true, preload: true, tlsSecret: s": "carpool carpool-cache carpool-tls",
-		"cache: true, tlsSecret: s":                "carpool-cache carpool-tls",
-		"preload: true, tlsSecret: s":              "carpool carpool-tls",
+		"cache: true, preload: true":            "carpool carpool-cache",
+		"cache: true, preload: true, secret: s": "carpool carpool-cache carpool-secret",
+		"cache: true, secret: s":                "carpool-cache carpool-secret",
+		"preload: true, secret: s":              "carpool carpool-secret",
 	} {
 		var names []string
 		for _, v := range teamDeployment(t, "carpool: {"+text+"}").Spec.Template.Spec.Volumes {
@@ -61,7 +61,7 @@ func TestTheLibrarysVolumesGoTogether(t *testing.T) {
 
 // The library's sidecar is the policy's: one definition, two ways into a pod.
 func TestTheLibraryMakesWhatThePolicyMakes(t *testing.T) {
-	const text = "{godebug: tlsrsakex=1, port: 13128, adminPort: 19128, runAsUser: 1000680000, preload: true, java: true, https: true, noProxy: [intranet, .corp], settings: {IDLE_TIMEOUT: 20s, VIA: true}, image: {tag: test}}"
+	const text = "{godebug: tlsrsakex=1, port: 13128, adminPort: 19128, runAsUser: 1000680000, preload: true, cache: true, secret: partner-tls, java: true, https: true, noProxy: [intranet, .corp], settings: {IDLE_TIMEOUT: 20s, VIA: true}, image: {tag: test}}"
 	byLibrary := teamDeployment(t, "carpool: "+text).Spec.Template.Spec
 	pod := &corev1.Pod{Spec: *byLibrary.DeepCopy()}
 	pod.Name, pod.Namespace = "p", "demo"
@@ -95,6 +95,16 @@ func TestTheLibraryRefusesWhatIsNoGODEBUG(t *testing.T) {
 	mustRender(t, load(t, teamChart), values(t, "carpool: {godebug: null}"))
 }
 
+func TestTheLibraryRefusesWhatIsNoNameOfASecret(t *testing.T) {
+	for _, text := range []string{"Partner", "a/b", "'-a'", strings.Repeat("a", 254)} {
+		_, err := render(load(t, teamChart), values(t, "carpool: {secret: "+text+"}"))
+		if err == nil || !strings.Contains(err.Error(), "secret: want the name of a Secret") {
+			t.Errorf("%s: error %v", text, err)
+		}
+	}
+	mustRender(t, load(t, teamChart), values(t, "carpool: {secret: null}"))
+}
+
 func mustYAML(t testing.TB, v any) string {
 	t.Helper()
 	b, err := yaml.Marshal(v)
@@ -107,9 +117,6 @@ func mustYAML(t testing.TB, v any) string {
 func TestBothChartsHaveTheSameDefaults(t *testing.T) {
 	app, library := load(t, appChart), load(t, chartsDir+"/carpool-lib")
 	for key, value := range library.Values {
-		if key == "cache" || key == "tlsSecret" { // volumes that only the library knows
-			continue
-		}
 		a, b := mustYAML(t, app.Values[key]), mustYAML(t, value)
 		if a != b {
 			t.Errorf("%s: carpool has\n%s\ncarpool-lib has\n%s", key, a, b)

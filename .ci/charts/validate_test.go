@@ -41,7 +41,7 @@ func TestARestrictedPodStaysRestricted(t *testing.T) {
       securityContext: {allowPrivilegeEscalation: false, runAsNonRoot: true, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}`
 	for _, preload := range []string{"true", "false"} {
 		pod := decode[corev1.Pod](t, `
-metadata: {name: p, namespace: demo, annotations: {carpoolproxy.github.io/preload: "`+preload+`"}}
+metadata: {name: p, namespace: demo, annotations: {carpoolproxy.github.io/preload: "`+preload+`", carpoolproxy.github.io/cache: "`+preload+`", carpoolproxy.github.io/secret: s}}
 spec:
   containers:
     - name: app

@@ -22,12 +22,15 @@
 // emptied, gone, exchanged for the policy, uninstalled. It needs pods that reach the API
 // server with the certificate that kube-root-ca.crt has.
 //
+// The fourth is a program whose calls are all https: by itself, with the script for
+// Node.js, and by a local port. It logs connections, handshakes and CPU of each.
+//
 //	.ci/e2e/measure FOLDER
 //
 // plays the same to measure it: a table of direct calls beside those through
 // carpool, of one build or of several.
 //
 // The tests make the namespaces carpool-e2e, carpool-e2e-system,
-// carpool-e2e-moving and carpool-e2e-webhook, and delete them at the beginning, not at the end, so that
-// one can look at what is left.
+// carpool-e2e-moving, carpool-e2e-webhook and carpool-e2e-https, and delete them at
+// the beginning, not at the end, so that one can look at what is left.
 package e2e

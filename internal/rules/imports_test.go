@@ -33,11 +33,12 @@ var mayImport = map[string][]string{
 	"internal/testkit/nameserver": {"golang.org/x/net/dns/dnsmessage"}, // for tests: no program links it
 
 	"proxy/policy": {"golang.org/x/sys/"},
-	"pool":         {module + "internal/sock", module + "internal/list", module + "internal/histogram", module + "pool/names", "golang.org/x/"},
+	"pool":         {module + "internal/sock", module + "internal/list", module + "internal/histogram", module + "pool/names", module + "pool/h2", "golang.org/x/"},
+	"pool/h2":      {module + "internal/sock", "golang.org/x/net/http2/hpack"},
 	"pool/names":   {module + "internal/list", "golang.org/x/net/dns/dnsmessage"},
 	"proxy": {
 		module + "proxy/http1", module + "proxy/policy", module + "internal/sock", module + "internal/list",
-		module + "internal/histogram", module + "pool",
+		module + "internal/histogram", module + "pool", module + "pool/h2",
 		"github.com/elazarl/goproxy",
 	},
 }

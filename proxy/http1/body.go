@@ -236,7 +236,7 @@ func (b *Body) trailerLine(line []byte) (keep int, err error) {
 	case !b.clean(line[n+1:]):
 		return 0, errTrailer
 	}
-	if !allowedInTrailer(line[:n]) {
+	if !AllowedInTrailer(line[:n]) {
 		return 0, nil
 	}
 	return -1, nil

@@ -156,7 +156,9 @@ var forbiddenInTrailer = [...]string{
 	"upgrade", "www-authenticate",
 }
 
-func allowedInTrailer(name []byte) bool {
+// AllowedInTrailer reports whether a field may be in a trailer section (RFC 9110
+// section 6.5.1).
+func AllowedInTrailer(name []byte) bool {
 	for _, f := range forbiddenInTrailer {
 		if EqualFold(name, f) {
 			return false

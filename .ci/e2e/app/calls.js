@@ -1,16 +1,17 @@
 // Calls of the upstream as old services make them: axios with Node.js 12's
 // default agent, so a connection for each request. With CLIENT=core it is
-// Node.js' own http module, which knows no proxy.
+// Node.js' own http or https module, which know no proxy.
 'use strict';
 const axios = require('axios');
 const fs = require('fs');
 const http = require('http');
+const https = require('https');
 
 const seen = { calls: 0, failed: 0, errors: {} };
 
 function coreGet(url) {
   return new Promise((resolve, reject) => {
-    http.get(url, (response) => {
+    (url.startsWith('https:') ? https : http).get(url, (response) => {
       let data = '';
       response.setEncoding('utf8');
       response.on('data', (text) => { data += text; });

@@ -22,22 +22,22 @@ of this chart's values.yaml.
 {{- define "carpool-lib.env" -}}
 {{- $options := include "carpool-lib.options" (list . true) | fromJson -}}
 {{- $env := list -}}
-{{- range include "carpool.appEnv" $options | fromYamlArray -}}
-{{- if or (not .when) (get $options (.when | default "")) -}}
+{{- range (include "carpool.chosen" (dict "list" (include "carpool.appEnv" $options | fromYamlArray) "choices" $options) | fromJson).items -}}
 {{- $env = append $env (pick . "name" "value") -}}
-{{- end -}}
 {{- end -}}
 {{- toYaml $env -}}
 {{- end }}
 
 {{/* With preload, what such a container mounts: items of its volumeMounts. */}}
 {{- define "carpool-lib.volumeMounts" -}}
-{{- include "carpool.mounts" (include "carpool-lib.options" (list . true) | fromJson) -}}
+{{- $options := include "carpool-lib.options" (list . true) | fromJson -}}
+{{- (include "carpool.chosen" (dict "list" (include "carpool.mounts" $options | fromYamlArray) "choices" $options) | fromJson).items | toYaml -}}
 {{- end }}
 
-{{/* With preload, cache or tlsSecret, the volumes of the pod: items of its volumes. */}}
+{{/* With preload, cache or secret, the volumes of the pod: items of its volumes. */}}
 {{- define "carpool-lib.volumes" -}}
-{{- include "carpool.volumes" (include "carpool-lib.options" (list . true) | fromJson) -}}
+{{- $options := include "carpool-lib.options" (list . true) | fromJson -}}
+{{- (include "carpool.chosen" (dict "list" (include "carpool.volumes" $options | fromYamlArray) "choices" $options) | fromJson).items | toYaml -}}
 {{- end }}
 
 {{/*
@@ -59,7 +59,10 @@ the chart's root context, and whether the sidecar is native.
 {{- if not (regexMatch (include "carpool.godebug" dict) ($values.godebug | default "" | toString)) -}}
 {{- fail (printf "carpool-lib: godebug: want %s, not %q" (include "carpool.godebugWant" dict) (toString $values.godebug)) -}}
 {{- end -}}
-{{- $options := pick $values "https" "java" "preload" "preloadHttps" "cache" "tlsSecret" "resources" "port" "adminPort" "godebug" -}}
+{{- if not (and (regexMatch (include "carpool.secretName" dict) ($values.secret | default "" | toString)) (le (len ($values.secret | default "" | toString)) 253)) -}}
+{{- fail (printf "carpool-lib: secret: want %s, not %q" (include "carpool.secretNameWant" dict) (toString $values.secret)) -}}
+{{- end -}}
+{{- $options := pick $values "https" "java" "preload" "preloadHttps" "cache" "secret" "resources" "port" "adminPort" "godebug" -}}
 {{- $_ := set $options "preload" (or $options.preload $options.preloadHttps) -}}
 {{- $_ := set $options "native" (last .) -}}
 {{- $_ := set $options "plain" (not $options.native) -}}
@@ -74,5 +77,6 @@ the chart's root context, and whether the sidecar is native.
 {{- $_ := set $choices "port" (ne (toString $values.port) "3128") -}}
 {{- $_ := set $choices "adminPort" (ne (toString $values.adminPort) "9128") -}}
 {{- $_ := set $options "env" (include "carpool.settingsEnv" (dict "settings" $values.settings "own" $options "choices" $choices) | fromJson).items -}}
+{{- $_ := set $options "mounts" (include "carpool.chosen" (dict "list" (include "carpool.sidecarMounts" dict | fromYamlArray) "choices" $options) | fromJson).items -}}
 {{- toJson $options -}}
 {{- end }}

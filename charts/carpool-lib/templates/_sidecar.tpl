@@ -17,18 +17,19 @@ Each takes a dictionary:
                             do; 0: the image's, or the pod's
   native                    true: a sidecar of Kubernetes 1.29 and later
                             false: an ordinary container of an older cluster
-  preload                   the script for Node.js is written and mounted
-  cache                     carpool has a volume of its own, in which it remembers
-                            upstreams over a restart. The library chart alone has
-                            this choice: in the policy it would double the sidecar
-  tlsSecret                 a Secret that is mounted at /tls, or "": for CA_FILE,
-                            CLIENT_CERT_FILE and CLIENT_KEY_FILE. The library
-                            chart alone has this choice, for the same reason
+  secret                    the Secret whose files settings name, what
+                            "carpool.secretName" matches; ""
+  mounts                    those of "carpool.sidecarMounts" that were chosen
   noProxy                   what "carpool.noProxy" has, and the user's entries
                             behind it, each after a comma
   nonProxyHosts             the user's entries as Java writes them, each after
                             a |: .example.com is *.example.com there, and IPv6
                             has brackets
+
+Items of lists can depend on a choice. They name it under when, which is no part
+of what they say: preload (the script for Node.js is written and mounted), cache (a
+volume of carpool's own, in which it remembers upstreams over a restart) or secret
+(not empty), and what the lists of variables have beside these.
 */}}
 
 {{/* The container, as YAML. */}}
@@ -69,30 +70,33 @@ securityContext:
 {{- end }}
   seccompProfile:
     type: RuntimeDefault
-{{- if or .preload .cache .tlsSecret }}
-volumeMounts:
-{{- if .preload }}
-  - name: carpool
-    mountPath: /carpool
-{{- end }}
-{{- if .cache }}
-  - name: carpool-cache
-    mountPath: /cache
-{{- end }}
-{{- if .tlsSecret }}
-  - name: carpool-tls
-    mountPath: /tls
-    readOnly: true
-{{- end }}
+{{- with .mounts }}
+volumeMounts: {{ toJson . }}
 {{- end }}
 {{- end }}
 
 {{/*
-What carpool's container has in its environment unless the user's settings say
-otherwise, as a YAML list. It takes the ports and godebug. An entry with
+What carpool's container mounts, as a YAML list. The Secret is there as a whole, for
+the kubelet brings a new version into no mount of one file.
+*/}}
+{{- define "carpool.sidecarMounts" -}}
+- name: carpool
+  mountPath: /carpool
+  when: preload
+- name: carpool-cache
+  mountPath: /cache
+  when: cache
+- name: carpool-secret
+  mountPath: /etc/carpool/secret
+  readOnly: true
+  when: secret
+{{- end }}
 
-  when     depends on a choice: preload, cache, plain (an ordinary container),
-           port and adminPort (not the usual one), or godebug (not empty)
+{{/*
+What carpool's container has in its environment unless the user's settings say
+otherwise, as a YAML list. It takes the ports and godebug. Choices are also plain
+(an ordinary container), port and adminPort (not the usual one), and godebug (not
+empty).
 */}}
 {{- define "carpool.sidecarEnv" -}}
 - name: CARPOOL_DRAIN_DELAY # the app drains at the same time and still sends
@@ -115,41 +119,29 @@ otherwise, as a YAML list. It takes the ports and godebug. An entry with
   when: godebug
 {{- end }}
 
-{{/* The pod's volumes that it needs, as a YAML list. */}}
+{{/* The pod's volumes that it needs, as a YAML list. It takes the secret. */}}
 {{- define "carpool.volumes" -}}
-{{- if not (or .preload .cache .tlsSecret) -}}
-[]
-{{- end }}
-{{- if .preload -}}
 - name: carpool
   emptyDir:
     sizeLimit: 1Mi
-{{- end }}
-{{- if and .preload .cache }}
-{{ end }}
-{{- if .cache -}}
+  when: preload
 - name: carpool-cache
   emptyDir:
     sizeLimit: 1Mi
-{{- end }}
-{{- if and .tlsSecret (or .preload .cache) }}
-{{ end }}
-{{- if .tlsSecret -}}
-- name: carpool-tls
+  when: cache
+- name: carpool-secret
   secret:
-    secretName: {{ toJson .tlsSecret }}
-{{- end }}
+    secretName: {{ toJson .secret }}
+    defaultMode: 420 # 0644, as the API server says where nobody does: uninject knows it again
+  when: secret
 {{- end }}
 
 {{/* What the other containers mount, as a YAML list. */}}
 {{- define "carpool.mounts" -}}
-{{- if .preload -}}
 - name: carpool
   mountPath: /carpool
   readOnly: true
-{{- else -}}
-[]
-{{- end }}
+  when: preload
 {{- end }}
 
 {{/*
@@ -230,4 +222,12 @@ names, IP addresses without brackets and IPv4 ranges, with commas between them
 {{- end }}
 {{- define "carpool.godebugWant" -}}
 name=value with commas between them, such as tlsrsakex=1
+{{- end }}
+
+{{/* What a Secret's name has to match, in at most 253 characters, and what a message says that it has to be. */}}
+{{- define "carpool.secretName" -}}
+^([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*)?$
+{{- end }}
+{{- define "carpool.secretNameWant" -}}
+the name of a Secret, such as partner-tls
 {{- end }}

@@ -40,3 +40,17 @@ Helm reads all numbers as floating point and prints a million as 1e+06.
 {{- define "carpool.nonProxyHosts" -}}
 {{- range . }}|{{ if hasPrefix "." . }}*{{ . }}{{ else if regexMatch ":.*:" . }}[{{ . }}]{{ else }}{{ . }}{{ end }}{{ end -}}
 {{- end }}
+
+{{/*
+The items of a list of the definition whose choice was made, as JSON: {"items":
+[…]}. Takes {list, choices}.
+*/}}
+{{- define "carpool.chosen" -}}
+{{- $items := list -}}
+{{- range .list -}}
+{{- if or (not .when) (get $.choices (.when | default "")) -}}
+{{- $items = append $items (omit . "when") -}}
+{{- end -}}
+{{- end -}}
+{{- dict "items" $items | toJson -}}
+{{- end }}

@@ -36,9 +36,13 @@ sidecar only: in what users write, "cel:" is just text.
 {{- end -}}
 {{- end }}
 
-{{/* One of two expressions, after whether the pod gets the script for Node.js. Takes {with, without}. */}}
-{{- define "carpool.cel.byPreload" -}}
-variables.preload ? {{ include "carpool.cel" .with }} : {{ include "carpool.cel" .without }}
+{{/* The items of a list of the definition whose choice was made. Takes {list, when}: expressions, by the choices. */}}
+{{- define "carpool.cel.chosen" -}}
+[
+{{- range .list }}
+  {"is": dyn({{ include "carpool.cel" (omit . "when") }}), "on": dyn({{ get $.when .when }})},
+{{- end }}
+].filter(item, item.on).map(item, item.is)
 {{- end }}
 
 {{/*
@@ -71,6 +75,8 @@ https: {key: https, value: {{ .Values.https | toString | toJson }}}
 java: {key: java, value: {{ .Values.java | toString | toJson }}}
 preload: {key: preload, value: {{ .Values.preload | toString | toJson }}}
 preload-https: {key: preloadHttps, value: {{ .Values.preloadHttps | toString | toJson }}}
+cache: {key: cache, value: {{ .Values.cache | toString | toJson }}}
+secret: {key: secret, value: {{ .Values.secret | default "" | toJson }}}
 no-proxy: {key: noProxy, value: {{ join "," .Values.noProxy | toJson }}}
 port: {key: port, value: {{ .Values.port | toString | toJson }}}
 admin-port: {key: adminPort, value: {{ .Values.adminPort | toString | toJson }}}

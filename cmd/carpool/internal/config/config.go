@@ -67,6 +67,12 @@ type Config struct {
 	// NoReuseHosts are the hosts whose connections carry one request each; nil is none.
 	NoReuseHosts Hosts `envconfig:"NO_REUSE_HOSTS" help:"Upstreams whose connections are not kept, such as legacy,.old.example.com,10.0.0.7:8080. A .suffix stands for every name below it. Name servers here that cannot be trusted with a second request on a connection. Empty: none."`
 
+	// HTTP2 says whether https upstreams are spoken to in HTTP/2 where they can.
+	HTTP2 HTTP2 `envconfig:"HTTP2" default:"off" help:"HTTP version towards https upstreams: auto takes HTTP/2 where the upstream offers it, so that many requests share one connection; off takes HTTP/1.1."`
+
+	// H2C are the hosts spoken to in HTTP/2 without TLS; nil is none.
+	H2C Hosts `envconfig:"H2C" help:"http upstreams that speak HTTP/2 without TLS, such as gRPC servers: orders:8080,.grpc.svc. A .suffix stands for every name below it. They must not be spoken to in HTTP/1.1. Empty: none."`
+
 	// Warm are the upstreams that connections are kept open to ahead of need; nil is none.
 	Warm Warm `envconfig:"WARM" help:"Upstreams that carpool keeps connections open to before requests need them, such as orders:8080=4,https://api.example.com=2. They are open before /readyz says ready, or 5 seconds have passed. NO_REUSE_HOSTS and the limits on connections come first. Empty: none."`
 
@@ -252,12 +258,12 @@ var rules = []rule{
 		name: "CLIENT_KEY_FILE",
 		with: "CLIENT_CERT_FILE",
 		ok:   func(c *Config) bool { return c.ClientKeyFile == "" || c.ClientCertFile != "" },
-		want: "CARPOOL_CLIENT_CERT_FILE too, e.g. /tls/tls.crt",
+		want: "CARPOOL_CLIENT_CERT_FILE too, e.g. /etc/carpool/secret/tls.crt",
 	}, {
 		name: "CLIENT_CERT_HOSTS",
 		with: "CLIENT_CERT_FILE",
 		ok:   func(c *Config) bool { return c.ClientCertHosts == nil || c.ClientCertFile != "" },
-		want: "CARPOOL_CLIENT_CERT_FILE too, e.g. /tls/tls.crt",
+		want: "CARPOOL_CLIENT_CERT_FILE too, e.g. /etc/carpool/secret/tls.crt",
 	}, {
 		name: "PRELOAD_DIR",
 		ok:   func(c *Config) bool { return c.PreloadDir == "" || filepath.IsAbs(c.PreloadDir) },

@@ -52,6 +52,7 @@ func defaults() config.Config {
 		MaxConnAge:          20 * time.Second,
 		MaxConnAgeJitter:    0.2,
 		Balance:             config.BalanceSpread,
+		HTTP2:               config.HTTP2Off,
 		MaxPendingPerHost:   1024,
 		PendingTimeout:      10 * time.Second,
 		MaxIdlePerHost:      1024,
@@ -97,6 +98,8 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		"PENDING_TIMEOUT":         {"1s", func(c *config.Config) { c.PendingTimeout = time.Second }},
 		"MAX_IDLE_PER_HOST":       {"0", func(c *config.Config) { c.MaxIdlePerHost = 0 }},
 		"BALANCE":                 {"reuse", func(c *config.Config) { c.Balance = config.BalanceReuse }},
+		"HTTP2":                   {"auto", func(c *config.Config) { c.HTTP2 = config.HTTP2Auto }},
+		"H2C":                     {"orders:8080", func(c *config.Config) { c.H2C = config.Hosts{{Name: "orders", Port: 8080}} }},
 		"NO_REUSE_HOSTS":          {"Legacy", func(c *config.Config) { c.NoReuseHosts = config.Hosts{{Name: "legacy"}} }},
 		"ALLOW_HOSTS":             {".Example.com", func(c *config.Config) { c.AllowHosts = config.Hosts{{Name: "example.com", Below: true}} }},
 		"DENY_HOSTS":              {"[::1]:80", func(c *config.Config) { c.DenyHosts = config.Hosts{{Name: "::1", Port: 80}} }},
@@ -262,6 +265,7 @@ func TestABadValueIsNamedWithWhatIsExpected(t *testing.T) {
 		"LOG_LEVEL":   {"want debug, info, warn or error": {"verbose", "2"}},
 		"LOG_FORMAT":  {"want one of [json console]": {"text", "JSON"}},
 		"ACCESS_LOG":  {"want one of [off errors all debug]": {"true", "none"}},
+		"HTTP2":       {"want one of [auto off]": {"on", "h2", "2"}},
 		"BALANCE":     {"want one of [spread reuse]": {"Spread", "off", "none"}},
 		"VIA":         {truth: {"yes", "no", "on", "2", "truee"}},
 		"LISTEN": {
@@ -431,7 +435,7 @@ func TestKubernetesServiceLinksAreTolerated(t *testing.T) {
 func TestSettingsAreFitToPrint(t *testing.T) {
 	seen := map[string]bool{}
 	for _, s := range config.Settings() {
-		if !regexp.MustCompile(`^CARPOOL_[A-Z]+(_[A-Z]+)*$`).MatchString(s.Name) || seen[s.Name] {
+		if !regexp.MustCompile(`^CARPOOL_[A-Z][A-Z0-9]*(_[A-Z]+)*$`).MatchString(s.Name) || seen[s.Name] {
 			t.Errorf("name %q", s.Name)
 		}
 		seen[s.Name] = true

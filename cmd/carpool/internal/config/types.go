@@ -106,6 +106,18 @@ func (b *Balance) UnmarshalText(text []byte) error {
 	return oneOf(b, text, BalanceSpread, BalanceReuse)
 }
 
+// HTTP2 says in which version of HTTP upstreams are spoken to.
+type HTTP2 string
+
+// The values of HTTP2.
+const (
+	HTTP2Auto HTTP2 = "auto"
+	HTTP2Off  HTTP2 = "off"
+)
+
+// UnmarshalText takes the values of HTTP2.
+func (h *HTTP2) UnmarshalText(text []byte) error { return oneOf(h, text, HTTP2Auto, HTTP2Off) }
+
 // Policy says what becomes of requests that a rule refuses.
 type Policy string
 

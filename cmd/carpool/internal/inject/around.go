@@ -81,7 +81,7 @@ func (p pod) noteProxy(container *yaml.Node, s *sidecar) {
 			}
 		}
 		p.note(fmt.Sprintf("container %s has a proxy of its own, so its requests go past carpool: to send them through carpool and on to that "+
-			"proxy, take %s out there, and set %s and, %s, CARPOOL_NEXT_PROXY_AUTH_FILE=FILE for carpool (--set or annotations)",
+			"proxy, take %s out there, and set %s and, %s, CARPOOL_NEXT_PROXY_AUTH_FILE=FILE for carpool (--set or annotations; --secret brings the file)",
 			text(container, "name"), text(entry, "name"), chain, secret))
 		return
 	}

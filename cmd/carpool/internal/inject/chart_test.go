@@ -31,6 +31,8 @@ func TestDefaultsAreTheChartsValues(t *testing.T) {
 			AdminPort            string `yaml:"adminPort"`
 			PreloadHTTPS         bool   `yaml:"preloadHttps"`
 			GODEBUG              string
+			Cache                bool
+			Secret               string
 			CPULimit             string `yaml:"cpuLimitWhereRequired"`
 		}
 		for file, into := range map[string]any{"Chart.yaml": &about, "values.yaml": &values} {
@@ -45,6 +47,7 @@ func TestDefaultsAreTheChartsValues(t *testing.T) {
 			CPULimit: values.Resources.Limits.CPU, MemoryLimit: values.Resources.Limits.Memory,
 			Settings: values.Settings, NoProxy: values.NoProxy, Skip: values.Skip,
 			HTTPS: values.HTTPS, Java: values.Java, Preload: values.Preload, PreloadHTTPS: values.PreloadHTTPS, Port: values.Port, AdminPort: values.AdminPort, GODEBUG: values.GODEBUG,
+			Cache: values.Cache, Secret: values.Secret,
 			CPULimitWhereRequired: values.CPULimit,
 		}
 		if chart == "carpool-lib" { // it does not see the pod

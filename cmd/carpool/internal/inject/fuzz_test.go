@@ -23,6 +23,7 @@ func FuzzInject(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte, plain bool) {
 		o := inject.Defaults()
 		o.Plain, o.HTTPS, o.Java, o.Preload, o.PreloadHTTPS = plain, true, true, !plain, !plain
+		o.Cache, o.Secret = true, "partner-tls"
 		out, _, err := inject.Inject(in, o)
 		if err != nil {
 			return
@@ -55,7 +56,7 @@ func FuzzInject(f *testing.F) {
 
 // looksInjected reports whether a file has anything of what inject puts in.
 func looksInjected(in []byte) bool {
-	for _, s := range []string{"carpool-admin", "proxyHost", "preload.js", "CARPOOL_PRELOAD_HTTPS", "injected", "127.0.0.1:3128", "_OPTIONS", "/carpool", "localhost,"} {
+	for _, s := range []string{"carpool-admin", "proxyHost", "preload.js", "CARPOOL_PRELOAD_HTTPS", "injected", "127.0.0.1:3128", "_OPTIONS", "/carpool", "carpool-cache", "carpool-secret", "localhost,"} {
 		if strings.Contains(string(in), s) {
 			return true
 		}

@@ -58,6 +58,11 @@ are noted on stderr. uninject takes out what inject put in.
   --preload                 make Node.js programs use carpool that know no proxy
   --preload-https           the same for their https, whose certificates carpool
                             verifies then; --preload comes with it
+  --secret NAME             a Secret of the pod's namespace, mounted in the sidecar at
+                            /etc/carpool/secret, for settings that name files:
+                            --set CA_FILE=/etc/carpool/secret/ca.crt
+  --cache                   a volume for CACHE_DIR, so that carpool remembers its
+                            upstreams when its container restarts
   --plain                   an ordinary container, for Kubernetes before 1.29
   --strict                  fail if containers are passed over, be it in a place
                             that inject does not know or in a Kustomize patch
@@ -197,7 +202,7 @@ func defineOptions(flags *flag.FlagSet, o *Options) {
 			return opt.set(o, v)
 		}
 		switch opt.name {
-		case "https", "java", "preload", "preload-https":
+		case "https", "java", "preload", "preload-https", "cache":
 			flags.BoolFunc(opt.name, "", set)
 		case "skip-containers":
 			flags.Func("skip", "", set)

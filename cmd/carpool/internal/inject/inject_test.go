@@ -58,6 +58,13 @@ func TestOptionsReachTheSidecar(t *testing.T) {
 		"preload of https": {[]string{"--preload-https"}, []string{
 			"- name: CARPOOL_PRELOAD_DIR", `value: "--require=/carpool/preload.js"`, "- name: CARPOOL_PRELOAD_HTTPS", "emptyDir:",
 		}, nil},
+		"secret": {[]string{"--secret=partner-tls", "--set=CA_FILE=/etc/carpool/secret/ca.crt"}, []string{
+			"- name: CARPOOL_CA_FILE", "- name: carpool-secret", "mountPath: /etc/carpool/secret", "readOnly: true", "- name: carpool-secret", "secretName: partner-tls",
+		}, []string{"subPath"}},
+		"cache": {[]string{"--cache"}, []string{
+			"- name: CARPOOL_CACHE_DIR", "value: /cache", "- name: carpool-cache", "mountPath: /cache", "- name: carpool-cache", `sizeLimit: "1Mi"`,
+		}, []string{"mountPath: /carpool", "CARPOOL_PRELOAD_DIR"}},
+		"plain, with a secret":      {[]string{"--plain", "--secret=1"}, []string{"mountPath: /etc/carpool/secret", `secretName: "1"`}, nil},
 		"plain":                     {[]string{"--plain"}, []string{`kubectl.kubernetes.io/default-container: "a"`, "- name: CARPOOL_DRAIN_DELAY", `value: "5s"`}, []string{"initContainers", "restartPolicy"}},
 		"plain, with another delay": {[]string{"--plain", "--set=DRAIN_DELAY=9s"}, []string{`value: "9s"`}, []string{`"5s"`}},
 	}
@@ -109,6 +116,7 @@ func TestBadUsageIsExplained(t *testing.T) {
 		"negative quantity":    {[]string{"-f", "-", "--memory-limit=-1Gi"}, "want a quantity"},
 		"bad GODEBUG":          {[]string{"-f", "-", "--godebug=tlsrsakex"}, `want name=value with commas between them, such as tlsrsakex=1, not "tlsrsakex"`},
 		"bad choice":           {[]string{"-f", "-", "--https=yes"}, `want true or false, not "yes"`},
+		"bad Secret":           {[]string{"-f", "-", "--secret=a/b"}, `want the name of a Secret, such as partner-tls, not "a/b"`},
 		"bad setting":          {[]string{"-f", "-", "--set=IDLE_TIMEOUT=soon"}, "CARPOOL_IDLE_TIMEOUT"},
 		"unknown setting":      {[]string{"-f", "-", "--set=IDLE_TIMEOUTS=9s"}, "did you mean CARPOOL_IDLE_TIMEOUT?"},
 		"no setting":           {[]string{"-f", "-", "--set=VIA"}, `want NAME=VALUE, not "VIA"`},

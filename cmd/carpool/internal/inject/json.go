@@ -84,6 +84,9 @@ func (r *jsonReader) read() (*yaml.Node, error) {
 		n.Tag, n.Value = "!!str", v
 	case json.Number:
 		n.Tag, n.Value = "!!float", v.String()
+		if !strings.ContainsAny(n.Value, ".eE") {
+			n.Tag = "!!int" // as in YAML
+		}
 	case bool:
 		n.Tag, n.Value = "!!bool", fmt.Sprint(v)
 	default:

@@ -53,6 +53,11 @@ type Options struct {
 	// with it.
 	PreloadHTTPS bool
 
+	// Cache gives the sidecar a volume, in which it remembers upstreams over a restart.
+	Cache bool
+	// Secret is mounted in the sidecar, for settings that name files; "" is none.
+	Secret string
+
 	// Plain makes the sidecar an ordinary container, for Kubernetes before 1.29.
 	// Preload does not go with it: the app may start before the script is there.
 	Plain bool
@@ -101,6 +106,8 @@ var options = []option{
 	choice("java", func(o *Options) *bool { return &o.Java }),
 	choice("preload", func(o *Options) *bool { return &o.Preload }),
 	choice("preload-https", func(o *Options) *bool { return &o.PreloadHTTPS }),
+	choice("cache", func(o *Options) *bool { return &o.Cache }),
+	{"secret", setSecret},
 }
 
 // preloads reports whether Node.js gets the script.
@@ -126,6 +133,17 @@ func setGODEBUG(o *Options, v string) error {
 		return err
 	}
 	return want(matches(v), wanted, v)
+}
+
+// setSecret takes what can be a Secret's name: the API server takes any, and the pod
+// would wait for it for ever.
+func setSecret(o *Options, v string) error {
+	o.Secret = v
+	matches, wanted, err := rule("carpool.secretName", "carpool.secretNameWant")
+	if err != nil {
+		return err
+	}
+	return want(matches(v) && len(v) <= 253, wanted, v)
 }
 
 // rule returns a pattern of the definition, and what it is called in messages.

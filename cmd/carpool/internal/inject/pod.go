@@ -13,7 +13,8 @@ const (
 	statusAnnotation = prefix + "status"
 	injected         = "injected"
 
-	sidecarName = "carpool" // of the container and of the volume
+	sidecarName  = "carpool" // of the container and of the volume
+	secretVolume = "carpool-secret"
 )
 
 // A pod is a Pod or the template of one, as a tree.
@@ -142,10 +143,23 @@ func (p pod) fitted(spec, apps *yaml.Node, o Options) (there, Options, error) {
 		return at, o.listening(spec), nil
 	}
 	fit, err := o.fit(spec)
-	if o.preloads() && taken {
-		err = errors.Join(err, errorAt(volumes, "the pod has a volume of its own named %s: rename it, or do without preload", sidecarName))
+	return at, fit, errors.Join(err, o.takenVolumes(volumes))
+}
+
+// takenVolumes returns an error for each volume that the sidecar needs and of whose
+// name the pod has one. What that holds is not the sidecar's.
+func (o Options) takenVolumes(volumes *yaml.Node) error {
+	var ours []struct{ Name, When string }
+	if err := executeYAML("carpool.volumes", map[string]any{"secret": o.Secret}, &ours); err != nil {
+		return err
 	}
-	return at, fit, err
+	var errs []error
+	for _, v := range ours {
+		if o.chosen(v.When) && named(volumes, v.Name) != nil {
+			errs = append(errs, errorAt(volumes, "the pod has a volume of its own named %s: rename it, or do without %s", v.Name, v.When))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (p pod) injectSpec(spec, apps *yaml.Node, at there, o Options) error {

@@ -60,9 +60,18 @@ type variable struct {
 	Extend string // what joins it to one that is there; "" leaves that alone
 }
 
-// chosen reports whether a variable's choice was made.
-func (o Options) chosen(v variable) bool {
-	switch v.When {
+// A mount is one of the sidecar's, as its container has it.
+type mount struct {
+	Name      string `json:"name"`
+	MountPath string `json:"mountPath" yaml:"mountPath"`
+	ReadOnly  bool   `json:"readOnly,omitempty" yaml:"readOnly"`
+	When      string `json:"-"` // the choice that it depends on
+}
+
+// chosen reports whether a choice was made that something of the definition depends
+// on; "" is none.
+func (o Options) chosen(when string) bool {
+	switch when {
 	case "":
 		return true
 	case "https":
@@ -73,6 +82,10 @@ func (o Options) chosen(v variable) bool {
 		return o.preloads()
 	case "preloadHttps":
 		return o.PreloadHTTPS
+	case "cache":
+		return o.Cache
+	case "secret":
+		return o.Secret != ""
 	case "plain":
 		return o.Plain
 	case "port":
@@ -94,7 +107,7 @@ func (o Options) sidecarEnv() (map[string]string, error) {
 	}
 	env := map[string]string{}
 	for _, v := range vars {
-		if o.chosen(v) {
+		if o.chosen(v.When) {
 			env[v.Name] = v.Value
 		}
 	}
@@ -118,6 +131,10 @@ func (o Options) data() (map[string]any, error) {
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		env = append(env, map[string]string{"name": name, "value": values[name]})
 	}
+	var mounts []mount
+	if err := executeYAML("carpool.sidecarMounts", nil, &mounts); err != nil {
+		return nil, err
+	}
 	nonProxyHosts := ""
 	for _, entry := range o.NoProxy {
 		noProxy += "," + entry
@@ -131,8 +148,9 @@ func (o Options) data() (map[string]any, error) {
 	}
 	return map[string]any{
 		"image": o.Image, "pullPolicy": o.PullPolicy, "env": env, "resources": o.resources(),
-		"native": !o.Plain, "preload": o.preloads(), "noProxy": noProxy, "nonProxyHosts": nonProxyHosts,
+		"native": !o.Plain, "secret": o.Secret, "noProxy": noProxy, "nonProxyHosts": nonProxyHosts,
 		"port": o.Port, "adminPort": o.AdminPort, "user": o.user, "group": o.group,
+		"mounts": slices.DeleteFunc(mounts, func(m mount) bool { return !o.chosen(m.When) }),
 	}, nil
 }
 
@@ -180,14 +198,21 @@ func (o Options) sidecar() (*sidecar, error) {
 		}
 	}
 	s.container = fresh(container.Content[0])
-	for i := range volumes {
-		s.volumes = append(s.volumes, fresh(&volumes[i]))
-	}
-	for i := range mounts {
-		s.mounts = append(s.mounts, fresh(&mounts[i]))
-	}
-	s.env = slices.DeleteFunc(s.env, func(v variable) bool { return !o.chosen(v) })
+	s.volumes, s.mounts = o.chosenOf(volumes), o.chosenOf(mounts)
+	s.env = slices.DeleteFunc(s.env, func(v variable) bool { return !o.chosen(v.When) })
 	return &s, nil
+}
+
+// chosenOf returns, made new, those of a list of the definition whose choice was made.
+func (o Options) chosenOf(items []yaml.Node) []*yaml.Node {
+	var chosen []*yaml.Node
+	for i := range items {
+		if n := fresh(&items[i]); o.chosen(text(n, "when")) {
+			remove(n, "when")
+			chosen = append(chosen, n)
+		}
+	}
+	return chosen
 }
 
 // fresh makes new what a template wrote: in block style, without quotes that

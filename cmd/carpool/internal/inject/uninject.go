@@ -13,7 +13,7 @@ import (
 //   - the status annotation, without which nothing is touched, and that of
 //     kubectl's default container right behind it
 //   - the container named carpool, if it has the definition's port by its name
-//   - the volume and the mounts named carpool, if they are the definition's
+//   - the volumes that the definition has, and the mounts, if they are as it has them
 //   - a variable in both spellings, one behind the other, with carpool's value,
 //     and behind such a pair the variable that carpool sets to nothing
 //   - carpool's part of a variable that was extended
@@ -26,7 +26,9 @@ func (p pod) uninject(o Options) error {
 	if text(annotations, statusAnnotation) != injected {
 		return nil
 	}
-	s, err := o.everything().listening(spec).sidecar()
+	o = o.everything().listening(spec)
+	o.Secret = text(get(named(get(spec, "volumes"), secretVolume), "secret"), "secretName")
+	s, err := o.sidecar()
 	if err != nil {
 		return err
 	}
@@ -49,6 +51,7 @@ func (p pod) uninject(o Options) error {
 // everything returns options that make the definition show all that it has.
 func (o Options) everything() Options {
 	o.HTTPS, o.Java, o.Preload, o.PreloadHTTPS, o.Plain = true, true, true, true, false
+	o.Cache = true
 	o.NoProxy = nil
 	return o
 }

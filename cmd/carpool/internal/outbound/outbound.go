@@ -64,6 +64,7 @@ func Egress(cfg config.Config, own []netip.AddrPort, reported func(proxy.Reporte
 // Pool returns what a pool is held to. How many connections there may be in all is left to the caller.
 // hop is the next proxy, nil for none.
 func Pool(cfg config.Config, out *proxy.Egress, hop *proxy.Hop, tls certs.Set) pool.Config {
+	h2c := policy.NewHostSet(cfg.H2C)
 	noReuse, shown := policy.NewHostSet(cfg.NoReuseHosts), policy.NewHostSet(cfg.ClientCertHosts)
 	c := pool.Config{
 		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
@@ -79,6 +80,11 @@ func Pool(cfg config.Config, out *proxy.Egress, hop *proxy.Hop, tls certs.Set) p
 		},
 		NoReuse: func(k pool.Key) bool {
 			_, named := noReuse.Match([]byte(k.Host), k.Port)
+			return named
+		},
+		HTTP2: cfg.HTTP2 == config.HTTP2Auto, MaxHeader: int(cfg.MaxHeaderBytes),
+		H2C: func(k pool.Key) bool {
+			_, named := h2c.Match([]byte(k.Host), k.Port)
 			return named
 		},
 		CheckAddr: out.CheckAddr, CheckWarm: out.CheckOrigin,

@@ -72,6 +72,9 @@ func newOrigin(o *pool.OriginStats) origin {
 	if o.Warm > 0 {
 		row.Warm = fmt.Sprintf("warm %s of %s", gauge(o.WarmOpen), gauge(o.Warm))
 	}
+	if o.Shared > 0 {
+		row.InUse = fmt.Sprintf("%s (HTTP/2, %s requests on %s)", row.InUse, gauge(o.Streams), gauge(o.Shared))
+	}
 	if o.SparesMade > 0 {
 		row.Spares = fmt.Sprintf("spare tunnels: %s wait, %s of %s used", gauge(o.Spares), count(o.SparesUsed), count(o.SparesMade))
 	}
