@@ -52,9 +52,13 @@ func TestX26ReadersThatDoNotReadCostLittle(t *testing.T) {
 			return err != nil
 		})
 	}
+	most := 48 << 20
+	if testkit.Race { // which takes several times the memory
+		most *= 2
+	}
 	grown := c.Peak(t) - before
 	t.Logf("they cost %d MiB", grown>>20)
-	if grown > 48<<20 {
+	if int(grown) > most {
 		t.Errorf("they cost %d MiB", grown>>20)
 	}
 	// The last ones read nothing either, and are given up.
