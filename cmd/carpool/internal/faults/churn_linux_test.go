@@ -257,7 +257,7 @@ func TestX15IdleTunnelsCostLittle(t *testing.T) {
 		"plain HTTP": {10 << 10, func(conn net.Conn) {
 			askRaw(t, 0, conn, "GET / HTTP/1.1\r\nHost: "+addr+"\r\n\r\n")
 		}},
-		"a tunnel": {6 << 10, func(conn net.Conn) { // the upstream takes anything that ends like a head
+		"a tunnel": {6<<10 + 512, func(conn net.Conn) { // the upstream takes anything that ends like a head
 			askRaw(t, 0, conn, "BREW / HTTP/1.1\r\nHost: "+addr+"\r\n\r\n")
 		}},
 	} {
