@@ -64,8 +64,6 @@ func Egress(cfg config.Config, own []netip.AddrPort, reported func(proxy.Reporte
 // Pool returns what a pool is held to. How many connections there may be in all is left to the caller.
 // hop is the next proxy, nil for none.
 func Pool(cfg config.Config, out *proxy.Egress, hop *proxy.Hop, tls certs.Set) pool.Config {
-	h2c := policy.NewHostSet(cfg.H2C)
-	noReuse, shown := policy.NewHostSet(cfg.NoReuseHosts), policy.NewHostSet(cfg.ClientCertHosts)
 	c := pool.Config{
 		IdleTimeout: cfg.IdleTimeout, MaxAge: cfg.MaxConnAge, AgeJitter: cfg.MaxConnAgeJitter,
 		Reuse: cfg.Balance == config.BalanceReuse, MaxRequests: cfg.MaxRequestsPerConn, MaxIdlePerHost: cfg.MaxIdlePerHost,
@@ -74,19 +72,10 @@ func Pool(cfg config.Config, out *proxy.Egress, hop *proxy.Hop, tls certs.Set) p
 		ResolvConf: cfg.ResolvConf, SpareTunnels: cfg.SpareTunnels,
 		DialTimeout: cfg.DialTimeout, DeadTimeout: cfg.UpstreamDeadTimeout,
 		RootCAs: tls.Roots, Certificate: tls.Certificate,
-		ShowTo: func(k pool.Key) bool {
-			_, named := shown.Match([]byte(k.Host), k.Port)
-			return named
-		},
-		NoReuse: func(k pool.Key) bool {
-			_, named := noReuse.Match([]byte(k.Host), k.Port)
-			return named
-		},
-		HTTP2: cfg.HTTP2 == config.HTTP2Auto, MaxHeader: int(cfg.MaxHeaderBytes),
-		H2C: func(k pool.Key) bool {
-			_, named := h2c.Match([]byte(k.Host), k.Port)
-			return named
-		},
+		ShowTo:  among(cfg.ClientCertHosts),
+		NoReuse: among(cfg.NoReuseHosts),
+		HTTP2:   cfg.HTTP2 == config.HTTP2Auto, MaxHeader: int(cfg.MaxHeaderBytes),
+		H2C:       among(cfg.H2C),
 		CheckAddr: out.CheckAddr, CheckWarm: out.CheckOrigin,
 		Identity: identity(),
 	}
@@ -94,6 +83,15 @@ func Pool(cfg config.Config, out *proxy.Egress, hop *proxy.Hop, tls certs.Set) p
 		c.Hop = hop.Pool(int(cfg.MaxHeaderBytes))
 	}
 	return c
+}
+
+// among reports of origins whether one of these names them.
+func among(hosts []policy.HostPattern) func(pool.Key) bool {
+	set := policy.NewHostSet(hosts)
+	return func(k pool.Key) bool {
+		_, named := set.Match([]byte(k.Host), k.Port)
+		return named
+	}
 }
 
 // identity tells this pod from others: in a pod the host name is the pod's name.
