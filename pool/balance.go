@@ -77,10 +77,12 @@ func (b *balance) begins(now time.Duration) { b.began = now }
 
 // budget is how many connections are opened a second, those that requests wait
 // for included, as far as these suffice.
-func (b *balance) budget(now time.Duration) float64 {
-	rate := b.asks.rate(now)
-	return min(math.Sqrt(rate)/root, rate/leastUse)
-}
+func (b *balance) budget(now time.Duration) float64 { return Openings(b.asks.rate(now)) }
+
+// Openings returns how many connections a second a pool with default settings opens to
+// an origin that has so many requests a second, to spread them (see balance). Bursts
+// and short ages come on top.
+func Openings(rate float64) float64 { return min(math.Sqrt(rate)/root, rate/leastUse) }
 
 // width is how many connections are used in turn, over all addresses; 1 is the one
 // used last. warm is for how long a connection may be idle and still be used by any

@@ -1,14 +1,14 @@
 package observe
 
 import (
-	"math"
 	"time"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/config"
+	"github.com/carpoolproxy/carpool/pool"
 )
 
 // A model says how many connections carpool would have opened, with the settings that it has by default. It is about what
-// pool does (see balance in that package), a little too much rather than too little.
+// pool does, a little too much rather than too little.
 type model struct {
 	age time.Duration // after which a connection is replaced; 0: never
 }
@@ -31,7 +31,7 @@ func (m model) opens(opened float64, atOnce int, over time.Duration) float64 {
 	}
 	needed := float64(max(atOnce, 1))
 	rate := opened / over.Seconds()
-	spread := min(math.Sqrt(rate)/10, rate/20) // connections to reach all pods behind an address
+	spread := pool.Openings(rate) // connections to reach all pods behind an address
 	replaced := 0.0
 	if m.age > 0 {
 		replaced = needed / m.age.Seconds()
