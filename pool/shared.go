@@ -299,7 +299,7 @@ func (l *Lease) alight(reason Reason) {
 	if c.streams > 0 {
 		l.endpoint.riding--
 	}
-	o.serveRidersLocked(now)
+	o.serveRidersLocked(course{}, now)
 	ends, rests := o.restsLocked(c, rival != nil, now)
 	wants := o.wantsLocked()
 	o.mu.Unlock()
@@ -366,13 +366,9 @@ func (o *Origin) endsSharedLocked(c *carrier, now time.Duration) Reason {
 	return ""
 }
 
-// serveRidersLocked puts requests that wait on connections that take them.
-func (o *Origin) serveRidersLocked(now time.Duration) { o.serveWithLocked(course{}, now) }
-
-func (o *Origin) serveWithLocked(how course, now time.Duration) (served int) {
-	if len(o.shared.carriers) == 0 {
-		return 0
-	}
+// serveRidersLocked puts requests that wait on connections that take them. how is the
+// course of the dial that has led to it, if one has.
+func (o *Origin) serveRidersLocked(how course, now time.Duration) {
 	for n := o.queue.waiting.Front(); n != nil; {
 		t := n.Value
 		n = n.Next()
@@ -383,10 +379,8 @@ func (o *Origin) serveWithLocked(how course, now time.Duration) (served int) {
 		if l == nil {
 			break
 		}
-		served++
 		o.queue.grant(t, grant{lease: l, course: how})
 	}
-	return served
 }
 
 // joinSharedLocked takes a new connection in, and puts the requests that wait on it.
@@ -407,7 +401,7 @@ func (o *Origin) joinSharedLocked(d *opening, c *carrier) {
 	}
 	var ends Reason
 	if ends, _ = o.restsLocked(c, false, now); ends == "" {
-		o.serveWithLocked(d.course, now)
+		o.serveRidersLocked(d.course, now)
 	}
 	rests := l.node.Listed()
 	gone := o.retireLeaversLocked(now)
@@ -460,10 +454,7 @@ func (o *Origin) strandedSharedLocked(t *Ticket, now time.Duration) *Lease {
 func (o *Origin) lostSharedLocked(c *carrier) {
 	s := &o.shared
 	s.carriers = slices.DeleteFunc(s.carriers, func(x *carrier) bool { return x == c })
-	f := c.conn.Figures()
-	s.figures.Pings += f.Pings
-	s.figures.GoAways += f.GoAways
-	s.figures.Resets += f.Resets
+	s.figures.Add(c.conn.Figures())
 }
 
 // leave has the connection get no more requests, and takes it if it carries none.
@@ -519,7 +510,7 @@ func (c *carrier) Room() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if c.joined {
-		o.serveRidersLocked(o.pool.now())
+		o.serveRidersLocked(course{}, o.pool.now())
 	}
 }
 
@@ -560,10 +551,7 @@ func (o *Origin) sharedFiguresLocked(s *Stats) {
 	for _, c := range o.shared.carriers {
 		s.Shared++
 		s.Streams += c.streams
-		g := c.conn.Figures()
-		f.Pings += g.Pings
-		f.GoAways += g.GoAways
-		f.Resets += g.Resets
+		f.Add(c.conn.Figures())
 	}
 	s.Pings, s.GoAways, s.Resets = f.Pings, f.GoAways, f.Resets
 }

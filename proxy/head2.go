@@ -43,13 +43,12 @@ func appendRequest2(fields []h2.Field, head []byte, tls bool) (_ []h2.Field, isH
 			break // the empty line
 		}
 		name, value = lower(name), own(strings.Trim(value, " \t"))
-		switch name {
-		case "host":
+		switch {
+		case name == "host":
 			fields[authority].Value = value
-		case "transfer-encoding":
-			chunked = true
-		case "connection", "keep-alive", "proxy-connection", "upgrade", "http2-settings":
-		case "cookie":
+		case hop(name), name == "http2-settings":
+			chunked = chunked || name == "transfer-encoding"
+		case name == "cookie":
 			fields = appendCrumbs(fields, value)
 		default:
 			fields = append(fields, h2.Field{Name: name, Value: value, Sensitive: fleeting[name]})

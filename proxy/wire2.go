@@ -278,10 +278,9 @@ func (w *wire2) settle(reason pool.Reason, pin *pool.Ticket, midway bool) {
 	}
 	w.data = w.stream.Detach() // the last part is valid still
 	w.lease, w.stream = nil, nil
-	switch {
-	case reason != "":
+	if reason != "" {
 		l.Discard(reason)
-	default:
+	} else {
 		l.Release() // credentials are of requests here, not of the connection
 	}
 }

@@ -147,6 +147,13 @@ type Figures struct {
 	Pings, GoAways, Resets uint64
 }
 
+// Add adds g to f.
+func (f *Figures) Add(g Figures) {
+	f.Pings += g.Pings
+	f.GoAways += g.GoAways
+	f.Resets += g.Resets
+}
+
 // encoded is the writer of the HPACK encoder.
 type encoded struct{ b []byte }
 
