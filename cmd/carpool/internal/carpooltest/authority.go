@@ -24,8 +24,9 @@ type Authority struct {
 	dir  string
 }
 
-// NewAuthority returns a new one, which nobody trusts yet.
-func NewAuthority(t testing.TB) *Authority {
+// NewAuthority returns a new one, which nobody trusts yet. changes are made to its
+// certificate first.
+func NewAuthority(t testing.TB, changes ...func(*x509.Certificate)) *Authority {
 	t.Helper()
 	a := &Authority{t: t, key: newKey(t), dir: t.TempDir()}
 	a.cert = &x509.Certificate{
@@ -33,14 +34,29 @@ func NewAuthority(t testing.TB) *Authority {
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
+	for _, change := range changes {
+		change(a.cert)
+	}
 	a.cert = parsed(t, signed(t, a.cert, a.cert, a.key, a.key))
 	return a
 }
 
 // Issue returns a certificate for 127.0.0.1 and localhost, for servers and clients,
-// changed first. One whose common name is self-signed is.
+// changed first.
 func (a *Authority) Issue(change func(*x509.Certificate)) tls.Certificate {
 	a.t.Helper()
+	leaf, key := newLeaf(change), newKey(a.t)
+	return tls.Certificate{Certificate: [][]byte{signed(a.t, leaf, a.cert, key, a.key)}, PrivateKey: key}
+}
+
+// SelfSigned returns a certificate as Issue does, but one that no authority has signed.
+func SelfSigned(t testing.TB, change func(*x509.Certificate)) tls.Certificate {
+	t.Helper()
+	leaf, key := newLeaf(change), newKey(t)
+	return tls.Certificate{Certificate: [][]byte{signed(t, leaf, leaf, key, key)}, PrivateKey: key}
+}
+
+func newLeaf(change func(*x509.Certificate)) *x509.Certificate {
 	leaf := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "test"},
 		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
@@ -50,12 +66,7 @@ func (a *Authority) Issue(change func(*x509.Certificate)) tls.Certificate {
 	if change != nil {
 		change(leaf)
 	}
-	key := newKey(a.t)
-	parent, parentKey := a.cert, a.key
-	if leaf.Subject.CommonName == "self-signed" {
-		parent, parentKey = leaf, key
-	}
-	return tls.Certificate{Certificate: [][]byte{signed(a.t, leaf, parent, key, parentKey)}, PrivateKey: key}
+	return leaf
 }
 
 // Roots has the authority alone.

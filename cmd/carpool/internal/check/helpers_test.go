@@ -3,27 +3,21 @@ package check_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/cmd/carpool/internal/carpooltest"
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/check"
 	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/internal/testkit/nameserver"
@@ -138,65 +132,35 @@ func way(r check.Report) string {
 	return strings.Join(list, " ")
 }
 
-// authority signs certificates.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	file string // its PEM
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
+// newAuthority returns an authority of that name and the file of its certificate.
+func newAuthority(t *testing.T, name string) (ca *carpooltest.Authority, file string) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func newAuthority(t *testing.T, name string) *authority {
-	t.Helper()
-	a := &authority{key: newKey(t), cert: &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(1000 * 24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}}
-	der, err := x509.CreateCertificate(rand.Reader, a.cert, a.cert, &a.key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	a.file = filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(a.file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return a
+	ca = carpooltest.NewAuthority(t, func(c *x509.Certificate) {
+		c.Subject.CommonName = name
+		c.NotBefore, c.NotAfter = time.Now().Add(-48*time.Hour), time.Now().Add(1000*24*time.Hour)
+	})
+	return ca, ca.File()
 }
 
 // secure returns an upstream of TLS on a port of its own with a certificate for api.example.test, changed first. It is
-// self-signed if a is nil.
-func (a *authority) secure(t *testing.T, change func(*x509.Certificate), server func(*tls.Config)) *httptest.Server {
+// self-signed if ca is nil.
+func secure(t *testing.T, ca *carpooltest.Authority, change func(*x509.Certificate), server func(*tls.Config)) *httptest.Server {
 	t.Helper()
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "the upstream"}, DNSNames: []string{"api.example.test"},
-		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(100*24*time.Hour + time.Hour),
+	upstream := func(c *x509.Certificate) {
+		c.Subject.CommonName, c.DNSNames, c.IPAddresses = "the upstream", []string{"api.example.test"}, nil
+		c.NotBefore, c.NotAfter = time.Now().Add(-48*time.Hour), time.Now().Add(100*24*time.Hour+time.Hour)
+		if change != nil {
+			change(c)
+		}
 	}
-	if change != nil {
-		change(leaf)
-	}
-	key := newKey(t)
-	parent, parentKey := leaf, key
-	if a != nil {
-		parent, parentKey = a.cert, a.key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, parent, &key.PublicKey, parentKey)
-	if err != nil {
-		t.Fatal(err)
+	var cert tls.Certificate
+	if ca != nil {
+		cert = ca.Issue(upstream)
+	} else {
+		cert = carpooltest.SelfSigned(t, upstream)
 	}
 	s := httptest.NewUnstartedServer(http.HandlerFunc(answer))
-	s.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: []string{"http/1.1"}}
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}}
 	if server != nil {
 		server(s.TLS)
 	}

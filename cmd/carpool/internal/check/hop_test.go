@@ -60,8 +60,8 @@ func tunnel(t *testing.T, w http.ResponseWriter, r *http.Request) {
 func TestWhatGoesThroughTheNextHopIsToldSo(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	ca := newAuthority(t, "the authority")
-	secure := ca.secure(t, nil, nil)
+	ca, caFile := newAuthority(t, "the authority")
+	server := secure(t, ca, nil, nil)
 	hop, asks, closed := newHop(t, 0), newHop(t, 407), free(t)
 	const direct, through = "settings lane policy hop name addresses endpoint connect pool?", "settings lane policy hop name addresses endpoint connect"
 	for name, c := range map[string]struct {
@@ -74,14 +74,14 @@ func TestWhatGoesThroughTheNextHopIsToldSo(t *testing.T) {
 	}{
 		"plain HTTP":   {hop: hop.URL, args: []string{"http://external.example/"}, way: direct, want: check.Hop{Taken: true, Relayed: true}, says: "would work: the next hop takes the request; -v asks it"},
 		"a request":    {hop: hop.URL, args: []string{"-v", "http://external.example/"}, way: through + " answer pool?", want: check.Hop{Taken: true, Relayed: true}, says: "would work: the upstream answers 200 OK"},
-		"https":        {hop: hop.URL, args: []string{"https://api.example.test:" + portOf(secure) + "/"}, way: through + " tls pool?", want: check.Hop{Taken: true}, says: "would work: a tunnel"},
+		"https":        {hop: hop.URL, args: []string{"https://api.example.test:" + portOf(server) + "/"}, way: through + " tls pool?", want: check.Hop{Taken: true}, says: "would work: a tunnel"},
 		"past it":      {hop: hop.URL, args: []string{"http://orders:" + portOf(l.upstream) + "/"}, way: direct, says: "would work: carpool pools"},
 		"it is away":   {hop: "http://" + closed.String(), args: []string{"http://external.example/"}, way: through + "✗ pool?", want: check.Hop{Taken: true, Relayed: true}, answer: "the next hop refused the connection"},
-		"no password":  {hop: asks.URL, args: []string{"https://api.example.test:" + portOf(secure) + "/"}, way: through + "✗ pool?", want: check.Hop{Taken: true}, answer: "CARPOOL_NEXT_PROXY_AUTH_FILE"},
+		"no password":  {hop: asks.URL, args: []string{"https://api.example.test:" + portOf(server) + "/"}, way: through + "✗ pool?", want: check.Hop{Taken: true}, answer: "CARPOOL_NEXT_PROXY_AUTH_FILE"},
 		"nobody there": {hop: hop.URL, args: []string{"https://api.example.test:" + strings.TrimPrefix(closed.String(), "127.0.0.1:") + "/"}, way: through + "✗ pool?", want: check.Hop{Taken: true}, answer: "the next hop could not connect to the upstream"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, r := l.report([]string{"CARPOOL_NEXT_PROXY=" + c.hop, "CARPOOL_CA_FILE=" + ca.file}, c.args...)
+			_, r := l.report([]string{"CARPOOL_NEXT_PROXY=" + c.hop, "CARPOOL_CA_FILE=" + caFile}, c.args...)
 			var got check.Hop
 			factsOf(t, r, "hop", &got)
 			c.want.Hop = got.Hop

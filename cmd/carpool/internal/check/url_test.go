@@ -124,7 +124,8 @@ func factsOf(t *testing.T, r check.Report, step string, into any) {
 func TestWhatIsWrongWithACertificateIsNamed(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	ca, other := newAuthority(t, "the authority"), newAuthority(t, "another authority")
+	ca, caFile := newAuthority(t, "the authority")
+	other, _ := newAuthority(t, "another authority")
 	for name, c := range map[string]struct {
 		server      *httptest.Server
 		error       string // of the answer
@@ -132,19 +133,19 @@ func TestWhatIsWrongWithACertificateIsNamed(t *testing.T) {
 		way, speaks string
 		http2       bool
 	}{
-		"it holds":          {server: ca.secure(t, nil, nil), way: withTLS, speaks: "http/1.1"},
-		"it would do more":  {server: ca.secure(t, nil, func(c *tls.Config) { c.NextProtos = []string{"h2", "http/1.1"} }), way: withTLS, speaks: "http/1.1", http2: true},
-		"no ALPN":           {server: ca.secure(t, nil, func(c *tls.Config) { c.NextProtos = nil }), way: withTLS, speaks: "http/1.1"},
-		"for a few days":    {server: ca.secure(t, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(72 * time.Hour) }, nil), way: strings.Replace(withTLS, "tls", "tls!", 1), speaks: "http/1.1"},
-		"expired":           {server: ca.secure(t, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-24 * time.Hour) }, nil), error: "tls_certificate_error", cause: "expired", do: "renewed"},
-		"not yet":           {server: ca.secure(t, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(24 * time.Hour) }, nil), error: "tls_certificate_error", cause: "not_yet_valid", do: "clock"},
-		"another host":      {server: ca.secure(t, func(c *x509.Certificate) { c.DNSNames = []string{"web.test"} }, nil), error: "tls_certificate_error", cause: "wrong_host", do: "renewed with this one"},
-		"another authority": {server: other.secure(t, nil, nil), error: "tls_certificate_error", cause: "unknown_authority", do: "CARPOOL_CA_FILE"},
-		"self-signed":       {server: (*authority)(nil).secure(t, nil, nil), error: "tls_certificate_error", cause: "unknown_authority", do: "its PEM file"},
+		"it holds":          {server: secure(t, ca, nil, nil), way: withTLS, speaks: "http/1.1"},
+		"it would do more":  {server: secure(t, ca, nil, func(c *tls.Config) { c.NextProtos = []string{"h2", "http/1.1"} }), way: withTLS, speaks: "http/1.1", http2: true},
+		"no ALPN":           {server: secure(t, ca, nil, func(c *tls.Config) { c.NextProtos = nil }), way: withTLS, speaks: "http/1.1"},
+		"for a few days":    {server: secure(t, ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(72 * time.Hour) }, nil), way: strings.Replace(withTLS, "tls", "tls!", 1), speaks: "http/1.1"},
+		"expired":           {server: secure(t, ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-24 * time.Hour) }, nil), error: "tls_certificate_error", cause: "expired", do: "renewed"},
+		"not yet":           {server: secure(t, ca, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(24 * time.Hour) }, nil), error: "tls_certificate_error", cause: "not_yet_valid", do: "clock"},
+		"another host":      {server: secure(t, ca, func(c *x509.Certificate) { c.DNSNames = []string{"web.test"} }, nil), error: "tls_certificate_error", cause: "wrong_host", do: "renewed with this one"},
+		"another authority": {server: secure(t, other, nil, nil), error: "tls_certificate_error", cause: "unknown_authority", do: "CARPOOL_CA_FILE"},
+		"self-signed":       {server: secure(t, nil, nil, nil), error: "tls_certificate_error", cause: "unknown_authority", do: "its PEM file"},
 		"no TLS":            {server: l.upstream, error: "tls_protocol_error"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, r := l.report([]string{"CARPOOL_CA_FILE=" + ca.file}, "https://api.example.test:"+portOf(c.server)+"/")
+			_, r := l.report([]string{"CARPOOL_CA_FILE=" + caFile}, "https://api.example.test:"+portOf(c.server)+"/")
 			var s check.TLS
 			factsOf(t, r, "tls", &s)
 			if s.Cause != c.cause || s.Protocol != c.speaks || s.OffersHTTP2 != c.http2 || s.Verified != (c.error == "") || (c.cause != "") != (len(s.Chain) > 0 && c.error != "") {
@@ -166,8 +167,8 @@ func TestWhatIsWrongWithACertificateIsNamed(t *testing.T) {
 func TestARequestShowsStatusAndFieldsAndWhatBecomesOfTheConnection(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	ca := newAuthority(t, "the authority")
-	secure := ca.secure(t, nil, nil)
+	ca, caFile := newAuthority(t, "the authority")
+	server := secure(t, ca, nil, nil)
 	plain := "http://api.example.test:" + portOf(l.upstream)
 	for name, c := range map[string]struct {
 		url      string
@@ -177,7 +178,7 @@ func TestARequestShowsStatusAndFieldsAndWhatBecomesOfTheConnection(t *testing.T)
 		fails    bool
 	}{
 		"kept":                 {url: plain + "/", says: "would work: the upstream answers 200 OK", want: check.Response{Status: 200, Body: 4, Whole: true, Kept: true, IdleHint: 75}},
-		"https":                {url: "https://api.example.test:" + portOf(secure) + "/", settings: []string{"CARPOOL_CA_FILE=" + ca.file}, says: "200 OK", want: check.Response{Status: 200, Body: 4, Whole: true, Kept: true, IdleHint: 75}},
+		"https":                {url: "https://api.example.test:" + portOf(server) + "/", settings: []string{"CARPOOL_CA_FILE=" + caFile}, says: "200 OK", want: check.Response{Status: 200, Body: 4, Whole: true, Kept: true, IdleHint: 75}},
 		"closed":               {url: plain + "/close", says: "200 OK", want: check.Response{Status: 200, Whole: true, Closed: "not_kept"}},
 		"not kept by setting":  {url: plain + "/", settings: []string{"CARPOOL_NO_REUSE_HOSTS=.test"}, says: "its connections are not kept", want: check.Response{Status: 200, Body: 4, Whole: true, Closed: "not_trusted"}},
 		"a failure of its own": {url: plain + "/fails", says: "would work: the upstream answers 503 Service Unavailable", want: check.Response{Status: 503, Whole: true, Kept: true}},
@@ -332,9 +333,9 @@ var update = flag.Bool("update", false, "write testdata")
 func TestWhatAPersonIsShown(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	ca := newAuthority(t, "the authority")
-	expired := ca.secure(t, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-24*time.Hour - time.Minute) }, nil)
-	good := ca.secure(t, nil, func(c *tls.Config) { c.NextProtos = []string{"h2", "http/1.1"} })
+	ca, caFile := newAuthority(t, "the authority")
+	expired := secure(t, ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-24*time.Hour - time.Minute) }, nil)
+	good := secure(t, ca, nil, func(c *tls.Config) { c.NextProtos = []string{"h2", "http/1.1"} })
 	plain := "http://orders:" + portOf(l.upstream) + "/"
 	has := admin.OriginState{
 		State: "ready", Known: true, Keeps: true, Idle: 3, InUse: 1, Opened: 14, Reused: 798, IdleLimit: 5, IdleHint: 75,
@@ -346,8 +347,8 @@ func TestWhatAPersonIsShown(t *testing.T) {
 	}{
 		"works":   {[]string{sidecar(t, has)}, []string{plain}},
 		"request": {[]string{"CARPOOL_MAX_CONN_AGE=5m"}, []string{"-v", plain}},
-		"https":   {[]string{"CARPOOL_CA_FILE=" + ca.file}, []string{"https://api.example.test:" + portOf(good) + "/"}},
-		"expired": {[]string{"CARPOOL_CA_FILE=" + ca.file}, []string{"https://api.example.test:" + portOf(expired) + "/"}},
+		"https":   {[]string{"CARPOOL_CA_FILE=" + caFile}, []string{"https://api.example.test:" + portOf(good) + "/"}},
+		"expired": {[]string{"CARPOOL_CA_FILE=" + caFile}, []string{"https://api.example.test:" + portOf(expired) + "/"}},
 		"no-name": {nil, []string{"http://nowhere/"}},
 		"denied":  {[]string{"CARPOOL_ALLOW_HOSTS=orders,.shop.test"}, []string{"http://api.example.test/"}},
 		"two":     {nil, []string{"http://dead.test:" + portOf(l.upstream) + "/", "api.example.test:" + portOf(good)}},
@@ -358,7 +359,7 @@ func TestWhatAPersonIsShown(t *testing.T) {
 				t.Errorf("stderr: %q", stderr)
 			}
 			got := steady(stdout, map[string]string{
-				portOf(l.upstream): "8080", portOf(good): "8443", portOf(expired): "9443", l.resolv: "/lab/resolv.conf", ca.file: "/lab/ca.pem",
+				portOf(l.upstream): "8080", portOf(good): "8443", portOf(expired): "9443", l.resolv: "/lab/resolv.conf", caFile: "/lab/ca.pem",
 				l.names.Addr().String(): "10.96.0.10:53",
 			})
 			file := filepath.Join("testdata", name+".txt")
