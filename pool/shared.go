@@ -98,6 +98,15 @@ func (l *Lease) SetReadDeadline(t time.Time) error {
 	return l.Stream.SetReadDeadline(t)
 }
 
+// SetWriteDeadline implements net.Conn.
+func (l *Lease) SetWriteDeadline(t time.Time) error {
+	if l.stream != nil {
+		l.stream.SetWriteDeadline(t)
+		return nil
+	}
+	return l.Stream.SetWriteDeadline(t)
+}
+
 // share begins HTTP/2 on a new connection, and waits until the peer has said what it
 // takes: a first burst is not to run into a limit that is on its way.
 func (m *making) share(ctx context.Context) error {

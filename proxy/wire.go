@@ -1,12 +1,9 @@
 package proxy
 
 import (
-	"errors"
 	"io"
 	"net/http"
-	"os"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
@@ -70,9 +67,7 @@ type framing struct {
 
 // wire1 is an exchange in HTTP/1.1.
 type wire1 struct {
-	cfg   *Config
-	reins *reins
-	lease *pool.Lease // nil after settle
+	limits
 
 	in       sock.Buffer // what the upstream has sent, and body has not done with
 	given    int         // bytes at its front that the caller has
@@ -85,14 +80,12 @@ type wire1 struct {
 	stray    bool // more came behind the answer than belongs to it
 	// What the upstream said of its connection (pool.Lease.Hint).
 	hintTimeout, hintMax int64
-
-	stopped atomic.Bool // by stopBody
 }
 
 // begin makes w ready for an exchange on a lease.
 func (w *wire1) begin(l *pool.Lease, cfg *Config, r *reins) {
 	w.end()
-	*w = wire1{cfg: cfg, reins: r, lease: l, resp: w.resp}
+	*w = wire1{limits: limits{cfg: cfg, reins: r, lease: l}, resp: w.resp}
 }
 
 // end forgets the exchange. Its memory is kept.
@@ -116,23 +109,12 @@ func (w *wire1) patient(on bool) {
 	w.reins.setPatient(on)
 }
 
-// sendBody sends a part of the body. An upstream that takes too long over it gets
-// no chance to answer either.
 func (w *wire1) sendBody(part []byte) error {
-	idle := w.cfg.BodyIdleTimeout
-	if idle > 0 {
-		if err := w.lease.SetWriteDeadline(time.Now().Add(idle)); err != nil {
-			return err
-		}
-		if w.stopped.Load() { // by a deadline that may just have been overwritten
-			return os.ErrDeadlineExceeded
-		}
+	if err := w.sends(); err != nil {
+		return err
 	}
 	_, err := w.lease.Write(part)
-	if idle > 0 && errors.Is(err, os.ErrDeadlineExceeded) && !w.stopped.Load() {
-		w.interrupt()
-	}
-	return err
+	return w.sent(err)
 }
 
 func (w *wire1) endBody() error {
@@ -142,20 +124,7 @@ func (w *wire1) endBody() error {
 		}
 		w.patient(false)
 	}
-	if t := w.cfg.ResponseHeaderTimeout; t > 0 {
-		return w.reins.awaitHead(w.lease, t)
-	}
-	return nil
-}
-
-func (w *wire1) stopBody() {
-	w.stopped.Store(true)
-	_ = w.lease.SetWriteDeadline(time.Unix(1, 0))
-}
-
-func (w *wire1) resume() {
-	w.stopped.Store(false)
-	_ = w.lease.SetWriteDeadline(time.Time{})
+	return w.awaitHead()
 }
 
 func (w *wire1) head() (*http1.Response, error) {
@@ -178,18 +147,13 @@ func (w *wire1) head() (*http1.Response, error) {
 	}
 }
 
-func (w *wire1) firstByte() time.Duration { return w.lease.FirstByte() }
-
 // headCame notes what kind of head has come.
 func (w *wire1) headCame() error {
 	if !isFinal(w.resp.Status) {
 		w.informed, w.suspect = true, w.suspect || w.resp.Suspect
 		return nil
 	}
-	if w.cfg.ResponseHeaderTimeout > 0 {
-		return w.reins.headCame(w.lease)
-	}
-	return nil
+	return w.limits.headCame()
 }
 
 // isFinal reports whether no other head of an answer follows: a 101 is the last of
@@ -272,13 +236,8 @@ func (w *wire1) body() (part []byte, last bool, err error) {
 
 // fill reads more of the body.
 func (w *wire1) fill() error {
-	if t := w.cfg.BodyIdleTimeout; t > 0 {
-		if err := w.lease.SetReadDeadline(time.Now().Add(t)); err != nil {
-			return err
-		}
-		if w.reins.isGone() { // a cut that came before stays in force
-			return os.ErrDeadlineExceeded
-		}
+	if err := w.awaitPart(); err != nil {
+		return err
 	}
 	w.in.Grow(http1.MaxUnused) // a line that has not ended; the decoder's own limit comes first
 	return w.lease.Fill(&w.in)
@@ -331,5 +290,3 @@ func (w *wire1) raw() (*pool.Lease, *sock.Buffer) {
 	w.advance()
 	return w.lease, &w.in
 }
-
-func (w *wire1) interrupt() { w.lease.Interrupt() }

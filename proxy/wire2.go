@@ -2,10 +2,7 @@ package proxy
 
 import (
 	"errors"
-	"os"
 	"strconv"
-	"sync/atomic"
-	"time"
 
 	"github.com/carpoolproxy/carpool/internal/sock"
 	"github.com/carpoolproxy/carpool/pool"
@@ -17,9 +14,7 @@ import (
 // HTTP/1.1: a head is translated (head2.go), and a body of which the length is not
 // known is in chunks.
 type wire2 struct {
-	cfg    *Config
-	reins  *reins
-	lease  *pool.Lease // nil after settle
+	limits
 	stream *h2.Stream
 
 	// Of the request.
@@ -38,8 +33,6 @@ type wire2 struct {
 	left     int64 // what is to come of the body, -1 if that is not known
 	ongoing  bool  // a part of the body was given out
 	err      error // what the stream has failed with
-
-	stopped atomic.Bool // by stopBody
 }
 
 // begin makes w ready for an exchange on a stream.
@@ -94,18 +87,10 @@ func (w *wire2) failed(err error) error {
 func (w *wire2) beginBody() { w.slow = true }
 
 func (w *wire2) sendBody(part []byte) error {
-	idle := w.cfg.BodyIdleTimeout
-	if idle > 0 {
-		w.stream.SetWriteDeadline(time.Now().Add(idle))
-		if w.stopped.Load() { // by a deadline that may just have been overwritten
-			return os.ErrDeadlineExceeded
-		}
+	if err := w.sends(); err != nil {
+		return err
 	}
-	err := w.sendPart(part)
-	if idle > 0 && errors.Is(err, os.ErrDeadlineExceeded) && !w.stopped.Load() {
-		w.interrupt()
-	}
-	return err
+	return w.sent(w.sendPart(part))
 }
 
 func (w *wire2) sendPart(part []byte) error {
@@ -138,20 +123,7 @@ func (w *wire2) endBody() error {
 			return err
 		}
 	}
-	if t := w.cfg.ResponseHeaderTimeout; t > 0 {
-		return w.reins.awaitHead(w.lease, t)
-	}
-	return nil
-}
-
-func (w *wire2) stopBody() {
-	w.stopped.Store(true)
-	w.stream.SetWriteDeadline(time.Unix(1, 0))
-}
-
-func (w *wire2) resume() {
-	w.stopped.Store(false)
-	w.stream.SetWriteDeadline(time.Time{})
+	return w.awaitHead()
 }
 
 func (w *wire2) head() (*http1.Response, error) {
@@ -169,13 +141,8 @@ func (w *wire2) head() (*http1.Response, error) {
 		w.informed = true
 		return &w.resp, nil
 	}
-	if w.cfg.ResponseHeaderTimeout > 0 {
-		return &w.resp, w.reins.headCame(w.lease)
-	}
-	return &w.resp, nil
+	return &w.resp, w.headCame()
 }
-
-func (w *wire2) firstByte() time.Duration { return w.lease.FirstByte() }
 
 func (w *wire2) frame(isHead, unwrap bool) framing {
 	gradeEndpoint(w.lease, &w.resp)
@@ -189,7 +156,7 @@ func (w *wire2) body() (part []byte, last bool, err error) {
 	wait := w.ongoing && !w.empty
 	w.ongoing = true
 	if wait {
-		if err := w.limitWait(); err != nil {
+		if err := w.awaitPart(); err != nil {
 			return nil, false, err
 		}
 	}
@@ -231,17 +198,6 @@ var errLength2 = &http1.Error{Status: 502, Text: "the body is not as long as Con
 func isBad(err error) bool {
 	var bad *http1.Error
 	return errors.As(err, &bad)
-}
-
-// limitWait bounds the wait for more of the body.
-func (w *wire2) limitWait() error {
-	if t := w.cfg.BodyIdleTimeout; t > 0 {
-		w.stream.SetReadDeadline(time.Now().Add(t))
-		if w.reins.isGone() { // a cut that came before stays in force
-			return os.ErrDeadlineExceeded
-		}
-	}
-	return nil
 }
 
 // inChunks returns data, behind the room that they came with, as a chunk, and the
@@ -288,5 +244,3 @@ func (w *wire2) settle(reason pool.Reason, pin *pool.Ticket, midway bool) {
 // raw is not for streams: a request that may become a tunnel has a connection to
 // itself.
 func (w *wire2) raw() (*pool.Lease, *sock.Buffer) { return w.lease, new(sock.Buffer) }
-
-func (w *wire2) interrupt() { w.stream.Interrupt() }
