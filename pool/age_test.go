@@ -178,7 +178,7 @@ func TestX5ADialThatIsRefusedIsTriedOnceMore(t *testing.T) {
 		works   bool
 	}{"refused once": {2, true}, "refused twice": {3, false}} {
 		t.Run("X5 "+name, func(t *testing.T) {
-			addr := netip.AddrPortFrom(loopback(1)[0], refused(t))
+			addr := netip.AddrPortFrom(loopback(1)[0], vacant(t))
 			var tried atomic.Int64
 			var listener net.Listener
 			p := newPool(t, func(cfg *pool.Config) {

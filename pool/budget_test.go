@@ -117,10 +117,10 @@ func TestATunnelThatCannotBeOpenedLeavesTheBudgetAlone(t *testing.T) {
 	u := newUpstream(t)
 	for range 3 {
 		var failed *pool.DialError
-		if _, err := borrowTunnel(p, "127.0.0.1", refused(t)); !errors.As(err, &failed) || failed.Stage != pool.StageConnect {
+		if _, err := borrowTunnel(p, "127.0.0.1", testkit.Refused(t).Port()); !errors.As(err, &failed) || failed.Stage != pool.StageConnect {
 			t.Fatalf("got %v", err)
 		}
-		if _, err := p.Origin(pool.Lookup{Host: []byte("127.0.0.1"), Port: refused(t)}).Acquire(&pool.Ticket{}); !errors.As(err, &failed) {
+		if _, err := p.Origin(pool.Lookup{Host: []byte("127.0.0.1"), Port: testkit.Refused(t).Port()}).Acquire(&pool.Ticket{}); !errors.As(err, &failed) {
 			t.Fatalf("got %v", err)
 		}
 	}

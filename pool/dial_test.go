@@ -14,8 +14,8 @@ import (
 	"github.com/carpoolproxy/carpool/pool"
 )
 
-// refused returns a port that nobody listens on.
-func refused(t testing.TB) uint16 {
+// vacant returns a port that nobody listens on yet.
+func vacant(t testing.TB) uint16 {
 	t.Helper()
 	var lc net.ListenConfig
 	l, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
@@ -45,7 +45,7 @@ var errDenied = errors.New("denied by the test")
 
 // X1 and X5 of the catalogue.
 func TestAFailedDialTellsItsStage(t *testing.T) {
-	closed := refused(t)
+	closed := testkit.Refused(t).Port()
 	deny := func(addrs ...netip.Addr) func(netip.AddrPort) error {
 		return func(a netip.AddrPort) error {
 			for _, d := range addrs {
@@ -128,7 +128,7 @@ func TestATunnelIsDialledUnderTheSameRules(t *testing.T) {
 	}
 	l.Discard(pool.Tunnelled)
 	var failed *pool.DialError
-	if _, err := borrowTunnel(p, "here.test", refused(t)); !errors.As(err, &failed) || failed.Stage != pool.StagePolicy {
+	if _, err := borrowTunnel(p, "here.test", testkit.Refused(t).Port()); !errors.As(err, &failed) || failed.Stage != pool.StagePolicy {
 		t.Errorf("got %v", err)
 	}
 	if _, err := borrowTunnel(p, "gone.test", 80); !errors.As(err, &failed) || failed.Stage != pool.StageDNS {

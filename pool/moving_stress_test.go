@@ -187,7 +187,7 @@ type server struct {
 
 func newFarm(t testing.TB, addrs []netip.Addr) *farm {
 	t.Helper()
-	f := &farm{t: t, port: refused(t), servers: map[netip.Addr]*server{}}
+	f := &farm{t: t, port: vacant(t), servers: map[netip.Addr]*server{}}
 	for _, a := range addrs {
 		f.start(a)
 	}

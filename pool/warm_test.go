@@ -379,7 +379,7 @@ func TestPrimedOriginsHaveConnectionsForAWhile(t *testing.T) {
 	a, b := newUpstream(t), newUpstream(t)
 	p := newPool(t)
 	p.StopJanitor()
-	p.Prime(t.Context(), []pool.Warmth{a.warmth(3), b.warmth(1), {pool.Key{Host: "127.0.0.1", Port: refused(t)}, 2}})
+	p.Prime(t.Context(), []pool.Warmth{a.warmth(3), b.warmth(1), {pool.Key{Host: "127.0.0.1", Port: testkit.Refused(t).Port()}, 2}})
 	testkit.Eventually(t, "they are there", func() bool { return p.Snapshot().Total.Idle == 4 })
 	if s := p.Snapshot().Total; s.Warm != 0 || p.KeptWarm() != 3 {
 		t.Errorf("%d are to be kept, of %d origins", s.Warm, p.KeptWarm())

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
 	"github.com/carpoolproxy/carpool/proxy/policy"
@@ -133,7 +134,7 @@ func TestC3EarlyBytesAndNoConnection(t *testing.T) {
 	t.Parallel()
 	r, o := start(t), newOrigin(t)
 	client := r.client()
-	client.send(connectTo(nobody(t)) + o.get("/smuggled"))
+	client.send(connectTo(testkit.Refused(t).String()) + o.get("/smuggled"))
 	client.refused(502)
 	o.served(0)
 	if s := r.proxy.Stats(); s.Tunnels != 0 {
@@ -141,8 +142,8 @@ func TestC3EarlyBytesAndNoConnection(t *testing.T) {
 	}
 }
 
-// nobody returns an address on which nobody listens.
-func nobody(t *testing.T) string {
+// vacant returns an address on which nobody listens yet.
+func vacant(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/proxy"
 )
 
@@ -368,7 +369,7 @@ func TestO3HostileBytesInRecords(t *testing.T) {
 // Why there is no connection is named, in the status as in Proxy-Status.
 func TestReasonsForNoConnection(t *testing.T) {
 	t.Parallel()
-	local := nobody(t)
+	local := testkit.Refused(t).String()
 	for name, c := range map[string]struct {
 		authority string
 		status    int

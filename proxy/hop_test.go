@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 	"github.com/carpoolproxy/carpool/proxy"
 	"github.com/carpoolproxy/carpool/proxy/policy"
@@ -336,7 +337,7 @@ func TestC33AHopThatCannotBeUsed(t *testing.T) {
 			t.Parallel()
 			o, h := newOrigin(t), new(hop)
 			if c.play == nil {
-				o = &origin{t: t, addr: nobody(t)}
+				o = &origin{t: t, addr: testkit.Refused(t).String()}
 			} else {
 				o.handle(c.play)
 			}

@@ -92,7 +92,7 @@ func TestDrain(t *testing.T) {
 		c.end()
 	}
 	c := r.client()
-	c.send("GET http://" + nobody(t) + "/ HTTP/1.1\r\nHost: x\r\n\r\n")
+	c.send("GET http://" + testkit.Refused(t).String() + "/ HTTP/1.1\r\nHost: x\r\n\r\n")
 	c.refused(502)
 	eventually(t, "the proxy is not busy", func() bool { return !r.proxy.Busy() })
 	o.served(1)

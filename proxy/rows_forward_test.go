@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/carpoolproxy/carpool/internal/testkit"
 	"github.com/carpoolproxy/carpool/pool"
 )
 
@@ -533,7 +534,7 @@ func TestHEADIsRefusedWithoutABody(t *testing.T) {
 	r := start(t)
 	for target, status := range map[string]string{
 		"http://#fragment": "400", "http://u@/": "400", "http://u@169.254.169.254/#x": "403", "http:///": "400", "/": "400", "http://127.1/": "400",
-		"http://169.254.169.254/": "403", "http://" + nobody(t) + "/": "502",
+		"http://169.254.169.254/": "403", "http://" + testkit.Refused(t).String() + "/": "502",
 	} {
 		client := r.client()
 		client.send("HEAD " + target + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

@@ -143,7 +143,7 @@ func TestTLSOfOpenSSLThatGoNoLongerOffers(t *testing.T) {
 		{"-tls1_1 -cipher DEFAULT:@SECLEVEL=0", "TLS 1.0 or 1.1", ""},
 	} {
 		t.Run(c.args, func(t *testing.T) {
-			addr := nobody(t)
+			addr := vacant(t)
 			args := append(strings.Fields("s_server -quiet -www -certform DER -keyform DER -cert cert -key key -accept "+addr), strings.Fields(c.args)...)
 			cmd := exec.CommandContext(t.Context(), openssl, args...)
 			cmd.Dir = dir

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/carpoolproxy/carpool/cmd/carpool/internal/check"
+	"github.com/carpoolproxy/carpool/internal/testkit"
 )
 
 // newHop returns a proxy that connects to 127.0.0.1 whatever host it is asked for, and refuses all with a status, if that
@@ -62,7 +63,7 @@ func TestWhatGoesThroughTheNextHopIsToldSo(t *testing.T) {
 	l := newLab(t)
 	ca, caFile := newAuthority(t, "the authority")
 	server := secure(t, ca, nil, nil)
-	hop, asks, closed := newHop(t, 0), newHop(t, 407), free(t)
+	hop, asks, closed := newHop(t, 0), newHop(t, 407), testkit.Refused(t)
 	const direct, through = "settings lane policy hop name addresses endpoint connect pool?", "settings lane policy hop name addresses endpoint connect"
 	for name, c := range map[string]struct {
 		hop    string
